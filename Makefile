@@ -1,0 +1,50 @@
+# make run    a model of generated Taobao data, trained in bfloat16
+# make test   the tests (slow ones: make test PYTEST_ARGS='-m slow')
+# make lint   ruff
+# make clean  all that the above have made, but data and results
+# PYTHON=python3.11 chooses the interpreter, and with it the TensorFlow.
+
+PYTHON ?= $(shell for p in python3.7 python3.11 python3.10 python3.9; do \
+    $$p -c '' 2>/dev/null && echo $$p && break; done)
+NAME := $(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV := .venv/$(NAME)
+BIN := $(VENV)/bin
+PYTEST_ARGS ?= -m 'not slow'
+
+.PHONY: run test lint clean venv
+
+run: venv data/taobao_test_data.parquet
+	$(BIN)/python -m ple_estimator.run --gin_file=gin/bf16.gin \
+	    --gin_bindings='Experiment.max_steps = 300'
+	@echo 'Metrics: result/bf16/metrics.json; SavedModels: result/bf16/export;'
+	@echo 'curves: $(BIN)/tensorboard --logdir=result'
+
+test: venv
+	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+
+lint: venv
+	$(BIN)/python -m pip install --quiet ruff
+	$(BIN)/python -m ruff check .
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The real rows, if someone put them there (data/README.md), else made ones.
+data/taobao_test_data.parquet: | venv
+	@if [ -e data/taobao_train_data ]; then \
+	    $(BIN)/python tools/csv_to_parquet.py data/taobao_train_data && \
+	    $(BIN)/python tools/csv_to_parquet.py data/taobao_test_data; \
+	else $(BIN)/python tools/make_data.py --out data; fi
+
+venv: $(VENV)/installed
+	@TF_CPP_MIN_LOG_LEVEL=1 $(BIN)/python -W ignore -c "from ple_estimator \
+	    import engine; print('Engine: %s on $(NAME)' % engine.describe())"
+
+$(VENV)/installed: setup.py
+	@test -n '$(NAME)' || { echo 'No Python 3.7 or 3.9 to 3.11 found: install' \
+	    'one, or name it: make PYTHON=...'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Trains Progressive Layered Extraction models; see README.md."""

@@ -1,0 +1,37 @@
+"""Packaging: the interpreter decides which TensorFlow is the engine."""
+
+import setuptools
+
+with open('README.md') as f:
+  README = f.read()
+
+setuptools.setup(
+    name='ple-estimator',
+    version='0.1.0',
+    description='Trains Progressive Layered Extraction (PLE) multi-task '
+                'recommendation models from .gin files on tf.estimator.',
+    long_description=README,
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.7,<3.12,!=3.8.*',
+    packages=['ple_estimator', 'ple_estimator.gin'],
+    # The .gin files travel with the package, so that --gin_file=gin/bf16.gin
+    # works from any folder.
+    package_dir={'ple_estimator.gin': 'gin'},
+    package_data={'ple_estimator.gin': ['*.gin']},
+    install_requires=[
+        'absl-py',
+        'gin-config>=0.5.0',
+        # A DeepRec wheel (1.15.5+deeprec...) satisfies this too.
+        'tensorflow==1.15.5; python_version<"3.8"',
+        'protobuf<3.21; python_version<"3.8"',
+        # 2.15 is the last TensorFlow with Estimator. The CPU build is a tenth
+        # of the size; the GPU build is tensorflow[and-cuda]==2.15.*.
+        'tensorflow-cpu==2.15.*; python_version>="3.9"',
+        'numpy<2',
+        'pyarrow>=8,<19',  # 19 needs numpy 2
+    ],
+    extras_require={'test': ['pytest']},
+    entry_points={
+        'console_scripts': ['ple-estimator = ple_estimator.run:console']},
+)

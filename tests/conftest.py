@@ -1,0 +1,46 @@
+import os
+import subprocess
+import sys
+
+import gin
+import pytest
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import engine
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+REAL_ROWS = os.path.join(ROOT, '..', 'shared', 'data', 'taobao',
+                         'taobao_10k.csv')
+
+engine.quiet()
+
+
+@pytest.fixture(autouse=True)
+def _clean():
+  """Every test starts with no bindings and an empty graph."""
+  gin.clear_config()
+  with tf.Graph().as_default():
+    yield
+  gin.clear_config()
+
+
+@pytest.fixture(scope='session')
+def taobao(tmp_path_factory):
+  """A folder with 3,000 and 1,000 generated rows."""
+  path = str(tmp_path_factory.mktemp('taobao'))
+  subprocess.check_call([
+      sys.executable, os.path.join(ROOT, 'tools', 'make_data.py'),
+      '--out', path, '--train', '3000', '--test', '1000'])
+  return path
+
+
+@pytest.fixture
+def run_cli():
+  """Runs `python -m ple_estimator.run` as a process of its own."""
+  def run(*args, **kwargs):
+    kwargs.setdefault('cwd', ROOT)
+    return subprocess.run(
+        [sys.executable, '-m', 'ple_estimator.run'] + list(args),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        universal_newlines=True, **kwargs)
+  return run
