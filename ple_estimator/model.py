@@ -1,0 +1,186 @@
+"""model_fn: features -> embeddings -> experts -> tasks -> EstimatorSpec."""
+
+import gin
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+from ple_estimator import features as features_lib
+from ple_estimator import metrics
+from ple_estimator import optimizers
+
+
+@gin.register
+class Model:
+  """What is trained, and how; the wiring of its parts and no more."""
+
+  def __init__(self,
+               features=gin.REQUIRED,
+               embedding=gin.REQUIRED,
+               network=gin.REQUIRED,
+               tasks=gin.REQUIRED,
+               precision=gin.REQUIRED,
+               optimizer=gin.REQUIRED,
+               clip_norm=None):
+    """Keeps the parts; builds no graph.
+
+    Args:
+      features: features.FeatureSpec.
+      embedding: function of (features, category columns) to vectors, e.g.
+        embeddings.HashEmbedding.
+      network: function of (inputs, task names, training, precision) to the
+        inputs of the towers and the gates, e.g. networks.PLE.
+      tasks: list of heads.Task.
+      precision: precision.Precision.
+      optimizer: function without arguments to a tf.train.Optimizer.
+      clip_norm: float, largest global norm of the gradients; None is no limit.
+
+    Raises:
+      UserError: if tasks and columns do not fit together.
+    """
+    errors.check(tasks, 'Model.tasks must have a task.')
+    errors.check(clip_norm is None or clip_norm > 0,
+                 'Model.clip_norm must be positive, got %r.', clip_norm)
+    self.features = features
+    self.tasks = list(tasks)
+    self._embedding = embedding
+    self._network = network
+    self._precision = precision
+    self._optimizer = optimizer
+    self._clip_norm = clip_norm
+    self._check_tasks()
+    # Columns that the tasks read as they stand in the file.
+    self.keep = sorted({task.sample_space[0] for task in tasks
+                        if task.sample_space})
+
+  def _check_tasks(self):
+    names = [task.name for task in self.tasks]
+    errors.check(len(set(names)) == len(names),
+                 'Model.tasks must have different names, got %s.',
+                 ', '.join(names))
+    columns = [column.name for column in self.features.columns]
+    for task in self.tasks:
+      errors.check(
+          task.label in self.features.labels,
+          'Task.label must be a column of kind label (%s), got %r in task %s.',
+          ', '.join(self.features.labels), task.label, task.name)
+      errors.check(
+          task.sample_space is None or task.sample_space[0] in columns,
+          'Task.sample_space must name a column (%s), got %r in task %s.',
+          ', '.join(columns), task.sample_space, task.name)
+      if task.sample_space:
+        column, value = task.sample_space
+        errors.check(
+            self.features[column].dtype == tf.string or
+            isinstance(value, (int, float)),
+            'Task.sample_space must have a number for the column %r, got %r in '
+            'task %s.', column, value, task.name)
+      values = self.features[task.label].values
+      errors.check(
+          not task.is_binary or (values and set(values) <= {0, 1}),
+          "The label %r of the binary task %s must be 0 or 1: add 'values': "
+          '(0, 1) to its column, or set Task.loss.', task.label, task.name)
+
+  def model_fn(self, features, labels, mode):
+    """Builds the graph of one mode.
+
+    Args:
+      features: dict of column name to tensor, see FeatureSpec.encode.
+      labels: dict of column name to [batch] float32; None when predicting.
+      mode: tf.estimator.ModeKeys.
+
+    Returns:
+      tf.estimator.EstimatorSpec. It predicts one [batch] float32 per task,
+      under the task's name, and the kept columns under theirs.
+    """
+    training = mode == tf.estimator.ModeKeys.TRAIN
+    logits, gates = self._logits(features, training)
+    predictions = {task.name: task.predictions(logits[task.name])
+                   for task in self.tasks}
+    if mode == tf.estimator.ModeKeys.PREDICT:
+      return self._predict_spec(features, predictions)
+    weights = self._weights(features)
+    losses = self._losses(labels, logits, weights)
+    loss = self._total(losses)
+    if mode == tf.estimator.ModeKeys.EVAL:
+      return tf.estimator.EstimatorSpec(
+          mode, loss=loss,
+          eval_metric_ops=self._metrics(labels, logits, weights, gates))
+    self._summarize(losses, gates)
+    return tf.estimator.EstimatorSpec(
+        mode, loss=loss,
+        train_op=optimizers.train_op(self._optimizer, loss, self._clip_norm))
+
+  def _logits(self, features, training):
+    """Returns ({task name: [batch] float32}, gates)."""
+    vectors = self._embedding(features, self.features.categories)
+    numbers = [features[name][:, tf.newaxis] for name in self.features.numbers]
+    inputs = tf.concat(vectors + numbers, axis=1)  # [batch, in_dim]
+    per_task, gates = self._network(
+        inputs, [task.name for task in self.tasks], training, self._precision)
+    return {task.name: task.logits(per_task[task.name], training,
+                                   self._precision)
+            for task in self.tasks}, gates
+
+  def _weights(self, features):
+    """Returns {task name: [batch] float32}, 0 outside of its sample space."""
+    size = tf.shape(next(iter(features.values())), out_type=tf.int64)[:1]
+    row = (features[self.features.weight] if self.features.weight
+           else tf.ones(size))
+    weights = {}
+    for task in self.tasks:
+      weights[task.name] = row
+      if task.sample_space:
+        column, value = task.sample_space
+        found = features[features_lib.RAW + column]
+        if found.dtype == tf.string:
+          value = str(value)
+        inside = tf.equal(found, tf.constant(value, found.dtype))
+        weights[task.name] = row * tf.cast(inside, tf.float32)
+    return weights
+
+  def _losses(self, labels, logits, weights):
+    """Returns {task name: float32 scalar}, not weighted."""
+    losses = {}
+    for task in self.tasks:
+      loss = task.loss(
+          labels[task.label], logits[task.name], weights[task.name])
+      with tf.name_scope(None):
+        losses[task.name] = tf.identity(loss, '%s/loss' % task.name)
+    return losses
+
+  def _total(self, losses):
+    step = tf.train.get_or_create_global_step()
+    terms = [task.loss_weight(step) * losses[task.name] for task in self.tasks]
+    return tf.add_n(terms + tf.get_collection(
+        tf.GraphKeys.REGULARIZATION_LOSSES), name='total_loss')
+
+  def _metrics(self, labels, logits, weights, gates):
+    found = {}
+    for task in self.tasks:
+      found.update(task.metrics(
+          labels[task.label], logits[task.name], weights[task.name]))
+    for gate, shares in gates.items():
+      for expert, share in shares.items():
+        found['gate/%s/%s' % (gate, expert)] = metrics.mean(
+            share, tf.ones_like(share))
+    return found
+
+  def _summarize(self, losses, gates):
+    for name, loss in losses.items():
+      tf.summary.scalar('%s/train_loss' % name, loss)
+    for gate, shares in gates.items():
+      for expert, share in shares.items():
+        tf.summary.scalar('gate/%s/%s' % (gate, expert), tf.reduce_mean(share))
+
+  def _predict_spec(self, features, predictions):
+    kept = {name[len(features_lib.RAW):]: value
+            for name, value in features.items()
+            if name.startswith(features_lib.RAW)}
+    # A served model answers with vectors of rows, by task.
+    output = tf.estimator.export.PredictOutput(dict(predictions))
+    return tf.estimator.EstimatorSpec(
+        tf.estimator.ModeKeys.PREDICT,
+        predictions=dict(predictions, **kept),
+        export_outputs={
+            tf.saved_model.signature_constants
+            .DEFAULT_SERVING_SIGNATURE_DEF_KEY: output})

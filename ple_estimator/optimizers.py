@@ -1,0 +1,139 @@
+"""Optimizers, learning-rate schedules and the training op.
+
+What a .gin file names is a factory, bound uncalled (`Model.optimizer = @adam`):
+an optimizer makes its slots in the graph of the Estimator, which exists only
+inside model_fn. A learning rate is a number or a schedule, bound uncalled too
+(`adam.learning_rate = @exponential_decay`).
+"""
+
+import gin
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+
+
+@gin.register
+def adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
+  """Adam (Kingma and Ba, ICLR 2015), as tf.train.AdamOptimizer.
+
+  The moments of all embedding rows decay at every step, touched or not.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    beta1: float, decay of the first moment.
+    beta2: float, decay of the second moment.
+    epsilon: float, the paper's epsilon hat.
+  """
+  return tf.train.AdamOptimizer(
+      _rate('adam', learning_rate), beta1, beta2, epsilon)
+
+
+@gin.register
+def adagrad(learning_rate=0.01, initial_accumulator_value=0.1):
+  """Adagrad (Duchi et al., JMLR 2011), as tf.train.AdagradOptimizer.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    initial_accumulator_value: float, positive, start of the sums of squares.
+  """
+  return tf.train.AdagradOptimizer(
+      _rate('adagrad', learning_rate), initial_accumulator_value)
+
+
+@gin.register
+def sgd(learning_rate=0.1, momentum=0.0):
+  """Stochastic gradient descent, with momentum if it is not 0.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    momentum: float in [0, 1).
+  """
+  errors.check(0 <= momentum < 1,
+               'sgd.momentum must be in [0, 1), got %r.', momentum)
+  rate = _rate('sgd', learning_rate)
+  if momentum:
+    return tf.train.MomentumOptimizer(rate, momentum)
+  return tf.train.GradientDescentOptimizer(rate)
+
+
+@gin.register(denylist=['step'])
+def exponential_decay(step, initial=0.001, decay_steps=10000, rate=0.5,
+                      staircase=False):
+  """initial * rate^(step / decay_steps), a float32 scalar.
+
+  Args:
+    step: int64 scalar, the global step.
+    initial: float, the learning rate at step 0.
+    decay_steps: int, steps in which it falls by the factor rate.
+    rate: float.
+    staircase: bool, whether to fall only at multiples of decay_steps.
+  """
+  return tf.train.exponential_decay(
+      initial, step, decay_steps, rate, staircase)
+
+
+@gin.register(denylist=['step'])
+def warmup_cosine(step, peak=0.001, warmup_steps=1000, decay_steps=100000,
+                  final=0.0):
+  """Grows linearly to peak, then falls to final along half a cosine.
+
+  Args:
+    step: int64 scalar, the global step.
+    peak: float, the learning rate at step warmup_steps.
+    warmup_steps: int, steps from 0 to peak.
+    decay_steps: int, steps from peak to final.
+    final: float, the learning rate from then on.
+  """
+  errors.check(peak > 0, 'warmup_cosine.peak must be positive, got %r.', peak)
+  step = tf.cast(step, tf.float32)
+  cosine = tf.train.cosine_decay(
+      peak, tf.maximum(step - warmup_steps, 0), decay_steps, final / peak)
+  return tf.where(step < warmup_steps,
+                  peak * (step + 1) / max(1, warmup_steps + 1), cosine)
+
+
+def train_op(optimizer, loss, clip_norm=None):
+  """One training step: gradients, clipping, update, batch norm statistics.
+
+  Args:
+    optimizer: function without arguments to a tf.train.Optimizer.
+    loss: float32 scalar.
+    clip_norm: float, the global norm that gradients are scaled down to if
+      theirs is larger (Pascanu et al., ICML 2013); None leaves them.
+
+  Returns:
+    tf.Operation.
+  """
+  made = optimizer()
+  pairs = [(g, v) for g, v in made.compute_gradients(loss) if g is not None]
+  gradients, variables = zip(*pairs)
+  summed = [_sum_rows(g) for g in gradients]
+  norm = tf.global_norm(summed)
+  if clip_norm is not None:
+    gradients, _ = tf.clip_by_global_norm(summed, clip_norm, norm)
+  tf.summary.scalar('gradient_norm', norm)
+  with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+    return made.apply_gradients(
+        list(zip(gradients, variables)), tf.train.get_global_step())
+
+
+def _sum_rows(gradient):
+  """Adds up the slices of each row; a norm of parts would be another one."""
+  if not isinstance(gradient, tf.IndexedSlices):
+    return gradient
+  rows, position = tf.unique(gradient.indices)
+  return tf.IndexedSlices(
+      tf.unsorted_segment_sum(gradient.values, position, tf.size(rows)),
+      rows, gradient.dense_shape)
+
+
+def _rate(owner, learning_rate):
+  """The learning rate as a number or tensor, noted for TensorBoard."""
+  if callable(learning_rate):
+    learning_rate = learning_rate(tf.train.get_global_step())
+  else:
+    errors.check(learning_rate > 0,
+                 '%s.learning_rate must be positive, got %r.',
+                 owner, learning_rate)
+  tf.summary.scalar('learning_rate', learning_rate)
+  return learning_rate

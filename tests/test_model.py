@@ -1,0 +1,156 @@
+"""model_fn: which fields each mode sets, and what its parts add up to."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import embeddings
+from ple_estimator import errors
+from ple_estimator import features
+from ple_estimator import heads
+from ple_estimator import model
+from ple_estimator import networks
+from ple_estimator import optimizers
+from ple_estimator import precision
+
+COLUMNS = [
+    {'name': 'clk', 'kind': 'label', 'values': (0, 1)},
+    {'name': 'stay', 'kind': 'label'},
+    {'name': 'w', 'kind': 'weight'},
+    {'name': 'ad', 'kind': 'hashed', 'num_buckets': 11},
+    {'name': 'tags', 'kind': 'hashed_list', 'num_buckets': 13},
+    {'name': 'age', 'kind': 'number', 'mean': 30.0, 'std': 10.0},
+]
+RAW = {
+    'clk': np.array([1, 0, 1], 'f'), 'stay': np.array([5, 0, 2.5], 'f'),
+    'w': np.array([1, 1, 2], 'f'), 'ad': ['a', 'b', ''],
+    'tags': ['x|y', '', 'z'], 'age': np.array([20, 30, 45], 'f'),
+}
+
+
+def make(columns=COLUMNS, sample_space=None, **kwargs):
+  tower = networks.Tower((3,), batch_norm=False)
+  tasks = [
+      heads.Task('ctr', 'clk', tower, weight=0.5),
+      heads.Task('dwell', 'stay', tower, 'regression', weight=2.0,
+                 sample_space=sample_space)]
+  parts = dict(
+      features=features.FeatureSpec(columns, dim=4),
+      embedding=embeddings.HashEmbedding(),
+      network=networks.PLE((5,), (), num_levels=2, batch_norm=False),
+      tasks=tasks, precision=precision.Precision(),
+      optimizer=optimizers.adam)
+  return model.Model(**dict(parts, **kwargs))
+
+
+def spec_of(made, mode):
+  tf.train.create_global_step()
+  raw = {name: tf.constant(value) for name, value in RAW.items()}
+  found, labels = made.features.encode(raw, made.keep)
+  if mode == 'infer':
+    labels = None
+  return made.model_fn(found, labels, mode)
+
+
+def run(tensors):
+  with tf.Session() as sess:
+    sess.run([tf.global_variables_initializer(),
+              tf.local_variables_initializer(), tf.tables_initializer()])
+    return sess.run(tensors)
+
+
+def test_train_spec_has_loss_and_train_op_only():
+  spec = spec_of(make(), tf.estimator.ModeKeys.TRAIN)
+  assert spec.loss is not None and spec.train_op is not None
+  assert not spec.eval_metric_ops and not spec.export_outputs
+
+
+def test_eval_spec_has_metrics_of_every_task_and_gate():
+  spec = spec_of(make(), tf.estimator.ModeKeys.EVAL)
+  names = set(spec.eval_metric_ops)
+  assert spec.train_op is None and not spec.export_outputs
+  assert {'ctr/auc', 'ctr/log_loss', 'ctr/calibration', 'ctr/accuracy',
+          'dwell/rmse', 'dwell/mae', 'dwell/calibration',
+          'gate/level_0/shared/ctr/expert_1',
+          'gate/level_1/dwell/shared/expert_0'} <= names
+  assert 'dwell/auc' not in names
+
+
+def test_predict_spec_needs_no_labels():
+  made = make()
+  made.keep = ['ad']
+  spec = spec_of(made, tf.estimator.ModeKeys.PREDICT)
+  assert sorted(spec.predictions) == ['ad', 'ctr', 'dwell']
+  output = spec.export_outputs['serving_default']
+  assert sorted(output.outputs) == ['ctr', 'dwell']
+  got = run(spec.predictions)
+  assert list(got['ad']) == [b'a', b'b', b'']
+  assert ((0 < got['ctr']) & (got['ctr'] < 1)).all()
+  assert got['dwell'].shape == (3,)
+
+
+@pytest.mark.parametrize('space, inside', [
+    (None, [1, 1, 1]), (('clk', 1), [1, 0, 1]), (('ad', 'b'), [0, 1, 0]),
+    (('ad', 'c'), [0, 0, 0])])
+def test_loss_is_the_weighted_sum_over_sample_spaces(space, inside):
+  spec = spec_of(make(sample_space=space), tf.estimator.ModeKeys.EVAL)
+  graph = tf.get_default_graph()
+  ctr, dwell, loss = [graph.get_tensor_by_name(n + ':0') for n in (
+      'ctr/loss', 'dwell/loss', 'total_loss')]
+  with tf.Session() as sess:
+    sess.run([tf.global_variables_initializer(),
+              tf.local_variables_initializer()])
+    sess.run([m[1] for m in spec.eval_metric_ops.values()])
+    got, label_mean = sess.run(
+        [[ctr, dwell, loss], spec.eval_metric_ops['dwell/label/mean'][0]])
+  assert got[2] == pytest.approx(0.5 * got[0] + 2 * got[1], rel=1e-5)
+  weights = RAW['w'] * inside
+  if sum(inside):
+    assert label_mean == pytest.approx(
+        np.average(RAW['stay'], weights=weights))
+  else:
+    assert got[1] == 0
+
+
+def test_numbers_and_embeddings_feed_the_network():
+  seen = []
+
+  def network(inputs, tasks, training, compute):
+    del training, compute
+    seen.append(inputs)
+    return {task: inputs for task in tasks}, {}
+
+  spec_of(make(network=network), tf.estimator.ModeKeys.EVAL)
+  got = run(seen[0])
+  assert got.shape == (3, 4 + 4 + 1)
+  np.testing.assert_allclose(got[:, -1], [-1, 0, 1.5])
+  assert not got[2, :4].any() and not got[1, 4:8].any()  # missing values
+
+
+def test_one_step_lowers_the_loss():
+  spec = spec_of(make(), tf.estimator.ModeKeys.TRAIN)
+  with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    before = sess.run(spec.loss)
+    for _ in range(20):
+      sess.run(spec.train_op)
+    assert sess.run(spec.loss) < before
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'tasks': []}, 'Model.tasks must have a task'),
+    ({'clip_norm': 0}, 'Model.clip_norm must be positive, got 0'),
+    ({'tasks': [heads.Task('a', 'click', None)]},
+     r"a column of kind label \(clk, stay\), got 'click' in task a"),
+    ({'tasks': [heads.Task('a', 'clk', None), heads.Task('a', 'stay', None)]},
+     'Model.tasks must have different names, got a, a'),
+    ({'tasks': [heads.Task('a', 'stay', None)]},
+     "label 'stay' of the binary task a must be 0 or 1: add 'values'"),
+    ({'tasks': [heads.Task('a', 'clk', None, sample_space=('x', 1))]},
+     r"Task.sample_space must name a column \(clk, .*in task a"),
+    ({'tasks': [heads.Task('a', 'clk', None, sample_space=('stay', 'x'))]},
+     "Task.sample_space must have a number for the column 'stay', got 'x'"),
+])
+def test_refuses(change, message):
+  with pytest.raises(errors.UserError, match=message):
+    make(**change)
