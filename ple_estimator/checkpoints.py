@@ -1,0 +1,104 @@
+"""Whether a model_dir belongs to this model."""
+
+import collections
+import glob
+import os
+import re
+
+import gin
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+
+_SHOWN = 4
+_SHOWN_VALUE = 60
+_BINDING = re.compile(r'^([\w./]+\.\w+) = (.*(?:\n .*)*)$', re.M)
+# What a model is, beyond the shapes of its variables.
+_IDENTITY = re.compile(
+    r'(\w+/)*((PLE|Tower)\.(?!dropout$|l2$)|FeatureSpec\.|'
+    r'Task\.(label|loss)$)')
+# What only training needs.
+_TRAINING_ONLY = ('signal_early_stopping/STOP', 'beta1_power', 'beta2_power')
+
+
+def check(model_dir, variables, training):
+  """Compares the model of a graph with that of a checkpoint.
+
+  Args:
+    model_dir: str; one without a checkpoint passes.
+    variables: list of the graph's global variables.
+    training: bool, whether the graph has the variables of the optimizer.
+
+  Raises:
+    UserError: if the checkpoint lacks a variable, has another, or has one in
+      another shape, or if a binding that makes the model what it is differs;
+      the message names variables and bindings.
+  """
+  path = tf.train.latest_checkpoint(model_dir)
+  if path is None:
+    return
+  saved = dict(tf.train.list_variables(path))
+  # The network's own variables before the optimizer's.
+  variables = sorted(variables, key=lambda v: (not v.trainable, v.op.name))
+  wanted = collections.OrderedDict(
+      (v.op.name, v.shape.as_list()) for v in variables)
+  lacking = [name for name in wanted if name not in saved]
+  shapes = [name for name in wanted
+            if name in saved and saved[name] != wanted[name]]
+  more = [name for name in sorted(saved) if name not in wanted and
+          name not in _TRAINING_ONLY and
+          (training or not _is_slot(name, saved))]
+  changed = _changed_bindings(model_dir)
+  if not (lacking or shapes or more or
+          any(_IDENTITY.match(name) for name, _ in changed)):
+    return
+  problems = ['lacks %s' % _some(lacking)] if lacking else []
+  problems += ['has %s of shape %s, not %s' % (
+      name, saved[name], wanted[name]) for name in shapes[:_SHOWN]]
+  own = [name for name in more if not _is_slot(name, saved)]
+  problems += ['has %s besides' % _some(own or more)] if more else []
+  problems += ['was trained with %s' % text for _, text in changed]
+  raise errors.UserError(
+      '%s holds another model: it %s. Choose another Experiment.model_dir, '
+      'delete this one, or go back to its bindings.' % (
+          model_dir, '; it '.join(problems)))
+
+
+def _is_slot(name, saved):
+  """Whether a variable is an optimizer's, named after the one it belongs to."""
+  return name.rpartition('/')[0] in saved
+
+
+def _some(names):
+  text = ', '.join(names[:_SHOWN])
+  rest = len(names) - _SHOWN
+  return text + (' and %d more' % rest if rest > 0 else '')
+
+
+def _changed_bindings(model_dir):
+  """Compares with the last operative config there.
+
+  Returns:
+    list of (name, text) such as ('PLE.num_levels', 'PLE.num_levels = 3, now
+    2'), of the bindings that have to do with the model.
+  """
+  configs = sorted(
+      glob.glob(os.path.join(model_dir, 'operative_config-*.gin')),
+      key=lambda path: int(re.findall(r'\d+', os.path.basename(path))[0]))
+  if not configs:
+    return []
+  with open(configs[-1]) as f:
+    then = dict(_BINDING.findall(f.read()))
+  now = dict(_BINDING.findall(gin.operative_config_str()))
+  return [(name, '%s = %s, now %s' % (
+      name, _short(then[name]), _short(now[name])))
+          for name in sorted(set(then) & set(now))
+          if then[name] != now[name] and (
+              _IDENTITY.match(name) or name.startswith(('Model.', 'Hash')))]
+
+
+def _short(value):
+  value = ' '.join(value.replace('\\\n', ' ').split())
+  if len(value) <= _SHOWN_VALUE:
+    return value
+  return value[:_SHOWN_VALUE] + '...'

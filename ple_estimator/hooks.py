@@ -1,0 +1,121 @@
+"""Session hooks: progress, and checkpoints with evaluation."""
+
+import sys
+
+from absl import logging
+import tensorflow.compat.v1 as tf
+
+_BAR_WIDTH = 24
+
+
+class ProgressHook(tf.train.SessionRunHook):
+  """Says how far training is: a bar on a terminal, lines elsewhere.
+
+  step 300 of 782 | 12.3 steps/s | 6298 examples/s | loss 0.62 (ctr 0.41, ...)
+  """
+
+  def __init__(self, tasks, max_steps, batch_size, every_steps, stream=None):
+    """Keeps what to show.
+
+    Args:
+      tasks: names of the tasks, whose losses are tensors '<name>/loss'.
+      max_steps: int, the last global step.
+      batch_size: int, rows per global step.
+      every_steps: int, global steps between two lines.
+      stream: file of a terminal for the bar; None is standard error if that
+        is one.
+    """
+    self._tasks = tasks
+    self._max_steps = max_steps
+    self._batch_size = batch_size
+    self._timer = tf.train.SecondOrStepTimer(every_steps=every_steps)
+    if stream is None and sys.stderr.isatty():
+      stream = sys.stderr
+    self._stream = stream
+    self._next_step = None
+
+  def begin(self):
+    graph = tf.get_default_graph()
+    self._fetches = {'step': tf.train.get_global_step(),
+                     'loss': graph.get_tensor_by_name('total_loss:0')}
+    for task in self._tasks:
+      self._fetches[task] = graph.get_tensor_by_name('%s/loss:0' % task)
+
+  def before_run(self, run_context):
+    # Losses are fetched only for the steps that show them.
+    due = (self._next_step is None or
+           self._timer.should_trigger_for_step(self._next_step))
+    return tf.train.SessionRunArgs(
+        self._fetches if due else {'step': self._fetches['step']})
+
+  def after_run(self, run_context, run_values):
+    found = run_values.results
+    step = int(found['step'])
+    first = self._next_step is None
+    self._next_step = step + 1
+    if 'loss' not in found:
+      return
+    seconds, steps = self._timer.update_last_triggered_step(step)
+    if not first and steps:
+      self._show(step, steps / seconds, found)
+
+  def end(self, session):
+    if self._stream:
+      self._stream.write('\n')
+
+  def _show(self, step, rate, losses):
+    left = max(0, self._max_steps - step) / rate
+    text = 'step %d of %d | %.1f steps/s | %d examples/s | loss %.4f (%s)' % (
+        step, self._max_steps, rate, rate * self._batch_size, losses['loss'],
+        ', '.join('%s %.4f' % (task, losses[task]) for task in self._tasks))
+    text += ' | %s left' % _duration(left)
+    if not self._stream:
+      logging.info('%s', text)
+      return
+    done = int(_BAR_WIDTH * min(1, step / self._max_steps))
+    bar = '#' * done + '-' * (_BAR_WIDTH - done)
+    self._stream.write('\r[%s] %s\x1b[K' % (bar, text))
+    self._stream.flush()
+
+
+def _duration(seconds):
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return '%d:%02d:%02d' % (hours, minutes, seconds)
+  return '%d:%02d' % (minutes, seconds)
+
+
+class CheckpointHook(tf.train.CheckpointSaverHook):
+  """Saves every save_steps and evaluates every eval_steps.
+
+  Estimator evaluates whenever a checkpoint was saved, by a listener that it
+  adds to the saver's; here the listeners sleep until a step is due.
+  """
+
+  def __init__(self, model_dir, save_steps, eval_steps):
+    """Keeps the schedule.
+
+    Args:
+      model_dir: str.
+      save_steps: int, global steps between checkpoints.
+      eval_steps: int, global steps between evaluations, a multiple of
+        save_steps.
+    """
+    super().__init__(model_dir, save_steps=save_steps)
+    self._eval_steps = eval_steps
+    self._evaluated = None
+
+  def _save(self, session, step):
+    # The first call is the checkpoint of the start, which listeners expect.
+    due = (self._evaluated is None or
+           step - self._evaluated >= self._eval_steps)
+    listeners = self._listeners
+    if due:
+      self._evaluated = step
+    else:
+      self._listeners = []
+    try:
+      return super()._save(session, step)
+    finally:
+      self._listeners = listeners

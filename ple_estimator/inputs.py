@@ -1,0 +1,258 @@
+"""input_fns: files to batches of ids, and what a served model is fed."""
+
+from absl import logging
+import gin
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+from ple_estimator import readers
+
+
+class _FileInput:
+  """Batches of rows from files; a subclass knows the format.
+
+  Attributes:
+    error: the UserError that ended reading, or None. TensorFlow wraps it in
+      one of its own, whose text no user wants to read.
+  """
+
+  suffix = ''
+
+  def __init__(self, files, data_dir, batch_size, shuffle_rows, epochs,
+               drop_remainder, prefetch, on_bad_row):
+    name = type(self).__name__
+    for parameter, value, least in [
+        ('batch_size', batch_size, 1), ('shuffle_rows', shuffle_rows, 0),
+        ('epochs', epochs, 1), ('prefetch', prefetch, 0)]:
+      errors.check(isinstance(value, int) and value >= least,
+                   '%s.%s must be an integer of at least %d, got %r.',
+                   name, parameter, least, value)
+    errors.check(on_bad_row in ('error', 'skip'),
+                 "%s.on_bad_row must be 'error' or 'skip', got %r.",
+                 name, on_bad_row)
+    self._files = files
+    self._data_dir = data_dir
+    self.batch_size = batch_size
+    self._shuffle_rows = shuffle_rows
+    self.epochs = epochs
+    self._drop_remainder = drop_remainder
+    self._prefetch = prefetch
+    self._bad_rows = readers.BadRows(on_bad_row == 'skip')
+    self.error = None
+
+  def paths(self):
+    """Lists the files; raises UserError if there are none."""
+    return readers.find_files(self._data_dir, self._files, self.suffix,
+                              '%s.files' % type(self).__name__)
+
+  def check(self, spec, with_labels=True, keep=()):
+    """Looks at every file, so that training does not stop for it later.
+
+    Args:
+      spec: features.FeatureSpec.
+      with_labels: bool, whether labels and weight are needed.
+      keep: names of columns needed besides.
+
+    Raises:
+      UserError: if files are missing, empty or damaged, or lack a column.
+    """
+    self._reader(spec, spec.read(with_labels, keep)).check()
+
+  def count_rows(self, spec):
+    """Returns the number of rows of one epoch, bad ones included."""
+    return self._reader(spec, spec.read(with_labels=False)).count_rows()
+
+  def tables(self, spec, with_labels=True, keep=(), shard=(0, 1), seed=0,
+             first_row=0):
+    """Yields the batches of all epochs as pa.Table of typed columns.
+
+    Args:
+      spec: features.FeatureSpec.
+      with_labels: bool, whether to read labels and weight.
+      keep: names of columns to read besides.
+      shard: (index, count), the share of the rows to read. Shares do not
+        overlap and leave nothing out.
+      seed: int, of the order of files and rows.
+      first_row: int, how many rows, over all epochs, to leave out at the
+        start: what a run saw before it was interrupted. Of one share among
+        several it is approximate, as shares differ in size.
+    """
+    reader = self._reader(spec, spec.read(with_labels, keep))
+    index, count = shard
+    slices = reader.slices(at_least=count)[index::count]
+    epoch, rest = 0, 0
+    if first_row:
+      epoch, rest = divmod(first_row, max(1, reader.count_rows() // count))
+    rows = self._epochs(reader, slices, seed, epoch)
+    return readers.batched(
+        readers.without_first(rows, rest), self.batch_size,
+        self._drop_remainder)
+
+  def _epochs(self, reader, slices, seed, first_epoch):
+    """Yields the rows of every epoch; an epoch ends before the next begins."""
+    for epoch in range(first_epoch, self.epochs):
+      order, rows, skipped = slices, 0, self._bad_rows.skipped
+      rng = np.random.RandomState([seed % 2**32, epoch])
+      if self._shuffle_rows:
+        order = _by_file(slices, rng)
+      tables = (table for piece in order for table in reader.read(piece))
+      if self._shuffle_rows > 1:
+        tables = readers.shuffled(tables, self._shuffle_rows, rng)
+      for table in tables:
+        rows += table.num_rows
+        yield table
+      name = type(self).__name__
+      skipped = self._bad_rows.skipped - skipped
+      if skipped:
+        logging.warning('%s %r: skipped %d bad rows of %d in epoch %d.', name,
+                        self._files, skipped, skipped + rows, epoch)
+      # An endless loop over nothing would look like a slow input.
+      errors.check(rows, '%s.files must have rows that can be used, got none '
+                   'in %r.', name, self._files)
+
+  def dataset(self, spec, with_labels=True, keep=(), shard=(0, 1), seed=0,
+              first_row=0):
+    """Returns the tf.data.Dataset of what the model reads.
+
+    Args:
+      spec: features.FeatureSpec.
+      with_labels: bool, whether to read labels and weight.
+      keep: names of columns to carry along, see FeatureSpec.encode.
+      shard: (index, count), see `tables`.
+      seed: int, see `tables`.
+      first_row: int, see `tables`.
+
+    Returns:
+      tf.data.Dataset of (features, labels), or of features without labels;
+      both are dicts as FeatureSpec.encode makes them.
+    """
+    columns = spec.read(with_labels, keep)
+
+    def batches():
+      try:
+        for table in self.tables(
+            spec, with_labels, keep, shard, seed, first_row):
+          yield tuple(table.column(c.name).to_numpy() for c in columns)
+      except errors.UserError as error:
+        self.error = error
+        raise
+
+    def encode(*values):
+      raw = dict(zip([c.name for c in columns], values))
+      features, labels = spec.encode(raw, keep)
+      return (features, labels) if with_labels else features
+
+    rows = tf.data.Dataset.from_generator(
+        batches, tuple(c.dtype for c in columns),
+        tuple(tf.TensorShape([None]) for _ in columns))
+    return rows.map(encode).prefetch(self._prefetch)
+
+
+@gin.register
+class ParquetInput(_FileInput):
+  """Reads Parquet files through pyarrow, one row group at a time.
+
+  A multi-valued column may be text with separators or a list of text. Columns
+  that the feature spec does not name are not read.
+  """
+
+  suffix = '.parquet'
+
+  def __init__(self, files=gin.REQUIRED, data_dir='.', batch_size=512,
+               shuffle_rows=0, epochs=1, drop_remainder=False, prefetch=2,
+               on_bad_row='error'):
+    """Keeps what to read; opens nothing.
+
+    Args:
+      files: str or list of str: files, glob patterns or directories.
+      data_dir: str, what relative names in `files` start from.
+      batch_size: int, rows per batch.
+      shuffle_rows: int, size of the buffer from which rows are drawn at
+        random; 0 keeps the order of files and rows.
+      epochs: int, how often to read all rows.
+      drop_remainder: bool, whether to drop a last batch with fewer rows.
+      prefetch: int, batches to make ahead.
+      on_bad_row: 'error' to stop at a row that cannot be used, 'skip' to
+        leave it out and count it.
+
+    Raises:
+      UserError: if a value is out of range.
+    """
+    super().__init__(files, data_dir, batch_size, shuffle_rows, epochs,
+                     drop_remainder, prefetch, on_bad_row)
+
+  def _reader(self, spec, columns):
+    return readers.ParquetReader(self.paths(), columns, self._bad_rows)
+
+
+@gin.register
+class CsvInput(_FileInput):
+  """Reads CSV files through pyarrow, one block at a time."""
+
+  def __init__(self, files=gin.REQUIRED, data_dir='.', batch_size=512,
+               shuffle_rows=0, epochs=1, drop_remainder=False, prefetch=2,
+               on_bad_row='error', header=False, delimiter=','):
+    """Keeps what to read; opens nothing.
+
+    Args:
+      files: as ParquetInput, and so all up to on_bad_row.
+      data_dir: str.
+      batch_size: int.
+      shuffle_rows: int.
+      epochs: int.
+      drop_remainder: bool.
+      prefetch: int.
+      on_bad_row: 'error' or 'skip'.
+      header: bool, whether the first line of each file names its columns;
+        they may then come in any order. Without it the columns are those of
+        the feature spec.
+      delimiter: str, one character between fields.
+
+    Raises:
+      UserError: if a value is out of range.
+    """
+    super().__init__(files, data_dir, batch_size, shuffle_rows, epochs,
+                     drop_remainder, prefetch, on_bad_row)
+    errors.check(len(delimiter) == 1, 'CsvInput.delimiter must be one '
+                 'character, got %r.', delimiter)
+    self._header = header
+    self._delimiter = delimiter
+
+  def _reader(self, spec, columns):
+    return readers.CsvReader(self.paths(), spec, columns, self._bad_rows,
+                             self._header, self._delimiter)
+
+
+def _by_file(slices, rng):
+  """Reorders slices: files in random order, the rows of a file in theirs."""
+  paths = sorted({piece.path for piece in slices})
+  rank = dict(zip(paths, rng.permutation(len(paths))))
+  return sorted(slices, key=lambda piece: rank[piece.path])
+
+
+def serving_input_receiver_fn(spec):
+  """Returns the function that makes the inputs of a SavedModel.
+
+  The model takes the columns by name, [batch] each, as the files have them
+  ('' or, for an integer, -1 where a value is missing); or, by its other
+  signature, serialized tf.train.Examples with one value per column.
+
+  Args:
+    spec: features.FeatureSpec.
+  """
+  columns = spec.read(with_labels=False)
+
+  def receiver():
+    examples = tf.placeholder(tf.string, [None], 'examples')
+    parsed = tf.io.parse_example(examples, {
+        c.name: tf.io.FixedLenFeature([], c.dtype, c.missing)
+        for c in columns})
+    # Either end of this graph can be fed.
+    raw = {c.name: tf.placeholder_with_default(
+        parsed[c.name], [None], c.scope) for c in columns}
+    features, _ = spec.encode(raw)
+    return tf.estimator.export.ServingInputReceiver(
+        features, raw, receiver_tensors_alternatives={'examples': examples})
+
+  return receiver

@@ -1,0 +1,74 @@
+"""Writes predictions to a file, whole or not at all."""
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from ple_estimator import errors
+
+
+def check_path(path):
+  """Raises UserError unless the ending of path is .parquet or .csv."""
+  errors.check(path.endswith(('.parquet', '.csv')),
+               'Experiment.predictions_path must end in .parquet or .csv, got '
+               '%r.', path)
+
+
+def write(path, batches):
+  """Writes batches of rows as one Parquet or CSV (with header) file.
+
+  Args:
+    path: str, ending in .parquet or .csv.
+    batches: iterable of dicts of column name to [batch] numpy array of one
+      dtype; bytes become text.
+
+  Returns:
+    int, the number of rows.
+  """
+  check_path(path)
+  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+  partial = path + '.partial'  # so that a file under its name is whole
+  writer, rows = None, 0
+  try:
+    for batch in batches:
+      table = _as_text(pa.Table.from_arrays(
+          [_array(values) for values in batch.values()], list(batch)), path)
+      if writer is None:
+        writer = _open(partial, path, table.schema)
+      writer.write_table(table)
+      rows += table.num_rows
+  finally:
+    if writer is not None:
+      writer.close()
+  if writer is not None:
+    os.replace(partial, path)
+  return rows
+
+
+def _open(partial, path, schema):
+  if path.endswith('.csv'):
+    return pa.csv.CSVWriter(partial, schema)
+  return pa.parquet.ParquetWriter(partial, schema)
+
+
+def _as_text(table, path):
+  """Turns columns of bytes, as the input had them, into text."""
+  for i, field in enumerate(table.schema):
+    if pa.types.is_binary(field.type):
+      try:
+        text = table.column(i).cast(pa.string())
+      except pa.ArrowInvalid:
+        raise errors.UserError(
+            'Column %r must be UTF-8 to be written to %s; leave it out of '
+            'Experiment.predict_columns.' % (field.name, path))
+      table = table.set_column(i, field.name, text)
+  return table
+
+
+def _array(values):
+  if values.dtype == np.object_:
+    return pa.array(list(values), pa.binary())
+  return pa.array(values)

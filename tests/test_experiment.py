@@ -1,0 +1,376 @@
+"""Whole runs on real files: train, resume, evaluate, predict, export."""
+
+import glob
+import json
+import os
+import subprocess
+import sys
+
+import gin
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+import tensorflow.compat.v1 as tf
+
+import conftest
+from ple_estimator import errors
+from ple_estimator import experiment
+from ple_estimator import run
+from test_metrics import exact_auc
+
+SMALL = [
+    'PLE.num_levels = 2', 'PLE.expert_units = (8,)', 'PLE.gate_units = ()',
+    'Tower.units = (4,)', 'BATCH_SIZE = 100', 'run_config.summary_steps = 5']
+
+
+def load(gin_file, model_dir, data_dir, *bindings):
+  gin.clear_config()
+  run.load_config(gin_file, SMALL + [
+      'Experiment.model_dir = %r' % str(model_dir),
+      'DATA_DIR = %r' % str(data_dir)] + list(bindings))
+  return experiment.Experiment()
+
+
+def metrics_of(model_dir):
+  with open(os.path.join(str(model_dir), 'metrics.json')) as f:
+    return json.load(f)
+
+
+def eval_steps_of(model_dir):
+  """The global steps of the evaluations in the event files."""
+  return sorted({
+      event.step
+      for path in glob.glob(str(model_dir) + '/eval/*.tfevents.*')
+      for event in tf.train.summary_iterator(path)
+      for value in event.summary.value if value.tag == 'ctr/auc'})
+
+
+@pytest.fixture(scope='module')
+def trained(taobao, tmp_path_factory):
+  """A model_dir after 40 steps; evaluated at 20 and 40."""
+  path = tmp_path_factory.mktemp('trained')
+  with tf.Graph().as_default():
+    load('gin/base.gin', path, taobao, 'Experiment.max_steps = 40',
+         'run_config.save_steps = 10', 'Experiment.eval_steps = 20',
+         'Experiment.timeline_steps = 15', 'LEARNING_RATE = 0.01').train()
+  gin.clear_config()
+  return path
+
+
+def test_training_leaves_what_the_readme_says(trained):
+  names = set(os.listdir(str(trained)))
+  assert {'checkpoint', 'metrics.json', 'operative_config-0.gin', 'eval',
+          'model.ckpt-40.index', 'model.ckpt-10.index', 'graph.pbtxt',
+          'export'} <= names
+  assert any(name.startswith('timeline-') for name in names)
+  for kind in ('best', 'latest'):
+    assert glob.glob(str(trained / 'export' / kind / '*/saved_model.pb'))
+  assert eval_steps_of(trained) == [20, 40]
+
+
+def test_curves_of_training_are_in_the_event_files(trained):
+  tags = {value.tag for path in glob.glob(str(trained / '*.tfevents.*'))
+          for event in tf.train.summary_iterator(path)
+          for value in event.summary.value}
+  assert {'loss', 'ctr/train_loss', 'cvr/train_loss', 'learning_rate',
+          'gradient_norm', 'global_step/sec',
+          'gate/level_0/shared/ctr/expert_0',
+          'gate/level_1/cvr/shared/expert_0'} <= tags
+
+
+def predicted(model_dir, taobao, *bindings):
+  load('gin/base.gin', model_dir, taobao, *bindings).predict()
+  return pa.parquet.read_table(str(model_dir / 'predictions.parquet'))
+
+
+def test_metrics_are_those_of_the_predictions(trained, taobao):
+  load('gin/base.gin', trained, taobao).evaluate()
+  found = metrics_of(trained)
+  table = predicted(trained, taobao)
+  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
+  assert found['global_step'] == 40
+  for task, label in [('ctr', 'clk'), ('cvr', 'buy')]:
+    p, y = table[task].to_numpy(), rows[label].to_numpy()
+    assert found[task + '/auc'] == pytest.approx(
+        exact_auc(p, y, np.ones(len(y))), abs=1e-3)
+    assert found[task + '/log_loss'] == pytest.approx(
+        -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)), rel=1e-4)
+    assert found[task + '/calibration'] == pytest.approx(
+        p.mean() / y.mean(), rel=1e-4)
+  gates = {k: v for k, v in found.items() if k.startswith('gate/level_0/ctr/')}
+  assert len(gates) == 3 and sum(gates.values()) == pytest.approx(1, rel=1e-4)
+
+
+def test_a_row_is_predicted_alike_in_any_batch(trained, taobao):
+  # Batch norm in evaluation mode; the model zoo leaves it in training mode.
+  whole = predicted(trained, taobao, 'BATCH_SIZE = 1000')
+  parts = predicted(trained, taobao, 'BATCH_SIZE = 7')
+  np.testing.assert_allclose(
+      whole['ctr'].to_numpy(), parts['ctr'].to_numpy(), rtol=1e-4)
+
+
+def test_predictions_carry_columns_along(trained, taobao):
+  bindings = [
+      "Experiment.predict_columns = ('user_id', 'final_gender_code', 'price')",
+      "Experiment.predict_input = @CsvInput()",
+      "CsvInput.files = '%s/taobao_test_data'" % taobao]
+  table = predicted(trained, taobao, *bindings)
+  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
+  assert table.column_names == [
+      'user_id', 'final_gender_code', 'price', 'ctr', 'cvr']
+  for name in table.column_names[:3]:
+    assert table[name].to_pylist() == rows[name].to_pylist()
+  load('gin/base.gin', trained, taobao,
+       "Experiment.predictions_path = 'p.csv'", *bindings).predict()
+  text = pa.csv.read_csv(str(trained / 'p.csv'))
+  np.testing.assert_allclose(
+      text['cvr'].to_numpy(), table['cvr'].to_numpy(), rtol=1e-5)
+
+
+SERVE = '''
+import json, sys
+import numpy as np
+import tensorflow.compat.v1 as tf
+rows = json.load(open(sys.argv[2]))
+kinds = {'price': int}
+with tf.Session(graph=tf.Graph()) as sess:
+  made = tf.saved_model.loader.load(sess, ['serve'], sys.argv[1])
+  def ask(name, feeds):
+    signature = made.signature_def[name]
+    return sess.run(
+        {k: v.name for k, v in signature.outputs.items()},
+        {signature.inputs[k].name: v for k, v in feeds.items()})
+  columns = ask('serving_default', rows)
+  def feature(value):
+    if isinstance(value, int):
+      return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+    return tf.train.Feature(
+        bytes_list=tf.train.BytesList(value=[value.encode()]))
+  # An Example leaves out what is missing.
+  examples = [tf.train.Example(features=tf.train.Features(feature={
+      k: feature(v[i]) for k, v in rows.items() if v[i] != ''
+      })).SerializeToString() for i in range(len(rows['pid']))]
+  name, = [n for n in made.signature_def if n.startswith('examples')
+           and n.endswith('serving_default')]
+  parsed = ask(name, {made_input: examples for made_input in
+                      made.signature_def[name].inputs})
+json.dump([{k: v.tolist() for k, v in found.items()}
+           for found in (columns, parsed)], sys.stdout)
+'''
+
+
+def test_served_model_answers_as_predict(trained, taobao, tmp_path):
+  wanted = predicted(trained, taobao)
+  load('gin/base.gin', trained, taobao).export()
+  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
+  names = [n for n in rows.column_names
+           if n not in ('clk', 'buy', 'final_gender_code')]
+  path = tmp_path / 'rows.json'
+  path.write_text(json.dumps({n: rows[n].to_pylist() for n in names}))
+  saved, = glob.glob(str(trained / 'export' / 'saved_model' / '*'))
+  out = subprocess.check_output(
+      [sys.executable, '-c', SERVE, saved, str(path)], cwd=str(tmp_path),
+      stderr=subprocess.DEVNULL)
+  for answer in json.loads(out.decode()):
+    for task in ('ctr', 'cvr'):
+      np.testing.assert_allclose(
+          answer[task], wanted[task].to_numpy(), rtol=1e-4)
+
+
+def test_bfloat16_evaluates_within_three_thousandths(trained, taobao):
+  load('gin/base.gin', trained, taobao).evaluate()
+  exact = metrics_of(trained)
+  load('gin/bf16.gin', trained, taobao).evaluate()
+  rounded = metrics_of(trained)
+  # (60 positive rows of cvr are too few to tell three thousandths.)
+  assert rounded['ctr/auc'] == pytest.approx(exact['ctr/auc'], abs=0.003)
+  assert rounded['ctr/log_loss'] != exact['ctr/log_loss']
+
+
+def test_training_continues_and_refuses_another_model(taobao, tmp_path):
+  def train(*bindings):
+    load('gin/cgc.gin', tmp_path, taobao, 'Experiment.exports = None',
+         'PLE.num_levels = 1', *bindings).train()
+  train('Experiment.max_steps = 3')
+  train('Experiment.max_steps = 5')
+  assert metrics_of(tmp_path)['global_step'] == 5
+  os.remove(str(tmp_path / 'metrics.json'))
+  train('Experiment.max_steps = 5')  # nothing left to train
+  assert metrics_of(tmp_path)['global_step'] == 5
+  with pytest.raises(errors.UserError) as caught:
+    train('Experiment.max_steps = 9', 'PLE.num_levels = 2',
+          'PLE.expert_units = (9,)')
+  text = str(caught.value)
+  assert 'holds another model: it lacks level_0/shared/gate/mix/kernel' in text
+  assert 'has level_0/ctr/expert_0/dense_0/bias of shape [8], not [9]' in text
+  assert 'it was trained with PLE.num_levels = 1, now 2' in text
+  assert 'PLE.expert_units = (8,), now (9,)' in text
+  for binding, word in [
+      ('PLE.num_task_experts = 1', 'has level_0/ctr/expert_1/dense_0/bias, '),
+      ("PLE.activation = 'tanh'", "PLE.activation = 'relu', now 'tanh'"),
+      ("cvr/Task.label = 'clk'", "cvr/Task.label = 'buy', now 'clk'"),
+      ('Model.optimizer = @sgd', 'Model.optimizer = @adam, now @sgd')]:
+    with pytest.raises(errors.UserError) as caught:
+      train('Experiment.max_steps = 9', binding)
+    assert 'holds another model' in str(caught.value)
+    assert word in str(caught.value)
+  train('Experiment.max_steps = 6', 'PLE.dropout = 0.1')  # is no other model
+  assert metrics_of(tmp_path)['global_step'] == 6
+
+
+def test_max_steps_come_from_rows_epochs_and_batch_size(taobao, tmp_path):
+  load('gin/shared_bottom.gin', tmp_path, taobao, 'BATCH_SIZE = 700',
+       'EPOCHS = 2', 'Experiment.exports = None', 'PLE.num_levels = 1').train()
+  assert metrics_of(tmp_path)['global_step'] == 9  # 6000 / 700
+
+
+def test_the_only_evaluation_is_the_best(taobao, tmp_path):
+  load('gin/shared_bottom.gin', tmp_path, taobao, 'Experiment.max_steps = 2',
+       'PLE.num_levels = 1').train()
+  assert glob.glob(str(tmp_path / 'export' / 'best' / '*' / 'saved_model.pb'))
+
+
+def test_training_without_evaluation(taobao, tmp_path):
+  load('gin/shared_bottom.gin', tmp_path, taobao, 'Experiment.max_steps = 2',
+       'PLE.num_levels = 1', 'Experiment.exports = None',
+       'Experiment.early_stopping = None', 'Experiment.eval_input = None'
+       ).train()
+  names = os.listdir(str(tmp_path))
+  assert 'model.ckpt-2.index' in names and 'metrics.json' not in names
+
+
+def test_early_stopping_ends_training(taobao, tmp_path):
+  load('gin/shared_bottom.gin', tmp_path, taobao, 'PLE.num_levels = 1',
+       'Model.optimizer = @sgd', 'sgd.learning_rate = 1e-12',
+       'PLE.batch_norm = False', 'Tower.batch_norm = False',
+       'Experiment.exports = None', 'EarlyStopping.patience_steps = 10',
+       "EarlyStopping.metric = 'ctr/log_loss'", 'Experiment.max_steps = 500',
+       'run_config.save_steps = 5').train()
+  assert 10 <= metrics_of(tmp_path)['global_step'] <= 30
+
+
+OTHER = '''
+# Another data set: three tasks, numbers, a weight, and no line of code.
+include 'gin/base.gin'
+
+FeatureSpec:
+  dim = 4
+  columns = [
+      {'name': 'like', 'kind': 'label', 'values': (0, 1)},
+      {'name': 'share', 'kind': 'label', 'values': (0, 1)},
+      {'name': 'minutes', 'kind': 'label'},
+      {'name': 'propensity', 'kind': 'weight', 'default': 1.0},
+      {'name': 'views', 'kind': 'number', 'log1p': True, 'mean': 3.0,
+       'default': 0.0},
+      {'name': 'temperature', 'kind': 'number', 'mean': 20.0, 'std': 5.0},
+      {'name': 'topics', 'kind': 'hashed_list', 'num_buckets': 50,
+       'separator': ';', 'combiner': 'sqrtn', 'dim': 6},
+      {'name': 'weekday', 'kind': 'integer', 'num_buckets': 7},
+  ]
+
+Experiment:
+  train_input = @train/CsvInput()
+  eval_input = @eval/CsvInput()
+CsvInput:
+  data_dir = %DATA_DIR
+  batch_size = %BATCH_SIZE
+  header = True
+  delimiter = '\\t'
+train/CsvInput:
+  files = 'part-*.tsv'
+  epochs = %EPOCHS
+  shuffle_rows = 1000
+eval/CsvInput.files = 'part-1.tsv'
+
+Model:
+  tasks = [@like/Task(), @share/Task(), @minutes/Task()]
+  clip_norm = 10.0
+like/Task:
+  name = 'like'
+  label = 'like'
+share/Task:
+  name = 'share'
+  label = 'share'
+  sample_space = ('weekday', 3)
+  gamma = 0.999
+minutes/Task:
+  name = 'minutes'
+  label = 'minutes'
+  loss = 'regression'
+  weight = 0.1
+
+adam.learning_rate = @warmup_cosine
+warmup_cosine:
+  peak = %LEARNING_RATE
+  warmup_steps = 10
+  decay_steps = 1000
+EarlyStopping.metric = 'like/auc'
+Exports.best_metric = 'minutes/rmse'
+'''
+
+
+def test_another_data_set_needs_a_gin_file_only(tmp_path, run_cli):
+  rng = np.random.RandomState(1)
+  (tmp_path / 'other.gin').write_text(OTHER)
+  for part in range(2):
+    rows = ['weekday\tunused\tlike\tshare\tminutes\tpropensity\tviews\t'
+            'temperature\ttopics']
+    for _ in range(800):
+      temperature, day = rng.normal(20, 5), rng.randint(7)
+      topics = rng.choice(list('abcdef'), rng.randint(4))
+      rows.append('%d\t?\t%d\t%d\t%.3f\t%s\t%s\t%.2f\t%s' % (
+          day, temperature > 20, 'a' in topics, 0.3 * temperature + day,
+          rng.choice(['', '0.5', '2']), rng.choice(['', '3', '100000']),
+          temperature, ';'.join(topics)))
+    (tmp_path / ('part-%d.tsv' % part)).write_text('\n'.join(rows) + '\n')
+  args = ['--gin_file=other.gin']
+  for binding in SMALL + ["DATA_DIR = '.'", 'EPOCHS = 12',
+                          'LEARNING_RATE = 0.02']:
+    args.append('--gin_bindings=' + binding)
+  env = dict(os.environ, PYTHONPATH=conftest.ROOT)
+  done = run_cli(*args, cwd=str(tmp_path), env=env)
+  assert done.returncode == 0, done.stderr
+  found = metrics_of(tmp_path / 'result' / 'other')
+  assert found['global_step'] == 192
+  assert found['like/auc'] > 0.95 and found['share/auc'] > 0.8
+  assert found['minutes/rmse'] < 1.5  # the label's deviation is 2.5
+  done = run_cli(
+      '--mode=predict', "--gin_bindings=Experiment.predict_columns = "
+      "('views', 'topics')", *args, cwd=str(tmp_path), env=env)
+  assert done.returncode == 0, done.stderr
+  table = pa.parquet.read_table(
+      str(tmp_path / 'result' / 'other' / 'predictions.parquet'))
+  assert table.num_rows == 800 and table.column_names == [
+      'views', 'topics', 'like', 'share', 'minutes']
+
+
+@pytest.mark.parametrize('binding, message', [
+    ('Experiment.max_steps = -1', 'Experiment.max_steps must be an integer'),
+    ('Experiment.eval_secs = None', 'Experiment.eval_secs must be an integer'),
+    ('Experiment.eval_steps = -1000', 'Experiment.eval_steps must be an int'),
+    ('Experiment.eval_steps = 1500', 'Experiment.eval_steps must be a multiple '
+     r'of run_config.save_steps \(1000\)'),
+    ('Experiment.eval_input = None', 'Experiment.eval_input must be given'),
+    ("EarlyStopping.metric = 'clk/auc'",
+     r"EarlyStopping.metric must be 'loss' or a task \(ctr, cvr\) and a metric"
+     " of it, such as 'ctr/auc', got 'clk/auc'"),
+    ("Exports.best_metric = 'ctr/rmse'", 'Exports.best_metric must be'),
+    ('Exports.best_to_keep = -1', 'Exports.best_to_keep must not be negative'),
+    ("Experiment.predict_columns = ('user',)",
+     r"Experiment.predict_columns must be columns .*got 'user'"),
+    ("Experiment.predictions_path = 'x.json'", 'must end in .parquet or .csv'),
+    ('EarlyStopping.patience_steps = 0', 'patience_steps must be at least 1'),
+])
+def test_refuses(binding, message):
+  run.load_config('gin/base.gin', [binding])
+  with pytest.raises(ValueError, match=message):
+    experiment.Experiment()
+
+
+@pytest.mark.parametrize('mode', ['evaluate', 'predict', 'export'])
+def test_nothing_to_use_before_training(taobao, tmp_path, mode):
+  made = load('gin/base.gin', tmp_path / 'x', taobao)
+  with pytest.raises(errors.UserError, match='must hold a checkpoint: nothing'):
+    getattr(made, mode)()

@@ -1,0 +1,127 @@
+"""Every experiment builds, has a reason, binds only what it uses, and runs."""
+
+import glob
+import json
+import os
+import re
+
+import gin
+import pytest
+
+import conftest
+from ple_estimator import errors
+from ple_estimator import experiment
+from ple_estimator import run
+
+FILES = sorted(glob.glob(os.path.join(conftest.ROOT, 'gin', '*.gin')))
+EXPERIMENTS = [path for path in FILES if not path.endswith('taobao.gin')]
+each_file = pytest.mark.parametrize('path', FILES, ids=os.path.basename)
+each_experiment = pytest.mark.parametrize(
+    'path', EXPERIMENTS, ids=os.path.basename)
+
+# As narrow and shallow as the experiment allows, so that it starts fast.
+SMALL = ['Tower.units = (4,)', 'PLE.expert_units = (5,)', 'PLE.num_levels = 1',
+         'Experiment.exports = None', 'Experiment.max_steps = 2',
+         'BATCH_SIZE = 64']
+
+
+def _code(path):
+  """The file's lines without comments and blank ones."""
+  with open(path) as f:
+    return [line for line in f.read().splitlines()
+            if line and not line.startswith('#')]
+
+
+def _short(name):
+  """Drops the module of a gin name: 'eval/tf.Foo' -> 'eval/Foo'."""
+  return re.sub(r'[\w.]*\.', '', name)
+
+
+@each_experiment
+def test_binds_only_what_it_uses(path, tmp_path):
+  run.load_config(path, ['Experiment.model_dir = %r' % str(tmp_path)])
+  experiment.Experiment()
+  used = set(map(_short, re.findall(
+      r'^# Parameters for (.*):$', gin.operative_config_str(), re.M)))
+  used |= {name.split('/')[-1] for name in used}
+  used |= {'adam', 'adagrad', 'sgd'}  # called inside model_fn
+  own = re.findall(
+      r'^([\w./]+)(?::$|\.\w+ = )', '\n'.join(_code(path)), re.M)
+  assert set(map(_short, own)) <= used
+
+
+@each_file
+def test_has_a_reason_and_one_parent(path):
+  with open(path) as f:
+    assert f.readline().startswith('# ')
+  includes = [i for i, line in enumerate(_code(path))
+              if line.startswith('include')]
+  assert includes in ([], [0])
+
+
+@each_experiment
+def test_trains_two_steps(path, taobao, tmp_path):
+  small = list(SMALL)
+  if 'paper_gate' not in path:
+    small.append('PLE.gate_units = (3,)')
+  run.load_config(path, small + [
+      'DATA_DIR = %r' % taobao, 'Experiment.model_dir = %r' % str(tmp_path),
+      'Experiment.eval_input = None', 'Experiment.early_stopping = None'])
+  experiment.Experiment().train()
+  names = os.listdir(str(tmp_path))
+  assert 'model.ckpt-2.index' in names and 'operative_config-0.gin' in names
+
+
+def test_operative_config_alone_repeats_the_run(taobao, tmp_path):
+  where = 'Experiment.model_dir = %r' % str(tmp_path / 'a')
+  run.load_config('gin/cgc.gin',
+                  SMALL + ['DATA_DIR = %r' % taobao, where])
+  experiment.Experiment().train()
+  gin.clear_config()
+  again = 'Experiment.model_dir = %r' % str(tmp_path / 'b')
+  run.load_config(str(tmp_path / 'a' / 'operative_config-0.gin'), [again])
+  experiment.Experiment().train()
+  a, b = [json.load(open(str(tmp_path / d / 'metrics.json'))) for d in 'ab']
+  assert a == pytest.approx(b, rel=1e-3)
+
+
+def test_refuses_a_misspelt_macro():
+  with pytest.raises(errors.UserError, match='unread MODLE_DIR'):
+    run.load_config('gin/base.gin', ["MODLE_DIR = '/x'"])
+
+
+@pytest.mark.parametrize('binding, name', [
+    ('crt/Task.weight = 7.0', 'crt/Task'),
+    ('trian/ParquetInput.shuffle_rows = 5', 'trian/ParquetInput'),
+    ('sgd.learning_rate = 5.0', 'sgd'),
+    ('exponential_decay.rate = 0.5', 'exponential_decay'),
+])
+def test_refuses_a_binding_of_what_is_not_used(binding, name):
+  with pytest.raises(errors.UserError, match='got unused %s; ' % name):
+    run.load_config('gin/base.gin', [binding])
+
+
+@pytest.mark.parametrize('bindings', [
+    ['adam.learning_rate = @warmup_cosine', 'warmup_cosine.peak = 0.1'],
+    ['train/ParquetInput.epochs = 3'], ['ParquetInput.batch_size = 3'],
+    ['Model.optimizer = @sgd', 'sgd.learning_rate = 0.1'],
+])
+def test_an_override_may_leave_a_macro_of_base_unread(bindings):
+  run.load_config('gin/base.gin', bindings)
+  experiment.Experiment()
+
+
+def test_names_the_missing_file():
+  with pytest.raises(errors.UserError, match='nope.gin'):
+    run.load_config('gin/nope.gin')
+
+
+def test_base_is_the_model_of_the_model_zoo():
+  run.load_config('gin/base.gin')
+  spec = gin.get_configurable('FeatureSpec')()
+  assert [c.name for c in spec.columns][:4] == [
+      'clk', 'buy', 'pid', 'adgroup_id']
+  assert len(spec.columns) == 20 and len(spec.categories) == 17
+  assert sum(c.num_buckets for c in spec.categories) == 710310
+  assert {c.dim for c in spec.categories} == {16}
+  assert spec['final_gender_code'] not in spec.read(True)
