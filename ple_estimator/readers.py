@@ -285,7 +285,7 @@ class CsvReader:
 
     before = _LinesBefore(path, begin)
     names = self._names(path)
-    with _ByteRange(path, begin, end) as data:
+    with pa.BufferReader(_map(path, begin, end)) as data:
       try:
         batches = pa.csv.open_csv(
             data,
@@ -314,27 +314,15 @@ class CsvReader:
         raise errors.UserError('%s cannot be read as CSV: %s' % (path, error))
 
 
-class _ByteRange(io.RawIOBase):
-  """A file from one byte to another, for Arrow to read."""
+def _map(path, begin, end):
+  """The bytes of a file as a pa.Buffer, read when they are looked at.
 
-  def __init__(self, path, begin, end):
-    super().__init__()
-    self._file = open(path, 'rb')
-    self._file.seek(begin)
-    self._left = end - begin
-
-  def readable(self):
-    return True
-
-  def read(self, size=-1):
-    size = self._left if size is None or size < 0 else min(size, self._left)
-    data = self._file.read(size)
-    self._left -= len(data)
-    return data
-
-  def close(self):
-    self._file.close()
-    super().close()
+  Not a Python file: a stream of Arrow that ends early waits, with the GIL, for
+  its read-ahead, which would need the GIL to read (a hang on pyarrow 12).
+  """
+  mapped = pa.memory_map(path)
+  mapped.seek(begin)
+  return mapped.read_buffer(end - begin)
 
 
 def _checked(table, columns, bad_rows, path, number_of):
@@ -419,13 +407,13 @@ def _line_start(path, offset, first):
 def _count_lines(path, begin, end):
   """The number of lines between two bytes, the last one broken or not."""
   lines, last = 0, b'\n'
-  with _ByteRange(path, begin, end) as data:
-    while True:
-      block = data.read(_CSV_BLOCK_BYTES)
-      if not block:
-        return lines + (last != b'\n')
+  with open(path, 'rb') as data:
+    data.seek(begin)
+    while data.tell() < end:
+      block = data.read(min(_CSV_BLOCK_BYTES, end - data.tell()))
       lines += block.count(b'\n')
       last = block[-1:]
+  return lines + (last != b'\n')
 
 
 def shuffled(tables, buffer_rows, rng):
