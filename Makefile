@@ -47,4 +47,5 @@ $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[test]'
+	-$(BIN)/python -W ignore -m ple_estimator.native
 	@touch $@

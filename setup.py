@@ -4,6 +4,7 @@ import setuptools
 
 with open('README.md') as f:
   README = f.read()
+_LINUX = 'sys_platform=="linux" and platform_machine=="x86_64"'
 
 setuptools.setup(
     name='ple-estimator',
@@ -18,10 +19,14 @@ setuptools.setup(
     # The .gin files travel with the package, so that --gin_file=gin/bf16.gin
     # works from any folder.
     package_dir={'ple_estimator.gin': 'gin'},
-    package_data={'ple_estimator.gin': ['*.gin']},
+    package_data={
+        'ple_estimator': ['kernels/*'], 'ple_estimator.gin': ['*.gin']},
     install_requires=[
         'absl-py',
         'gin-config>=0.5.0',
+        # What the fused kernels are compiled over (ple_estimator/native.py).
+        'onednn-cpu-gomp==2023.2.0; ' + _LINUX,
+        'onednn-devel-cpu-gomp==2023.2.0; ' + _LINUX,
         # A DeepRec wheel (1.15.5+deeprec...) satisfies this too.
         'tensorflow==1.15.5; python_version<"3.8"',
         'protobuf<3.21; python_version<"3.8"',

@@ -137,7 +137,8 @@ class Experiment:
                eval_secs=0,
                early_stopping=None,
                exports=None,
-               timeline_steps=0):
+               timeline_steps=0,
+               hooks=()):
     """Keeps the parts; reads no data and builds no graph.
 
     Args:
@@ -160,6 +161,7 @@ class Experiment:
       exports: Exports; None exports only in mode export.
       timeline_steps: int, global steps between profiles, written to
         model_dir/timeline-<step>.json for chrome://tracing; 0 writes none.
+      hooks: list of tf.train.SessionRunHook of your own, for training.
 
     Raises:
       UserError: if a value is out of range or names an unknown metric.
@@ -190,6 +192,7 @@ class Experiment:
     self._early_stopping = early_stopping
     self._exports = exports
     self._timeline_steps = timeline_steps
+    self._own_hooks = list(hooks)
     self._check()
     self._estimator = tf.estimator.Estimator(
         self._model_fn, model_dir, self._config)
@@ -253,7 +256,8 @@ class Experiment:
             train_spec.input_fn, list(train_spec.hooks), max_steps=max_steps)
 
   def _train_and_evaluate(self, train_spec):
-    receiver_fn = inputs.serving_input_receiver_fn(self._model.features)
+    receiver_fn = inputs.serving_input_receiver_fn(
+        self._model.features, self._model.groups)
     # Without a throttle an evaluator looks for checkpoints in a busy loop.
     least_secs = 1 if self._config.cluster_spec else 0
     eval_spec = tf.estimator.EvalSpec(
@@ -310,7 +314,8 @@ class Experiment:
     self._check_trained()
     path = self._estimator.export_saved_model(
         os.path.join(self._config.model_dir, 'export', 'saved_model'),
-        inputs.serving_input_receiver_fn(self._model.features))
+        inputs.serving_input_receiver_fn(
+        self._model.features, self._model.groups))
     logging.info('SavedModel in %s', path.decode())
 
   def _model_fn(self, features, labels, mode, config):
@@ -327,17 +332,21 @@ class Experiment:
     return self._train_input.dataset(
         self._model.features, keep=self._model.keep, shard=(index, count),
         seed=self._config.tf_random_seed,
-        first_row=int(step) * self._train_input.batch_size // count)
+        first_row=int(step) * self._train_input.batch_size // count,
+        groups=self._model.groups,
+        op_fusion=self._model.op_fusion)
 
   def _eval_input_fn(self):
     return self._eval_input.dataset(
         self._model.features, keep=self._model.keep,
-        seed=self._config.tf_random_seed)
+        seed=self._config.tf_random_seed, groups=self._model.groups,
+        op_fusion=self._model.op_fusion)
 
   def _predict_input_fn(self):
     return self._predict_input.dataset(
         self._model.features, with_labels=False, keep=self._predict_columns,
-        seed=self._config.tf_random_seed)
+        seed=self._config.tf_random_seed, groups=self._model.groups,
+        op_fusion=self._model.op_fusion)
 
   def _hooks(self, max_steps):
     config = self._config
@@ -355,7 +364,7 @@ class Experiment:
       if self._timeline_steps:
         found.append(tf.train.ProfilerHook(
             save_steps=self._timeline_steps, output_dir=config.model_dir))
-    return found
+    return found + self._own_hooks
 
   def _check_trained(self):
     errors.check(

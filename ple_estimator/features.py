@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator import native
 
 NO_ID = -1  # the id of a missing value that has no default: a zero vector
 RAW = 'raw/'  # prefix of a feature that carries a column as the file has it
@@ -76,6 +77,18 @@ class Column:
     """What a value must be, for the message about a bad row."""
     return 'be text'
 
+  def ids(self, array):
+    """What `encode` does, on an Arrow array and without TensorFlow.
+
+    Args:
+      array: pa.Array as `parse` returns it.
+
+    Returns:
+      [rows] int64 numpy array, NO_ID where missing; for a list a pair of
+      values [n] int64 and splits [rows + 1] int32.
+    """
+    raise NotImplementedError  # categories have it
+
 
 class Ignored(Column):
   """A column that the model does not see."""
@@ -119,6 +132,15 @@ class Hashed(Column):
 
   def _hash(self, text):
     return tf.strings.to_hash_bucket_fast(text, self.num_buckets)
+
+  def ids(self, array):
+    return native.hash_text(array, self.num_buckets, self._missing_id())
+
+  def _missing_id(self):
+    if not self._default:
+      return NO_ID
+    default = pa.array([self._default.encode()], pa.binary())
+    return int(native.hash_text(default, self.num_buckets, NO_ID)[0])
 
 
 class HashedList(Hashed):
@@ -180,6 +202,13 @@ class HashedList(Hashed):
     items = tf.sparse.retain(items, tf.not_equal(items.values, ''))
     return tf.SparseTensor(
         items.indices, self._hash(items.values), items.dense_shape)
+
+  def ids(self, array):
+    if self._default:
+      array = pc.if_else(pc.equal(array, pa.scalar(b'', pa.binary())),
+                         pa.scalar(self._default.encode(), pa.binary()), array)
+    return native.hash_lists(
+        array, self._separator.encode(), self.num_buckets)
 
 
 class _Numeric(Column):
@@ -257,6 +286,11 @@ class Integer(_Numeric):
     valid = (values >= 0) & (values < self.num_buckets)
     return tf.where(
         valid, values, tf.fill(tf.shape(values), np.int64(self._default)))
+
+  def ids(self, array):
+    values = array.to_numpy()
+    valid = (values >= 0) & (values < self.num_buckets)
+    return np.where(valid, values, self._default)
 
 
 class Number(_Numeric):
@@ -420,12 +454,13 @@ class FeatureSpec:
     return [c for c in self.columns
             if c.name in keep or not isinstance(c, unwanted)]
 
-  def encode(self, raw, keep=()):
+  def encode(self, raw, keep=(), without=()):
     """Turns columns as read into what the model reads.
 
     Args:
       raw: dict of column name to [batch] tensor of the column's dtype.
       keep: names of columns to carry along unchanged.
+      without: names of columns whose features are not wanted.
 
     Returns:
       (features, labels): dicts of column name to tensor. Categories are
@@ -434,7 +469,8 @@ class FeatureSpec:
       Labels are those that `raw` has.
     """
     features = {c.name: c.encode(raw[c.name]) for c in self.columns
-                if c.is_category or c.name in self.numbers}
+                if (c.is_category or c.name in self.numbers)
+                and c.name not in without}
     if self.weight in raw:
       features[self.weight] = raw[self.weight]
     features.update({RAW + name: raw[name] for name in keep})

@@ -68,10 +68,10 @@ class Task:
     self._weight = weight
     self._gamma = gamma
 
-  def logits(self, x, training, precision):
+  def logits(self, x, training, precision, op_fusion=False):
     """[batch, dim] float32 from the experts -> [batch] float32."""
-    with tf.variable_scope(self.name), tf.variable_scope('tower'):
-      return self._tower(x, training, precision)
+    with tf.variable_scope(self.name):
+      return self._tower(x, training, precision, op_fusion)
 
   def predictions(self, logits):
     """[batch] float32: the probability, or the number itself."""

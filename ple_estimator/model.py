@@ -20,7 +20,8 @@ class Model:
                tasks=gin.REQUIRED,
                precision=gin.REQUIRED,
                optimizer=gin.REQUIRED,
-               clip_norm=None):
+               clip_norm=None,
+               op_fusion=True):
     """Keeps the parts; builds no graph.
 
     Args:
@@ -33,6 +34,9 @@ class Model:
       precision: precision.Precision.
       optimizer: function without arguments to a tf.train.Optimizer.
       clip_norm: float, largest global norm of the gradients; None is no limit.
+      op_fusion: bool, whether to train and evaluate by the fused C++ ops
+        where they can be had (native.py); predictions and SavedModels need no
+        more than TensorFlow either way, and checkpoints are the same.
 
     Raises:
       UserError: if tasks and columns do not fit together.
@@ -47,7 +51,9 @@ class Model:
     self._precision = precision
     self._optimizer = optimizer
     self._clip_norm = clip_norm
+    self.op_fusion = op_fusion
     self._check_tasks()
+    self.groups = embedding.groups(features.categories)
     # Columns that the tasks read as they stand in the file.
     self.keep = sorted({task.sample_space[0] for task in tasks
                         if task.sample_space})
@@ -93,12 +99,14 @@ class Model:
       under the task's name, and the kept columns under theirs.
     """
     training = mode == tf.estimator.ModeKeys.TRAIN
-    logits, gates = self._logits(features, training)
+    # A SavedModel must load where these ops are not.
+    op_fusion = self.op_fusion and mode != tf.estimator.ModeKeys.PREDICT
+    logits, gates = self._logits(features, training, op_fusion)
     predictions = {task.name: task.predictions(logits[task.name])
                    for task in self.tasks}
     if mode == tf.estimator.ModeKeys.PREDICT:
       return self._predict_spec(features, predictions)
-    weights = self._weights(features)
+    weights = self._weights(features, labels)
     losses = self._losses(labels, logits, weights)
     loss = self._total(losses)
     if mode == tf.estimator.ModeKeys.EVAL:
@@ -108,24 +116,25 @@ class Model:
     self._summarize(losses, gates)
     return tf.estimator.EstimatorSpec(
         mode, loss=loss,
-        train_op=optimizers.train_op(self._optimizer, loss, self._clip_norm))
+        train_op=optimizers.train_op(self._optimizer, loss, self._clip_norm,
+                                     op_fusion))
 
-  def _logits(self, features, training):
+  def _logits(self, features, training, op_fusion):
     """Returns ({task name: [batch] float32}, gates)."""
-    vectors = self._embedding(features, self.features.categories)
+    vectors = self._embedding(features, self.features.categories, op_fusion)
     numbers = [features[name][:, tf.newaxis] for name in self.features.numbers]
     inputs = tf.concat(vectors + numbers, axis=1)  # [batch, in_dim]
     per_task, gates = self._network(
-        inputs, [task.name for task in self.tasks], training, self._precision)
+        inputs, [task.name for task in self.tasks], training, self._precision,
+        op_fusion)
     return {task.name: task.logits(per_task[task.name], training,
-                                   self._precision)
+                                   self._precision, op_fusion)
             for task in self.tasks}, gates
 
-  def _weights(self, features):
+  def _weights(self, features, labels):
     """Returns {task name: [batch] float32}, 0 outside of its sample space."""
-    size = tf.shape(next(iter(features.values())), out_type=tf.int64)[:1]
     row = (features[self.features.weight] if self.features.weight
-           else tf.ones(size))
+           else tf.ones_like(next(iter(labels.values()))))
     weights = {}
     for task in self.tasks:
       weights[task.name] = row

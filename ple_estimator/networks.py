@@ -16,90 +16,13 @@ References:
     Learning (MTL) Model for Personalized Recommendations", RecSys 2020.
 """
 
+import collections
+
 import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
-
-_ACTIVATIONS = {
-    'relu': tf.nn.relu,
-    'elu': tf.nn.elu,
-    'selu': tf.nn.selu,
-    'swish': tf.nn.swish,
-    'tanh': tf.nn.tanh,
-    'sigmoid': tf.nn.sigmoid,
-    'leaky_relu': tf.nn.leaky_relu,
-}
-
-
-class Mlp:
-  """Dense layers, each followed by activation, batch norm and dropout.
-
-  The order (dense, activation, batch norm) is that of the model zoo.
-  """
-
-  def __init__(self, owner, activation, batch_norm, dropout, l2):
-    """Keeps the hyper-parameters.
-
-    Args:
-      owner: str, the class whose bindings these are, for errors.
-      activation: str, a key of _ACTIVATIONS.
-      batch_norm: bool.
-      dropout: float in [0, 1), the share of activations dropped.
-      l2: float, each kernel adds l2 * |kernel|^2 / 2 to the loss.
-
-    Raises:
-      UserError: if a value is out of range.
-    """
-    errors.check(activation in _ACTIVATIONS,
-                 '%s.activation must be one of %s, got %r.', owner,
-                 ', '.join(sorted(_ACTIVATIONS)), activation)
-    errors.check(0 <= dropout < 1,
-                 '%s.dropout must be in [0, 1), got %r.', owner, dropout)
-    errors.check(l2 >= 0, '%s.l2 must not be negative, got %r.', owner, l2)
-    self._activation = _ACTIVATIONS[activation]
-    self._batch_norm = batch_norm
-    self._dropout = dropout
-    self._l2 = l2
-
-  def __call__(self, x, units, training, precision):
-    """[batch, in_dim] float32 -> [batch, units[-1]] float32."""
-    for i, width in enumerate(units):
-      x = self._activation(self.dense(x, width, precision, 'dense_%d' % i))
-      if self._batch_norm:
-        x = tf.layers.batch_normalization(
-            x, training=training, name='norm_%d' % i)
-      if self._dropout:
-        x = tf.layers.dropout(x, self._dropout, training=training)
-    return x
-
-  def dense(self, x, width, precision, name, use_bias=True):
-    """[batch, in_dim] float32 -> [batch, width] float32, no activation."""
-    regularizer = (lambda w: self._l2 * tf.nn.l2_loss(w)) if self._l2 else None
-    with tf.variable_scope(name):
-      kernel = tf.get_variable(
-          'kernel', [x.shape[-1].value, width], tf.float32,
-          tf.glorot_uniform_initializer(), regularizer)
-      y = precision.matmul(x, kernel)
-      if not use_bias:
-        return y
-      bias = tf.get_variable(
-          'bias', [width], tf.float32, tf.zeros_initializer())
-      return tf.nn.bias_add(y, bias)
-
-
-def mix_experts(gate, experts):
-  """Mixes experts by the weights of a gate.
-
-  Args:
-    gate: [batch, n] float32, rows sum to 1.
-    experts: n tensors, each [batch, dim] float32.
-
-  Returns:
-    [batch, dim] float32, a convex combination of the experts.
-  """
-  return tf.reduce_sum(
-      gate[:, :, tf.newaxis] * tf.stack(experts, axis=1), axis=1)
+from ple_estimator import nets
 
 
 @gin.register
@@ -157,9 +80,9 @@ class PLE:
     self._num_levels = num_levels
     self._num_task_experts = num_task_experts
     self._num_shared_experts = num_shared_experts
-    self._mlp = Mlp('PLE', activation, batch_norm, dropout, l2)
+    self._mlp = nets.Mlp('PLE', activation, batch_norm, dropout, l2)
 
-  def __call__(self, inputs, tasks, training, precision):
+  def __call__(self, inputs, tasks, training, precision, op_fusion=False):
     """Builds experts and gates in the default graph.
 
     Args:
@@ -167,56 +90,82 @@ class PLE:
       tasks: names of the tasks.
       training: bool, whether batch norm and dropout are in training mode.
       precision: precision.Precision of the products.
+      op_fusion: bool, whether to use the fused ops.
 
     Returns:
       (per_task, gates): dict of task name to [batch, expert_units[-1]]
       float32, what the task's tower reads; and dict of 'level_<j>/<owner>' to
       a dict of expert name to [batch] float32, its weight in that gate.
     """
-    build = _Build(self._mlp, training, precision)
-    per_task, shared, gates = {task: inputs for task in tasks}, inputs, {}
+    per_task, gates = collections.OrderedDict(
+        (task, inputs) for task in tasks), {}
+    shared = inputs
     for level in range(self._num_levels):
       with tf.variable_scope('level_%d' % level) as scope:
         last = level == self._num_levels - 1
-        per_task, shared, mixed = self._extract(build, per_task, shared, last)
+        members = self._members(tasks, last)
+        selectors = collections.OrderedDict(per_task, shared=shared)
+        outputs = self._mlp(self._nets(selectors, members), training,
+                            precision, op_fusion)
+        mixtures, shares = _mix(outputs, members, op_fusion)
+        shared = mixtures.pop('shared', None)
+        per_task = mixtures
         gates.update({'%s/%s' % (scope.name, owner): weights
-                      for owner, weights in mixed.items()})
+                      for owner, weights in shares.items()})
     return per_task, gates
 
-  def _extract(self, build, per_task, shared, last):
-    """One level; returns the next level's (per_task, shared) and the gates."""
-    common = self._experts(build, shared, self._num_shared_experts, 'shared')
-    own = {task: self._experts(build, x, self._num_task_experts, task)
-           for task, x in per_task.items()}
-    outputs, gates = {}, {}
-    for task, x in per_task.items():
-      outputs[task], gates[task] = self._mix(
-          build, x, own[task] + common, task)
-    if last or not self._num_shared_experts:
-      return outputs, None, gates
-    everyone = [expert for task in per_task for expert in own[task]] + common
-    shared, gates['shared'] = self._mix(build, shared, everyone, 'shared')
-    return outputs, shared, gates
+  def _members(self, tasks, last):
+    """The experts that each owner of a gate mixes, by owner."""
+    def own(owner, count):
+      return ['%s/expert_%d' % (owner, i) for i in range(count)]
+    common = own('shared', self._num_shared_experts)
+    members = collections.OrderedDict(
+        (task, own(task, self._num_task_experts) + common) for task in tasks)
+    if not last and common:
+      everyone = [name for task in tasks
+                  for name in own(task, self._num_task_experts)]
+      members['shared'] = everyone + common
+    return members
 
-  def _experts(self, build, x, count, owner):
-    """Returns count pairs (name, [batch, expert_units[-1]])."""
-    experts = []
-    for i in range(count):
-      name = '%s/expert_%d' % (owner, i)
-      with tf.variable_scope(name):
-        experts.append((name, build.hidden(x, self._expert_units)))
-    return experts
+  def _nets(self, selectors, members):
+    """The networks of a level: every expert once, then the gates."""
+    found = collections.OrderedDict()
+    for name in sum(members.values(), []):
+      owner = name.split('/')[0]
+      found[name] = nets.Net(selectors[owner], self._expert_units)
+    for owner, experts in members.items():
+      if len(experts) > 1:
+        found[owner + '/gate'] = nets.Net(
+            selectors[owner], self._gate_units, linear=len(experts))
+    return found
 
-  def _mix(self, build, selector, experts, owner):
-    """Returns the mixture of named experts, and the weight of each by name."""
-    names, outputs = zip(*experts)
-    if len(experts) == 1:
-      return outputs[0], {}
-    with tf.variable_scope('%s/gate' % owner):
-      hidden = build.hidden(selector, self._gate_units)
-      gate = tf.nn.softmax(build.linear(hidden, len(experts), 'mix'))
-    return (mix_experts(gate, outputs),
-            dict(zip(names, tf.unstack(gate, axis=1))))
+
+def _mix(outputs, members, op_fusion):
+  """Mixes the experts of every gate; an owner of one expert has that.
+
+  Args:
+    outputs: dict of net name to its output.
+    members: OrderedDict of owner to names of experts.
+    op_fusion: bool.
+
+  Returns:
+    (mixtures, shares): by owner its mixture, and a dict of expert name to the
+    expert's weight.
+  """
+  gated = [owner for owner in members if owner + '/gate' in outputs]
+  names = [name for name in outputs if not name.endswith('/gate')]
+  mixed, weights = nets.mix(
+      [outputs[owner + '/gate'] for owner in gated],
+      [outputs[name] for name in names],
+      [[names.index(name) for name in members[owner]] for owner in gated],
+      op_fusion)
+  mixtures = collections.OrderedDict(
+      (owner, outputs[experts[0]]) for owner, experts in members.items())
+  mixtures.update(zip(gated, mixed))
+  shares = {owner: {} for owner in members}
+  for owner, share in zip(gated, weights):
+    shares[owner] = dict(zip(members[owner], tf.unstack(share, axis=1)))
+  return mixtures, shares
 
 
 @gin.register
@@ -240,25 +189,11 @@ class Tower:
     errors.check(not units or min(units) >= 1,
                  'Tower.units must be positive, got %r.', units)
     self._units = tuple(units)
-    self._mlp = Mlp('Tower', activation, batch_norm, dropout, l2)
+    self._mlp = nets.Mlp('Tower', activation, batch_norm, dropout, l2)
 
-  def __call__(self, x, training, precision):
+  def __call__(self, x, training, precision, op_fusion=False):
     """[batch, in_dim] float32 -> [batch] float32, the logit."""
-    build = _Build(self._mlp, training, precision)
-    hidden = build.hidden(x, self._units)
-    return tf.squeeze(build.linear(hidden, 1, 'logit', use_bias=True), axis=1)
-
-
-class _Build:
-  """An Mlp with what is fixed for one graph."""
-
-  def __init__(self, mlp, training, precision):
-    self._mlp = mlp
-    self._training = training
-    self._precision = precision
-
-  def hidden(self, x, units):
-    return self._mlp(x, units, self._training, self._precision)
-
-  def linear(self, x, width, name, use_bias=False):
-    return self._mlp.dense(x, width, self._precision, name, use_bias)
+    net = nets.Net(x, self._units, linear=1, linear_bias=True)
+    outputs = self._mlp(
+        collections.OrderedDict(tower=net), training, precision, op_fusion)
+    return tf.squeeze(outputs['tower'], axis=1)

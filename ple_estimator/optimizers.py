@@ -10,6 +10,7 @@ import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator import native
 
 
 @gin.register
@@ -26,6 +27,88 @@ def adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
   """
   return tf.train.AdamOptimizer(
       _rate('adam', learning_rate), beta1, beta2, epsilon)
+
+
+@gin.register
+def lazy_adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
+  """Adam that leaves the embedding rows alone that a batch does not touch.
+
+  Adam's moments of a row go on decaying, and the row goes on moving, while no
+  batch has it; here they stand still. Dense variables, and rows that every
+  batch touches, are updated as by `adam`. A step then costs what the batch
+  touches, not what the tables hold.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    beta1: float, decay of the first moment.
+    beta2: float, decay of the second moment.
+    epsilon: float, the paper's epsilon hat.
+  """
+  return _LazyAdam(_rate('lazy_adam', learning_rate), beta1, beta2, epsilon)
+
+
+class _LazyAdam(tf.train.AdamOptimizer):
+  """Adam with updates of rows; and, fused, of all dense variables at once.
+
+  Attributes:
+    op_fusion: bool, whether to use the fused ops; train_op sets it.
+  """
+
+  op_fusion = False
+
+  def __init__(self, learning_rate, beta1, beta2, epsilon):
+    super().__init__(learning_rate, beta1, beta2, epsilon, name='Adam')
+    self._dense = []
+
+  def _fused(self):
+    return self.op_fusion and native.available()
+
+  def _scalars(self):
+    """Learning rate, betas, epsilon and the powers of the betas, float32."""
+    powers = [tf.convert_to_tensor(p) for p in self._get_beta_accumulators()]
+    return [tf.cast(x, tf.float32) for x in (
+        self._lr_t, self._beta1_t, self._beta2_t, self._epsilon_t)] + powers
+
+  def _resource_apply_dense(self, grad, var):
+    if not self._fused():
+      return super()._resource_apply_dense(grad, var)
+    self._dense.append((tf.convert_to_tensor(grad), var))  # see _finish
+    return grad.op
+
+  def _finish(self, update_ops, name_scope):
+    by_device = {}
+    for grad, var in self._dense:
+      by_device.setdefault(var.device, []).append((grad, var))
+    for device, pairs in sorted(by_device.items()):
+      grads, variables = zip(*pairs)
+      with tf.device(device or None):
+        update_ops = update_ops + [native.dense_adam(
+            variables, [self.get_slot(v, 'm') for v in variables],
+            [self.get_slot(v, 'v') for v in variables], grads,
+            self._scalars())]
+    return super()._finish(update_ops, name_scope)
+
+  def _resource_apply_sparse_duplicate_indices(self, grad, handle, indices):
+    if not self._fused():
+      return super()._resource_apply_sparse_duplicate_indices(
+          grad, handle, indices)
+    with tf.device(handle.device or None):
+      return native.rows_adam(
+          handle, self.get_slot(handle, 'm'), self.get_slot(handle, 'v'),
+          tf.cast(indices, tf.int64), grad, self._scalars())
+
+  def _resource_apply_sparse(self, grad, var, indices):
+    rate, beta1, beta2, epsilon, power1, power2 = self._scalars()
+    m, v = self.get_slot(var, 'm'), self.get_slot(var, 'v')
+    new_m = beta1 * tf.gather(m, indices) + (1 - beta1) * grad
+    new_v = beta2 * tf.gather(v, indices) + (1 - beta2) * tf.square(grad)
+    step = rate * tf.sqrt(1 - power2) / (1 - power1) * new_m / (
+        tf.sqrt(new_v) + epsilon)
+    return tf.group(*[
+        update.op for update in (
+            m.scatter_update(tf.IndexedSlices(new_m, indices)),
+            v.scatter_update(tf.IndexedSlices(new_v, indices)),
+            var.scatter_sub(tf.IndexedSlices(step, indices)))])
 
 
 @gin.register
@@ -92,7 +175,7 @@ def warmup_cosine(step, peak=0.001, warmup_steps=1000, decay_steps=100000,
                   peak * (step + 1) / max(1, warmup_steps + 1), cosine)
 
 
-def train_op(optimizer, loss, clip_norm=None):
+def train_op(optimizer, loss, clip_norm=None, op_fusion=False):
   """One training step: gradients, clipping, update, batch norm statistics.
 
   Args:
@@ -100,11 +183,13 @@ def train_op(optimizer, loss, clip_norm=None):
     loss: float32 scalar.
     clip_norm: float, the global norm that gradients are scaled down to if
       theirs is larger (Pascanu et al., ICML 2013); None leaves them.
+    op_fusion: bool, whether the optimizer may use its fused ops.
 
   Returns:
     tf.Operation.
   """
   made = optimizer()
+  made.op_fusion = op_fusion
   pairs = [(g, v) for g, v in made.compute_gradients(loss) if g is not None]
   gradients, variables = zip(*pairs)
   summed = [_sum_rows(g) for g in gradients]
@@ -112,7 +197,11 @@ def train_op(optimizer, loss, clip_norm=None):
   if clip_norm is not None:
     gradients, _ = tf.clip_by_global_norm(summed, clip_norm, norm)
   tf.summary.scalar('gradient_norm', norm)
-  with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+  # Hooks that read the step in the same run must see it before the update; one
+  # that reads it now before, now after takes a fast run for a stuck one.
+  first = (tf.get_collection(tf.GraphKeys.UPDATE_OPS) +
+           tf.get_collection('global_step_read_op_cache'))
+  with tf.control_dependencies(first):
     return made.apply_gradients(
         list(zip(gradients, variables)), tf.train.get_global_step())
 

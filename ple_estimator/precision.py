@@ -33,9 +33,9 @@ class Precision:
     errors.check(
         compute in ('float32', 'bfloat16'),
         "Precision.compute must be 'float32' or 'bfloat16', got %r.", compute)
-    self._dtype = tf.as_dtype(compute)
+    self.dtype = tf.as_dtype(compute)
 
   def matmul(self, x, kernel):
     """[rows, n] float32 times [n, m] float32 -> [rows, m] float32."""
-    product = tf.matmul(tf.cast(x, self._dtype), tf.cast(kernel, self._dtype))
+    product = tf.matmul(tf.cast(x, self.dtype), tf.cast(kernel, self.dtype))
     return tf.cast(product, tf.float32)

@@ -11,8 +11,8 @@ import conftest
 PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 # A module imports only from rows above its own.
 ROWS = [
-    ['engine', 'errors'],
-    ['cluster', 'features', 'metrics', 'precision'],
+    ['engine', 'errors', 'native'],
+    ['cluster', 'features', 'metrics', 'nets', 'packing', 'precision'],
     ['checkpoints', 'embeddings', 'heads', 'hooks', 'networks', 'optimizers',
      'predictions', 'readers'],
     ['inputs', 'model'],

@@ -7,54 +7,111 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import embeddings
 from ple_estimator import errors
 from ple_estimator import features
+from ple_estimator import packing
 
 
+# Without fusion, fused and pooled by TensorFlow's ops, and by the kernels.
+FORMS = [(False, False), (True, False), (True, True)]
+each_form = pytest.mark.parametrize('emb_fusion, op_fusion', FORMS)
+
+
+def look_up(columns, ids, emb_fusion, op_fusion, stddev=None):
+  """Returns ([batch, sum of dims] vectors, table and offset by column)."""
+  found = {name: tf.SparseTensor(*value) if isinstance(value, tuple)
+           else tf.constant(value, tf.int64) for name, value in ids.items()}
+  embedding = embeddings.HashEmbedding(stddev, emb_fusion)
+  groups = embedding.groups(columns)
+  packing.pack(found, groups)
+  vectors = tf.concat(embedding(found, columns, op_fusion), axis=1)
+  tables = {v.op.name: v for v in tf.global_variables()}
+  where = {c.name: (tables.get(c.scope + '/embedding'), 0) for c in columns}
+  for group in groups:
+    first = 0
+    for column in group.columns:
+      where[column.name] = tables[group.name + '/embedding'], first
+      first += column.num_buckets
+  return vectors, where
+
+
+@each_form
 @pytest.mark.parametrize('combiner, scale', [
     ('mean', lambda n: n), ('sum', lambda n: 1), ('sqrtn', lambda n: n ** .5)])
-def test_lookup_matches_numpy(combiner, scale):
-  columns = [features.Integer('a', 5, 3),
-             features.HashedList('b', 7, 4, combiner=combiner)]
+def test_lookup_matches_numpy(combiner, scale, emb_fusion, op_fusion):
+  columns = [features.Integer('a', 5, 4),
+             features.HashedList('b', 7, 4, combiner=combiner),
+             features.Integer('c', 3, 4)]
   rows = [[2, 2, 6], [], [0]]
-  lists = tf.SparseTensor(
-      [[0, 0], [0, 1], [0, 2], [2, 0]], tf.constant([2, 2, 6, 0], tf.int64),
-      [3, 3])
-  vectors = embeddings.HashEmbedding()(
-      {'a': tf.constant([4, -1, 0], tf.int64), 'b': lists}, columns)
-  tables = {v.op.name: v for v in tf.global_variables()}
-  with tf.Session() as sess:
-    sess.run(tf.global_variables_initializer())
-    (a, b), tables = sess.run([vectors, tables])
-  table = tables['a/embedding']
-  np.testing.assert_allclose(a, [table[4], np.zeros(3), table[0]])
-  table = tables['b/embedding']
-  np.testing.assert_allclose(b, [
-      table[row].sum(axis=0) / scale(max(1, len(row))) for row in rows],
-                             rtol=1e-6)
+  vectors, where = look_up(columns, {
+      'a': [4, -1, 0], 'c': [0, 2, 2],
+      'b': ([[0, 0], [0, 1], [0, 2], [2, 0]],
+            tf.constant([2, 2, 6, 0], tf.int64), [3, 3])},
+                           emb_fusion, op_fusion)
+  got, slices, tables = run([
+      vectors, tf.gradients(tf.reduce_sum(vectors * WEIGHTS), [
+          where[name][0] for name in 'abc']),
+      [where[name][0] for name in 'abc']])
+  values = {name: table[where[name][1]:] for name, table in zip('abc', tables)}
+  order = {'mean': 'abc', 'sum': 'acb', 'sqrtn': 'acb'}[combiner]
+  order = order if emb_fusion else 'abc'
+  wanted = {
+      'a': [values['a'][4], np.zeros(4), values['a'][0]],
+      'b': [values['b'][row].sum(axis=0) / scale(max(1, len(row)))
+            for row in rows],
+      'c': values['c'][[0, 2, 2]]}
+  np.testing.assert_allclose(
+      got, np.concatenate([wanted[name] for name in order], axis=1), rtol=1e-6)
+
+  # Column c lies behind its neighbours and is touched twice in one place.
+  dense = np.zeros_like(tables[2])
+  np.add.at(dense, slices[2].indices, slices[2].values)
+  at = 4 * order.index('c')
+  first = where['c'][1]
+  np.testing.assert_allclose(
+      dense[first:first + 3],
+      [WEIGHTS[0, at:at + 4], np.zeros(4),
+       WEIGHTS[1, at:at + 4] + WEIGHTS[2, at:at + 4]], rtol=1e-6)
 
 
-def test_missing_id_has_no_gradient():
-  column = features.Integer('a', 5, 3)
-  vectors, = embeddings.HashEmbedding()(
-      {'a': tf.constant([4, -1], tf.int64)}, [column])
-  slices = tf.gradients(tf.reduce_sum(vectors), tf.trainable_variables())[0]
+WEIGHTS = np.random.RandomState(2).rand(3, 12).astype('f')
+
+
+def run(tensors):
   with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
-    gradient = sess.run(tf.convert_to_tensor(slices))
+    return sess.run(tensors)
+
+
+@each_form
+def test_missing_id_has_no_gradient(emb_fusion, op_fusion):
+  vectors, where = look_up([features.Integer('a', 5, 3)], {'a': [4, -1]},
+                           emb_fusion, op_fusion)
+  slices = tf.gradients(tf.reduce_sum(vectors), where['a'][0])[0]
   wanted = np.zeros((5, 3))
   wanted[4] = 1
-  np.testing.assert_array_equal(gradient, wanted)
+  np.testing.assert_array_equal(run(tf.convert_to_tensor(slices)), wanted)
 
 
+@each_form
 @pytest.mark.parametrize('stddev, wanted', [(None, 0.25), (0.02, 0.02)])
-def test_rows_start_small(stddev, wanted):
-  embeddings.HashEmbedding(stddev)(
-      {'a': tf.constant([0], tf.int64)}, [features.Integer('a', 5000, 16)])
-  with tf.Session() as sess:
-    sess.run(tf.global_variables_initializer())
-    table = sess.run(tf.global_variables()[0])
+def test_rows_start_small(stddev, wanted, emb_fusion, op_fusion):
+  _, where = look_up([features.Integer('a', 5000, 16)], {'a': [0]},
+                     emb_fusion, op_fusion, stddev)
+  table = run(where['a'][0])
   # A normal cut at two deviations has 0.88 of the deviation.
   assert table.std() == pytest.approx(0.88 * wanted, rel=0.02)
   assert np.abs(table).max() <= 2 * wanted
+
+
+def test_columns_of_one_dim_and_combiner_share_a_table():
+  columns = [features.Integer('a', 5, 4), features.Integer('b', 6, 8),
+             features.HashedList('c', 7, 4, combiner='sum'),
+             features.HashedList('d', 8, 4)]
+  groups = embeddings.HashEmbedding().groups(columns)
+  assert [(g.name, g.num_rows, [c.name for c in g.columns])
+          for g in groups] == [('dim_4_mean', 13, ['a', 'd']),
+                               ('dim_8_mean', 6, ['b']),
+                               ('dim_4_sum', 7, ['c'])]
+  assert embeddings.HashEmbedding(emb_fusion=False).groups(columns) == []
 
 
 def test_refuses():

@@ -211,13 +211,15 @@ def test_training_continues_and_refuses_another_model(taobao, tmp_path):
       ('PLE.num_task_experts = 1', 'has level_0/ctr/expert_1/dense_0/bias, '),
       ("PLE.activation = 'tanh'", "PLE.activation = 'relu', now 'tanh'"),
       ("cvr/Task.label = 'clk'", "cvr/Task.label = 'buy', now 'clk'"),
-      ('Model.optimizer = @sgd', 'Model.optimizer = @adam, now @sgd')]:
+      ('Model.optimizer = @sgd', 'Model.optimizer = @lazy_adam, now @sgd'),
+      ('HashEmbedding.emb_fusion = False', 'dim_16_mean/embedding')]:
     with pytest.raises(errors.UserError) as caught:
       train('Experiment.max_steps = 9', binding)
     assert 'holds another model' in str(caught.value)
     assert word in str(caught.value)
   train('Experiment.max_steps = 6', 'PLE.dropout = 0.1')  # is no other model
-  assert metrics_of(tmp_path)['global_step'] == 6
+  train('Experiment.max_steps = 7', 'Model.op_fusion = False')  # neither
+  assert metrics_of(tmp_path)['global_step'] == 7
 
 
 def test_max_steps_come_from_rows_epochs_and_batch_size(taobao, tmp_path):
@@ -301,7 +303,7 @@ minutes/Task:
   loss = 'regression'
   weight = 0.1
 
-adam.learning_rate = @warmup_cosine
+lazy_adam.learning_rate = @warmup_cosine
 warmup_cosine:
   peak = %LEARNING_RATE
   warmup_steps = 10
@@ -326,14 +328,14 @@ def test_another_data_set_needs_a_gin_file_only(tmp_path, run_cli):
           temperature, ';'.join(topics)))
     (tmp_path / ('part-%d.tsv' % part)).write_text('\n'.join(rows) + '\n')
   args = ['--gin_file=other.gin']
-  for binding in SMALL + ["DATA_DIR = '.'", 'EPOCHS = 12',
+  for binding in SMALL + ["DATA_DIR = '.'", 'EPOCHS = 20',
                           'LEARNING_RATE = 0.02']:
     args.append('--gin_bindings=' + binding)
   env = dict(os.environ, PYTHONPATH=conftest.ROOT)
   done = run_cli(*args, cwd=str(tmp_path), env=env)
   assert done.returncode == 0, done.stderr
   found = metrics_of(tmp_path / 'result' / 'other')
-  assert found['global_step'] == 192
+  assert found['global_step'] == 320
   assert found['like/auc'] > 0.95 and found['share/auc'] > 0.8
   assert found['minutes/rmse'] < 1.5  # the label's deviation is 2.5
   done = run_cli(

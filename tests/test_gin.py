@@ -7,6 +7,7 @@ import re
 
 import gin
 import pytest
+import tensorflow.compat.v1 as tf
 
 import conftest
 from ple_estimator import errors
@@ -44,7 +45,7 @@ def test_binds_only_what_it_uses(path, tmp_path):
   used = set(map(_short, re.findall(
       r'^# Parameters for (.*):$', gin.operative_config_str(), re.M)))
   used |= {name.split('/')[-1] for name in used}
-  used |= {'adam', 'adagrad', 'sgd'}  # called inside model_fn
+  used |= {'lazy_adam', 'adagrad', 'sgd'}  # called inside model_fn
   own = re.findall(
       r'^([\w./]+)(?::$|\.\w+ = )', '\n'.join(_code(path)), re.M)
   assert set(map(_short, own)) <= used
@@ -102,7 +103,7 @@ def test_refuses_a_binding_of_what_is_not_used(binding, name):
 
 
 @pytest.mark.parametrize('bindings', [
-    ['adam.learning_rate = @warmup_cosine', 'warmup_cosine.peak = 0.1'],
+    ['lazy_adam.learning_rate = @warmup_cosine', 'warmup_cosine.peak = 0.1'],
     ['train/ParquetInput.epochs = 3'], ['ParquetInput.batch_size = 3'],
     ['Model.optimizer = @sgd', 'sgd.learning_rate = 0.1'],
 ])
@@ -125,3 +126,17 @@ def test_base_is_the_model_of_the_model_zoo():
   assert sum(c.num_buckets for c in spec.categories) == 710310
   assert {c.dim for c in spec.categories} == {16}
   assert spec['final_gender_code'] not in spec.read(True)
+
+
+def test_a_step_does_not_grow(taobao, tmp_path):
+  # What noise cannot move: the ops that one training step runs.
+  run.load_config('gin/base.gin', [
+      'DATA_DIR = %r' % taobao, 'Experiment.model_dir = %r' % str(tmp_path)])
+  made = experiment.Experiment()
+  tf.train.create_global_step()
+  features, labels = tf.data.make_initializable_iterator(
+      made._train_input_fn()).get_next()
+  spec = made._model.model_fn(features, labels, tf.estimator.ModeKeys.TRAIN)
+  step = tf.graph_util.extract_sub_graph(
+      tf.get_default_graph().as_graph_def(), [spec.train_op.name])
+  assert len(step.node) < 1.25 * 1272

@@ -11,6 +11,7 @@ from ple_estimator import heads
 from ple_estimator import model
 from ple_estimator import networks
 from ple_estimator import optimizers
+from ple_estimator import packing
 from ple_estimator import precision
 
 COLUMNS = [
@@ -47,6 +48,7 @@ def spec_of(made, mode):
   tf.train.create_global_step()
   raw = {name: tf.constant(value) for name, value in RAW.items()}
   found, labels = made.features.encode(raw, made.keep)
+  packing.pack(found, made.groups)
   if mode == 'infer':
     labels = None
   return made.model_fn(found, labels, mode)
@@ -115,8 +117,8 @@ def test_loss_is_the_weighted_sum_over_sample_spaces(space, inside):
 def test_numbers_and_embeddings_feed_the_network():
   seen = []
 
-  def network(inputs, tasks, training, compute):
-    del training, compute
+  def network(inputs, tasks, training, compute, op_fusion):
+    del training, compute, op_fusion
     seen.append(inputs)
     return {task: inputs for task in tasks}, {}
 

@@ -86,16 +86,6 @@ def test_ple_matches_numpy(batch_norm, training, gate_units):
     np.testing.assert_allclose(found[task], wanted[task], rtol=2e-4, atol=2e-4)
 
 
-def test_mixture_is_convex():
-  experts = RNG.randn(2, 5, 4).astype('f')
-  gate = np.array([[1, 0], [0, 1], [.5, .5], [.25, .75], [.9, .1]], 'f')
-  with tf.Session() as sess:
-    got = sess.run(networks.mix_experts(
-        tf.constant(gate), [tf.constant(e) for e in experts]))
-  np.testing.assert_allclose(
-      got, gate[:, :1] * experts[0] + gate[:, 1:] * experts[1], rtol=1e-6)
-
-
 def test_gates_say_the_weight_of_each_expert():
   _, gates, _ = build(expert_units=(4,), gate_units=(), num_levels=2,
                       num_task_experts=2, num_shared_experts=1)
@@ -169,10 +159,10 @@ def test_tower_is_hidden_layers_and_one_logit():
     sess.run(tf.global_variables_initializer())
     got = sess.run(logit)
     values = {v.op.name: sess.run(v) for v in tf.global_variables()}
-  hidden = Reference({'t/' + k: v for k, v in values.items()}, True, False).mlp(
-      INPUTS, 't', 2)
+  hidden = Reference(values, True, False).mlp(INPUTS, 'tower', 2)
   np.testing.assert_allclose(
-      got, hidden.dot(values['logit/kernel'])[:, 0] + values['logit/bias'],
+      got, hidden.dot(values['tower/logit/kernel'])[:, 0] +
+      values['tower/logit/bias'],
       rtol=1e-4, atol=1e-5)
 
 

@@ -46,19 +46,22 @@ def momentum(w, grad, rates):
 
 TABLE = [
     (optimizers.adam, {}, adam),
+    (optimizers.lazy_adam, {}, adam),
     (optimizers.adagrad, {}, adagrad),
     (optimizers.sgd, {}, sgd),
     (optimizers.sgd, {'momentum': 0.9}, momentum),
 ]
 every = pytest.mark.parametrize(
-    'make, kwargs, rule', TABLE, ids=[rule.__name__ for _, _, rule in TABLE])
+    'make, kwargs, rule', TABLE,
+    ids=['%s%d' % (make.__name__, len(kwargs)) for make, kwargs, _ in TABLE])
 
 
-def trained(make, clip_norm=None, steps=4):
+def trained(make, clip_norm=None, steps=4, op_fusion=False):
   """Minimises sum(w^2) from START; returns w."""
   tf.train.create_global_step()
   w = tf.get_variable('w', initializer=START.astype('f'))
-  step = optimizers.train_op(make, tf.reduce_sum(w * w), clip_norm)
+  step = optimizers.train_op(
+      make, tf.reduce_sum(w * w), clip_norm, op_fusion)
   with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
     for _ in range(steps):
@@ -67,9 +70,10 @@ def trained(make, clip_norm=None, steps=4):
     return sess.run(w)
 
 
+@pytest.mark.parametrize('op_fusion', [False, True])
 @every
-def test_matches_numpy_with_a_constant_rate(make, kwargs, rule):
-  got = trained(lambda: make(learning_rate=0.1, **kwargs))
+def test_matches_numpy_with_a_constant_rate(make, kwargs, rule, op_fusion):
+  got = trained(lambda: make(learning_rate=0.1, **kwargs), op_fusion=op_fusion)
   np.testing.assert_allclose(
       got, rule(START, lambda w: 2 * w, [0.1] * 4), rtol=1e-5)
 
@@ -88,6 +92,55 @@ def test_matches_numpy_with_clipping(make, kwargs, rule):
     return 2 * w * min(1, 0.5 / np.linalg.norm(2 * w))
   got = trained(lambda: make(learning_rate=0.1, **kwargs), clip_norm=0.5)
   np.testing.assert_allclose(got, rule(START, clipped, [0.1] * 4), rtol=1e-5)
+
+
+@pytest.mark.parametrize('op_fusion', [False, True])
+def test_lazy_adam_leaves_untouched_rows_alone(op_fusion):
+  # The rows of each step; a row that comes twice gets its gradients' sum.
+  batches = [[1, 1, 3], [3], [1, 0], [3, 3, 3], [1]]
+  start = np.random.RandomState(0).rand(5, 2).astype('f')
+  tf.train.create_global_step()
+  table = tf.get_variable('table', initializer=start)
+  dense = tf.get_variable('dense', initializer=START.astype('f'))
+  rows = tf.placeholder(tf.int64, [None])
+  loss = tf.reduce_sum(tf.square(tf.nn.embedding_lookup(table, rows))) + (
+      tf.reduce_sum(dense * dense))
+  step = optimizers.train_op(
+      lambda: optimizers.lazy_adam(0.1), loss, op_fusion=op_fusion)
+  with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    for batch in batches:
+      sess.run(step, {rows: batch})
+    got_table, got_dense = sess.run([table, dense])
+  wanted, m, v = start.astype('d'), np.zeros((5, 2)), np.zeros((5, 2))
+  for t, batch in enumerate(batches, 1):
+    for row in set(batch):
+      g = 2 * wanted[row] * batch.count(row)
+      m[row] = 0.9 * m[row] + 0.1 * g
+      v[row] = 0.999 * v[row] + 0.001 * g * g
+      wanted[row] -= 0.1 * (1 - 0.999 ** t) ** .5 / (1 - 0.9 ** t) * m[row] / (
+          v[row] ** .5 + 1e-8)
+  np.testing.assert_allclose(got_table, wanted, rtol=1e-5)
+  np.testing.assert_array_equal(got_table[[2, 4]], start[[2, 4]])
+  np.testing.assert_allclose(
+      got_dense, adam(START, lambda w: 2 * w, [0.1] * 5), rtol=1e-5)
+
+
+@pytest.mark.parametrize('op_fusion', [False, True])
+def test_lazy_adam_does_not_write_to_what_was_read(op_fusion):
+  # In one step: read, update in place. What was read must stay what it was.
+  tf.train.create_global_step()
+  w = tf.get_variable('w', initializer=START.astype('f'))
+  before = w.read_value()
+  with tf.control_dependencies([before]):
+    step = optimizers.train_op(lambda: optimizers.lazy_adam(0.1),
+                               tf.reduce_sum(w * w), op_fusion=op_fusion)
+  with tf.control_dependencies([step]):
+    after = tf.identity(before)
+  with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    np.testing.assert_array_equal(sess.run(after), START)
+    assert np.abs(sess.run(w) - START).min() > 0.05
 
 
 def test_clipping_adds_up_the_slices_of_a_row_first():

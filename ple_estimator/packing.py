@@ -1,0 +1,170 @@
+"""The ids of a batch in one piece per embedding table.
+
+Columns of one width and combiner share a table, one behind the other; a
+column's ids start at its offset. A batch holds each of its different rows once,
+so the step reads and updates a row once, whoever asked for it:
+
+  rows    [n] int64, the different rows of the table
+  index   [ids] int32, where in `rows` each id is
+  splits  [columns * batch + 1] int32: the ids of field (column c, row b) are
+          index[splits[c * batch + b] to splits[c * batch + b + 1])
+
+This is made in the input pipeline, not in the step.
+"""
+
+import collections
+
+import numpy as np
+import pyarrow as pa
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import native
+
+Packed = collections.namedtuple('Packed', 'rows index splits')
+_SINGLE = 'mean'  # the combiner of a field with one id, whichever is at hand
+
+
+def groups(columns):
+  """Cuts category columns into groups that share a table.
+
+  Args:
+    columns: list of features.Column with is_category.
+
+  Returns:
+    list of Group.
+  """
+  found = collections.OrderedDict()
+  for column in columns:
+    key = column.dim, getattr(column, 'combiner', _SINGLE)
+    found.setdefault(key, []).append(column)
+  return [Group(members, dim, combiner)
+          for (dim, combiner), members in found.items()]
+
+
+class Group:
+  """Columns that share a table.
+
+  Attributes:
+    name: str, e.g. 'dim_16_mean'.
+    columns: list of features.Column.
+    dim: int, width of the table.
+    combiner: 'mean', 'sum' or 'sqrtn'.
+    num_rows: int, height of the table.
+  """
+
+  def __init__(self, columns, dim, combiner):
+    self.name = 'dim_%d_%s' % (dim, combiner)
+    self.columns = columns
+    self.dim = dim
+    self.combiner = combiner
+    ends = np.cumsum([0] + [c.num_buckets for c in columns])
+    self._offsets = [int(end) for end in ends[:-1]]
+    self.num_rows = int(ends[-1])
+
+  def take(self, features):
+    """Returns what `pack` put into `features` as a Packed."""
+    return Packed(*[features[name] for name in self.keys()])
+
+  def keys(self):
+    return ['%s/%s' % (self.name, field) for field in Packed._fields]
+
+  def pack(self, features):
+    """Packs ids by TensorFlow ops.
+
+    Args:
+      features: dict of column name to ids, as FeatureSpec.encode makes them.
+
+    Returns:
+      dict of `keys` to tensors.
+    """
+    values, lengths = [], []
+    for column, offset in zip(self.columns, self._offsets):
+      ids = features[column.name]
+      if isinstance(ids, tf.SparseTensor):
+        lengths.append(tf.math.unsorted_segment_sum(
+            tf.ones_like(ids.values, tf.int32), ids.indices[:, 0],
+            ids.dense_shape[0]))
+        ids = ids.values
+      else:
+        known = ids >= 0
+        lengths.append(tf.cast(known, tf.int32))
+        ids = tf.boolean_mask(ids, known)
+      values.append(ids + offset)
+    rows, index = tf.unique(tf.concat(values, axis=0))
+    splits = tf.concat(
+        [[0], tf.cumsum(tf.concat(lengths, axis=0))], axis=0)
+    return dict(zip(self.keys(), (rows, index, splits)))
+
+  def pack_table(self, table):
+    """As `pack`, of a pa.Table that `to_ids` made; numpy arrays in the order
+    of `keys`."""
+    values, lengths = [], [np.zeros(1, np.int32)]
+    for column, offset in zip(self.columns, self._offsets):
+      array = _one_chunk(table.column(column.name))
+      if pa.types.is_list(array.type):
+        lengths.append(np.diff(to_numpy(array.offsets)))
+        ids = to_numpy(array.flatten())
+      else:
+        ids = to_numpy(array)
+        known = ids >= 0
+        lengths.append(known.astype(np.int32))
+        if not known.all():
+          ids = ids[known]
+      values.append(ids + offset)
+    rows, index = native.unique(np.concatenate(values))
+    return rows, index, np.cumsum(np.concatenate(lengths), dtype=np.int32)
+
+
+def pack(features, groups):
+  """Replaces the ids of single columns by those of their groups, in place."""
+  for group in groups:
+    features.update(group.pack(features))
+    for column in group.columns:
+      del features[column.name]
+
+
+def to_ids(table, columns):
+  """Replaces the categories of a table by their ids.
+
+  Args:
+    table: pa.Table of columns as they were parsed.
+    columns: list of features.Column with is_category.
+
+  Returns:
+    pa.Table, int64 or list<int64> in those columns.
+  """
+  for column in columns:
+    found = column.ids(_one_chunk(table.column(column.name)))
+    if isinstance(found, tuple):
+      ids, splits = found
+      array = pa.ListArray.from_arrays(pa.array(splits), pa.array(ids))
+    else:
+      array = pa.array(found)
+    table = table.set_column(
+        table.schema.get_field_index(column.name), column.name, array)
+  return table
+
+
+def to_numpy(array):
+  """A pa.Array of numbers without nulls, or a ChunkedArray, as numpy has it.
+
+  Where pandas is missing, pyarrow's own method looks for it at every call,
+  which costs more than a batch.
+  """
+  if isinstance(array, pa.ChunkedArray):
+    array = _one_chunk(array)
+  kind = 'f' if pa.types.is_floating(array.type) else 'i'
+  values = np.frombuffer(array.buffers()[1] or b'',
+                         '%s%d' % (kind, array.type.bit_width // 8))
+  return values[array.offset:array.offset + len(array)]
+
+
+def _one_chunk(column):
+  if column.num_chunks == 1:
+    return column.chunk(0)
+  found = column.combine_chunks()
+  # Of one chunk or none, what combine_chunks returns differs by version.
+  if isinstance(found, pa.ChunkedArray):
+    return pa.concat_arrays(found.chunks) if found.num_chunks else pa.array(
+        [], column.type)
+  return found
