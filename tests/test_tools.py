@@ -169,13 +169,55 @@ def test_conversion_runs_in_constant_memory(tmp_path, rows):
   assert int(out[-1]) < 900  # MB, most of it TensorFlow
 
 
-def test_benchmark_alternates_and_reports_ratios(monkeypatch):
+@pytest.fixture
+def benchmark(monkeypatch):
   monkeypatch.syspath_prepend(os.path.join(conftest.ROOT, 'tools'))
   import benchmark
-  lines = list(benchmark.report(
-      ['recipe', 'a'], [[10.0, 20.0], [8.0, 12.0], [5.0, 20.0]]))
-  assert lines[2:] == ['| recipe | 8.0 | 1.00 (1.00 to 1.00) |',
-                       '| a | 20.0 | 2.00 (1.50 to 4.00) |']
+  return benchmark
+
+
+def test_benchmark_reports_ratios_of_the_same_round(benchmark):
+  runs = [{'steps_per_second': rate, 'peak_rss_mb': 100 * i}
+          for i, rate in enumerate([20.0, 12.0, 20.0])]
+  row = benchmark.summary('a', runs, [10.0, 8.0, 5.0])
+  assert row['ratio'] == 2.0 and row['ratio_range'] == [1.5, 4.0]
+  row.update(dtype='float32', roofline=0.5)
+  assert list(benchmark.markdown([row]))[2] == (
+      '| a | - | float32 | - | - | 20.0 | - | 2.00 (1.50 to 4.00) | 50 % | - '
+      '| 100 MB | - |')
+
+
+def test_benchmark_finds_the_costliest_ops(benchmark):
+  events = [{'ph': 'X', 'dur': dur, 'args': {'op': op}} for op, dur in [
+      ('MatMul', 1500), ('Add', 200), ('MatMul', 500)]]
+  trace = {'traceEvents': events + [{'ph': 'M', 'args': {'name': 'x'}}]}
+  assert list(benchmark.costliest(trace))[2:] == [
+      '| MatMul | 2.00 | 2 |', '| Add | 0.20 | 1 |']
+
+
+@pytest.mark.slow
+def test_benchmark_runs_recipe_and_experiment(taobao, tmp_path):
+  done = tool('benchmark', 'gin/base.gin', '--data', taobao, '--pairs', '1',
+              '--steps', '20', '--batch_size', '64', '--epochs', '1', '--json',
+              tmp_path / 'out.json')
+  assert done.returncode == 0, done.stderr
+  rows = json.loads((tmp_path / 'out.json').read_text())
+  assert [row['name'] for row in rows] == ['stock recipe', 'gin/base.gin']
+  assert rows[0]['ratio'] == 1
+  for row in rows:
+    assert row['steps_per_second'] > 0 and row['peak_rss_mb'] > 100
+    assert 0 < row['cpu_seconds_per_1000_steps'] < 10000
+    assert 0.3 < row['auc'] < 0.9
+  assert 1 < rows[1]['start_up_seconds'] < 60
+  assert '| gin/base.gin | TensorFlow ' in done.stdout
+
+
+def test_profile_lists_ops(taobao, tmp_path):
+  done = tool('benchmark', 'gin/base.gin', '--data', taobao, '--batch_size',
+              '64', '--profile', cwd=str(tmp_path))
+  assert done.returncode == 0, done.stderr
+  assert '| PleNetsGrad |' in done.stdout
+  assert (tmp_path / 'timeline-base.json').exists()
 
 
 def test_report_is_a_table_of_runs(tmp_path):

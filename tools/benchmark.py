@@ -1,94 +1,313 @@
 #!/usr/bin/env python3
-r"""Compares the training speed of experiments with that of the stock recipe.
+r"""Compares experiments with the stock recipe, the roofline and the limit.
 
   python tools/benchmark.py gin/base.gin gin/bf16.gin --data data --pairs 5
 
 Runs tools/stock_recipe.py (the model zoo's recipe on community TensorFlow) and
 each experiment in turn, `--pairs` times, each in a process of its own on the
-same data and batch size, and prints steps/s and the ratio to the recipe's run
-of the same round: median, least and greatest. Both leave out start-up and the
-first 10 steps; an experiment trains as it always does (Parquet input, shuffled,
-summaries, progress), without evaluation, exports and early stopping.
+same data and batch size, and prints the table of the model zoo's README with a
+few columns more. Both leave out start-up and the first 10 steps; an experiment
+trains as it always does (shuffled Parquet, summaries every 100 steps,
+progress), without checkpoints, evaluation and early stopping.
 
-A machine that does something else at the time makes all figures smaller and
-the ratios wider; compare ratios, not figures of different days.
+  ratio      to the recipe's run of the same round: median (least to greatest)
+  roofline   share of what the step's products alone reach (tools/roofline.py)
+  CPU s      processor seconds per 1000 steps, input included
+  peak RSS   of the process, start-up included
+  start-up   seconds from the start of the process to the end of the first step
+
+--epochs N trains each once more for N epochs and adds the accuracy and AUC of
+the first task on the test file. --limit adds tools/limit.py (oneDNN alone).
+
+  python tools/benchmark.py gin/bf16.gin --profile
+
+prints the ten costliest ops of a step and writes a timeline to open in
+chrome://tracing.
+
+A machine that does something else at the time makes all figures smaller and the
+ratios wider; compare ratios, not figures of different days.
 """
 
 import argparse
+import collections
 import glob
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-
-import tensorflow.compat.v1 as tf
-
-from ple_estimator import engine  # noqa: F401, silences deprecations
+import time
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_TOOLS = os.path.join(_ROOT, 'tools')
 _WARM_UP_STEPS = 10  # as stock_recipe.py
+_COLUMNS = [
+    ('Framework', 'framework'), ('DType', 'dtype'), ('Accuracy', 'accuracy'),
+    ('AUC', 'auc'), ('Global steps/s', 'steps_per_second'),
+    ('Examples/s', 'examples_per_second'), ('Ratio', 'ratio'),
+    ('Roofline', 'roofline'), ('CPU s', 'cpu_seconds_per_1000_steps'),
+    ('Peak RSS', 'peak_rss_mb'), ('Start-up', 'start_up_seconds')]
 
 
-def recipe(args):
-  """Runs the stock recipe; returns its steps/s."""
-  out = _run(args, [
-      os.path.join(_ROOT, 'tools', 'stock_recipe.py'), '--data', args.data,
-      '--steps', str(args.steps), '--batch_size', str(args.batch_size)])
-  return json.loads(out.splitlines()[-1])['steps_per_second']
+# ------------------------------------------------- one run, in its own process
 
 
-def experiment(args, gin_file):
-  """Runs one experiment; returns its steps/s."""
+def _child(gin_file, bindings):
+  """Trains an experiment and prints what a clock in its session saw."""
+  sys.path.insert(0, _ROOT)
+  from absl import logging
+  import gin
+  import tensorflow.compat.v1 as tf
+  from ple_estimator import engine
+  from ple_estimator import experiment
+  from ple_estimator import run
+
+  class Clock(tf.train.SessionRunHook):
+    """Notes time and processor time when steps end."""
+
+    def __init__(self):
+      self.marks = []
+
+    def after_run(self, run_context, run_values):
+      self.marks.append((time.time(), time.process_time()))
+
+  clock = Clock()
+  gin.external_configurable(lambda: clock, 'Clock')
+  engine.quiet()
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.INFO)
+  run.load_config(gin_file, bindings + ['Experiment.hooks = [@Clock()]'])
+  made = experiment.Experiment()
+  made.train()
+  marks = clock.marks[_WARM_UP_STEPS - 1:]
+  steps = len(marks) - 1
+  (begin, cpu_begin), (end, cpu_end) = marks[0], marks[-1]
+  print(json.dumps({
+      'tensorflow': tf.__version__,
+      'steps_per_second': steps / (end - begin),
+      'cpu_seconds_per_1000_steps': 1000 * (cpu_end - cpu_begin) / steps,
+      'first_step': clock.marks[0][0]}))
+
+
+def _run(args, command, cpus=None):
+  """Runs Python; returns (its last line as JSON, seconds of CPU, peak RSS)."""
+  with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
+    process = subprocess.Popen(
+        [args.python] + command, stdout=out, stderr=err, cwd=_ROOT,
+        preexec_fn=(lambda: os.sched_setaffinity(0, cpus)) if cpus else None)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status  # it has been waited for
+    out.seek(0)
+    err.seek(0)
+    if status:
+      sys.stderr.write(err.read())
+      raise SystemExit('benchmark: %s failed' % ' '.join(command[:4]))
+    lines = out.read().splitlines()
+  found = json.loads(lines[-1]) if lines and lines[-1][:1] == '{' else {}
+  return found, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def recipe(args, steps):
+  """Runs the stock recipe; returns its figures."""
+  found, cpu, rss = _run(args, [
+      os.path.join(_TOOLS, 'stock_recipe.py'), '--data', args.data,
+      '--steps', str(steps), '--batch_size', str(args.batch_size)], args.cpus)
+  return {'tensorflow': found['tensorflow'], 'auc': found['auc'][0],
+          'steps_per_second': found['steps_per_second'],
+          'cpu': cpu, 'peak_rss_mb': rss}
+
+
+def experiment(args, gin_file, steps):
+  """Runs one experiment; returns its figures."""
   with tempfile.TemporaryDirectory() as model_dir:
-    bindings = [
-        'DATA_DIR = %r' % os.path.abspath(args.data),
-        'BATCH_SIZE = %d' % args.batch_size,
-        'Experiment.model_dir = %r' % model_dir,
-        'Experiment.max_steps = %d' % (_WARM_UP_STEPS + args.steps),
+    bindings = _bindings(args, model_dir) + [
+        'Experiment.max_steps = %d' % (_WARM_UP_STEPS + steps),
         'Experiment.eval_input = None',
-        'Experiment.early_stopping = None',
-        'Experiment.exports = None',
-        'run_config.save_steps = 1_000_000',
-        'run_config.summary_steps = %d' % _WARM_UP_STEPS,
-    ] + args.gin_bindings
-    _run(args, ['-m', 'ple_estimator.run', '--gin_file', gin_file] +
-         ['--gin_bindings=' + line for line in bindings])
-    seen = sorted(
-        (event.step, event.wall_time)
-        for path in glob.glob(os.path.join(model_dir, '*.tfevents.*'))
-        for event in tf.train.summary_iterator(path)
-        for value in event.summary.value if value.tag == 'global_step/sec')
-  (first, begin), (last, end) = seen[0], seen[-1]
-  return (last - first) / (end - begin)
+        'run_config.summary_steps = 100']
+    begin = time.time()
+    found, _, rss = _run(args, [
+        os.path.abspath(__file__), '--child', gin_file] +
+                         ['--gin_bindings=' + line for line in bindings],
+                         args.cpus)
+  found['start_up_seconds'] = found.pop('first_step') - begin
+  return dict(found, peak_rss_mb=rss)
 
 
-def _run(args, command):
-  """Runs Python; returns what it prints, shows its errors if it fails."""
-  done = subprocess.run(
-      [args.python] + command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      universal_newlines=True, cwd=_ROOT)
-  if done.returncode:
-    sys.stderr.write(done.stderr)
-    raise SystemExit('benchmark: %s failed' % ' '.join(command[:4]))
-  return done.stdout
+def quality(args, gin_file, epochs):
+  """Trains for some epochs; returns accuracy and AUC of the first task."""
+  with tempfile.TemporaryDirectory() as model_dir:
+    _run(args, ['-m', 'ple_estimator.run', '--gin_file', gin_file] + [
+        '--gin_bindings=' + line for line in _bindings(args, model_dir) + [
+            'EPOCHS = %d' % epochs]])
+    with open(os.path.join(model_dir, 'metrics.json')) as f:
+      metrics = json.load(f)
+  task = sorted(name for name in metrics if name.endswith('/auc'))[0]
+  return {'auc': metrics[task],
+          'accuracy': metrics[task.replace('/auc', '/accuracy')]}
 
 
-def report(names, rounds):
-  """Yields the lines of a Markdown table.
+def _bindings(args, model_dir):
+  return ['DATA_DIR = %r' % args.data, 'BATCH_SIZE = %d' % args.batch_size,
+          'Experiment.model_dir = %r' % model_dir,
+          'Experiment.early_stopping = None', 'Experiment.exports = None',
+          'run_config.save_steps = 1_000_000'] + args.gin_bindings
+
+
+def dtype(gin_file, bindings):
+  """The dtype of an experiment's products."""
+  sys.path.insert(0, _ROOT)
+  import gin
+  from ple_estimator import run
+  run.load_config(gin_file, bindings)
+  found = gin.query_parameter('Precision.compute')
+  gin.clear_config()
+  return found
+
+
+# ------------------------------------------------------------------ the table
+
+
+def summary(name, runs, base):
+  """One row of the table from the runs of one experiment.
 
   Args:
-    names: what was run, the recipe first.
-    rounds: list of lists of steps/s, in the order of names.
+    name: str.
+    runs: list of dicts, one per round, of `recipe` or `experiment`.
+    base: list of the recipe's steps/s in the same rounds.
   """
-  yield '| run | steps/s, median | ratio to the recipe: median (range) |'
+  row = {'name': name, 'runs': runs}
+  for key in ('steps_per_second', 'cpu_seconds_per_1000_steps', 'peak_rss_mb',
+              'start_up_seconds'):
+    values = [one[key] for one in runs if key in one]
+    if values:
+      row[key] = statistics.median(values)
+  ratios = [one['steps_per_second'] / b for one, b in zip(runs, base)]
+  row['ratio'] = statistics.median(ratios)
+  row['ratio_range'] = [min(ratios), max(ratios)]
+  return row
+
+
+def markdown(rows):
+  """Yields the lines of the table."""
+  yield '| Run | %s |' % ' | '.join(title for title, _ in _COLUMNS)
+  yield '|%s' % ('---|' * (len(_COLUMNS) + 1))
+  for row in rows:
+    cells = dict(row)
+    for key, form in [
+        ('accuracy', '%.4f'), ('auc', '%.4f'), ('steps_per_second', '%.1f'),
+        ('examples_per_second', '%d'), ('peak_rss_mb', '%d MB'),
+        ('cpu_seconds_per_1000_steps', '%.0f'), ('start_up_seconds', '%.1f s')]:
+      if row.get(key) is not None:
+        cells[key] = form % row[key]
+    if 'ratio_range' in row:
+      cells['ratio'] = '%.2f (%.2f to %.2f)' % (
+          (row['ratio'],) + tuple(row['ratio_range']))
+    if 'roofline' in row:
+      cells['roofline'] = '%.0f %%' % (100 * row['roofline'])
+    yield '| %s | %s |' % (row['name'], ' | '.join(
+        str(cells.get(key) or '-') for _, key in _COLUMNS))
+
+
+def compare(args):
+  """Runs everything; returns the rows of the table."""
+  names = ['stock recipe'] + args.gin_files
+  rounds = []
+  # Start-up and evaluation, to be taken off the processor seconds.
+  idle = recipe(args, 1)['cpu']
+  for _ in range(args.pairs):
+    found = [recipe(args, args.steps)]
+    found[0]['cpu_seconds_per_1000_steps'] = 1000 * (
+        found[0].pop('cpu') - idle) / (args.steps - 1)
+    found += [experiment(args, name, args.steps) for name in args.gin_files]
+    rounds.append(found)
+    print('steps/s: %s' % ', '.join(
+        '%.2f' % one['steps_per_second'] for one in found), flush=True)
+  base = [found[0]['steps_per_second'] for found in rounds]
+  rows = [summary(name, list(runs), base)
+          for name, runs in zip(names, zip(*rounds))]
+  dtypes = ['float32'] + [dtype(name, args.gin_bindings)
+                          for name in args.gin_files]
+  for row, kind in zip(rows, dtypes):
+    row.update(dtype=kind,
+               framework='TensorFlow ' + rounds[0][0]['tensorflow'],
+               examples_per_second=row['steps_per_second'] * args.batch_size)
+  _add_limits(args, rows, dtypes)
+  if args.epochs:
+    _add_quality(args, rows)
+  return rows
+
+
+def _add_limits(args, rows, dtypes):
+  if not args.roofline and not args.limit:
+    return
+  for kind in sorted(set(dtypes)):
+    found, _, _ = _run(args, [
+        os.path.join(_TOOLS, 'roofline.py'), '--dtype', kind, '--batch_size',
+        str(args.batch_size)], args.cpus)
+    print('roofline, %s: %.1f steps/s' % (kind, found['steps_per_second']))
+    for row in rows:
+      if row['dtype'] == kind:
+        row['roofline'] = row['steps_per_second'] / found['steps_per_second']
+  if args.limit:
+    cores = len(args.cpus or os.sched_getaffinity(0))
+    found, _, _ = _run(args, [
+        os.path.join(_TOOLS, 'limit.py'), '--batch_size', str(args.batch_size),
+        '--cores', str(cores)])
+    for row in rows:
+      most = found[row['dtype']]['steps_per_second']
+      row['limit'] = row['steps_per_second'] / most
+      print('%s: %.0f %% of the limit, %.0f steps/s' % (
+          row['name'], 100 * row['limit'], most))
+
+
+def _add_quality(args, rows):
+  import pyarrow.parquet
+  count = pyarrow.parquet.read_metadata(
+      os.path.join(args.data, 'taobao_train_data.parquet')).num_rows
+  steps = math.ceil(count * args.epochs / args.batch_size) - _WARM_UP_STEPS
+  rows[0]['auc'] = recipe(args, steps)['auc']
+  for row, gin_file in zip(rows[1:], args.gin_files):
+    row.update(quality(args, gin_file, args.epochs))
+
+
+# ------------------------------------------------------------------ a profile
+
+
+def profile(args, gin_file):
+  """Prints the costliest ops of a step."""
+  steps = 5 * _WARM_UP_STEPS
+  with tempfile.TemporaryDirectory() as model_dir:
+    bindings = _bindings(args, model_dir) + [
+        'Experiment.max_steps = %d' % steps, 'Experiment.eval_input = None',
+        'Experiment.timeline_steps = %d' % (steps - _WARM_UP_STEPS)]
+    _run(args, ['-m', 'ple_estimator.run', '--gin_file', gin_file] +
+         ['--gin_bindings=' + line for line in bindings])
+    path = max(glob.glob(os.path.join(model_dir, 'timeline-*.json')),
+               key=os.path.getmtime)
+    with open(path) as f:
+      trace = json.load(f)
+  target = os.path.abspath('timeline-%s.json' % os.path.splitext(
+      os.path.basename(gin_file))[0])
+  with open(target, 'w') as f:
+    json.dump(trace, f)
+  for line in costliest(trace):
+    print(line)
+  print('Timeline for chrome://tracing: %s' % target)
+
+
+def costliest(trace, count=10):
+  """Yields the lines of a table of ops by the time they took in a trace."""
+  total, calls = collections.Counter(), collections.Counter()
+  for event in trace['traceEvents']:
+    if event.get('ph') == 'X' and 'op' in event.get('args', {}):
+      total[event['args']['op']] += event['dur']
+      calls[event['args']['op']] += 1
+  yield '| Op | ms | calls |'
   yield '|---|---|---|'
-  for name, rates in zip(names, zip(*rounds)):
-    ratios = [rate / row[0] for rate, row in zip(rates, rounds)]
-    yield '| %s | %.1f | %.2f (%.2f to %.2f) |' % (
-        name, statistics.median(rates), statistics.median(ratios),
-        min(ratios), max(ratios))
+  for op, microseconds in total.most_common(count):
+    yield '| %s | %.2f | %d |' % (op, microseconds / 1000, calls[op])
 
 
 def main():
@@ -98,23 +317,37 @@ def main():
   parser.add_argument('--data', default='data',
                       help='folder made by tools/make_data.py')
   parser.add_argument('--pairs', type=int, default=5, help='rounds')
-  parser.add_argument('--steps', type=int, default=60, help='steps timed')
+  parser.add_argument('--steps', type=int, default=200, help='steps timed')
   parser.add_argument('--batch_size', type=int, default=512)
+  parser.add_argument('--epochs', type=int, default=0,
+                      help='train for so many and add accuracy and AUC')
+  parser.add_argument('--roofline', action='store_true')
+  parser.add_argument('--limit', action='store_true')
+  parser.add_argument('--cpus', type=lambda x: set(map(int, x.split(','))),
+                      help='processors to run on, e.g. 0')
   parser.add_argument('--gin_bindings', action='append', default=[])
   parser.add_argument('--python', default=sys.executable,
                       help='interpreter, and so the TensorFlow')
+  parser.add_argument('--json', help='file to write all figures to')
+  parser.add_argument('--profile', action='store_true',
+                      help='print the costliest ops instead')
+  parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
   args = parser.parse_args()
+  if args.child:
+    return _child(args.gin_files[0], args.gin_bindings)
   if args.pairs < 1 or args.steps < 2 * _WARM_UP_STEPS:
     parser.error('--pairs must be at least 1, --steps at least %d'
                  % (2 * _WARM_UP_STEPS))
   args.data = os.path.abspath(args.data)
-  rounds = []
-  for _ in range(args.pairs):
-    rounds.append([recipe(args)] +
-                  [experiment(args, name) for name in args.gin_files])
-    print('steps/s: %s' % ', '.join('%.2f' % rate for rate in rounds[-1]),
-          flush=True)
-  print('\n'.join(report(['stock recipe'] + args.gin_files, rounds)))
+  if args.profile:
+    for name in args.gin_files:
+      profile(args, name)
+    return 0
+  rows = compare(args)
+  print('\n'.join(markdown(rows)))
+  if args.json:
+    with open(args.json, 'w') as f:
+      json.dump(rows, f, indent=2)
   return 0
 
 
