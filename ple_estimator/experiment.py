@@ -114,6 +114,14 @@ def _write_metrics(model_dir, metrics):
       if value is not None and name.count('/') == 1))
 
 
+def _with_threads(config, fused):
+  """Gives a RunConfig the engine's number of threads if it has none."""
+  session_config = config.session_config
+  if not session_config.intra_op_parallelism_threads:
+    session_config.intra_op_parallelism_threads = engine.intra_op_threads(fused)
+  return config.replace(session_config=session_config)
+
+
 @gin.configurable
 class Experiment:
   """One run, from data to a served model; each method is a --mode of run.py.
@@ -185,7 +193,8 @@ class Experiment:
     self._predict_input = predict_input or eval_input
     self._predict_columns = tuple(predict_columns)
     self._predictions_path = os.path.join(model_dir, predictions_path)
-    self._config = run_config(model_dir=model_dir)
+    self._config = _with_threads(
+        run_config(model_dir=model_dir), model.is_fused())
     self._max_steps = max_steps
     self._eval_steps = eval_steps
     self._eval_secs = eval_secs
@@ -241,8 +250,10 @@ class Experiment:
     rows = self._train_input.count_rows(spec)
     max_steps = self._max_steps or math.ceil(
         rows * self._train_input.epochs / self._train_input.batch_size)
-    logging.info('%s; %d training rows; to step %d; results in %s',
-                 engine.describe(), rows, max_steps, self._config.model_dir)
+    logging.info('%s%s; %d training rows; to step %d; results in %s',
+                 engine.describe(),
+                 ', fused kernels' if self._model.is_fused() else '', rows,
+                 max_steps, self._config.model_dir)
     train_spec = tf.estimator.TrainSpec(
         self._train_input_fn, max_steps, self._hooks(max_steps))
     with self._data_errors():

@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import errors
 from ple_estimator import features as features_lib
 from ple_estimator import metrics
+from ple_estimator import native
 from ple_estimator import optimizers
 
 
@@ -57,6 +58,13 @@ class Model:
     # Columns that the tasks read as they stand in the file.
     self.keep = sorted({task.sample_space[0] for task in tasks
                         if task.sample_space})
+
+  def is_fused(self):
+    """Whether training uses the fused kernels; loads them at the first call.
+
+    A parameter server, which builds no graph, must load them too.
+    """
+    return self.op_fusion and native.available()
 
   def _check_tasks(self):
     names = [task.name for task in self.tasks]

@@ -25,6 +25,8 @@ from absl import logging
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import cache
+
 _SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'kernels')
 _COMPILER = 'g++'
 
@@ -77,9 +79,7 @@ def _path():
 
 def _folders():
   """Where a library may be: beside its oneDNN, or in the user's cache."""
-  cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-  return [os.path.join(sys.prefix, 'share', 'ple_estimator'),
-          os.path.join(cache, 'ple_estimator')]
+  return [os.path.join(sys.prefix, 'share', 'ple_estimator'), cache.folder()]
 
 
 def _digest():

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from ple_estimator import cache
 from ple_estimator import errors
 
 # Rows start..stop of a Parquet row group, or bytes start..stop of a CSV file.
@@ -222,9 +223,17 @@ class CsvReader:
                    '%d, got none.', path, bad_rows.skipped)
 
   def count_rows(self):
-    """Returns the number of lines that hold rows, by counting line breaks."""
-    return sum(_count_lines(path, self._start(path), os.path.getsize(path))
-               for path in self._paths)
+    """Returns the number of lines that hold rows, by counting line breaks.
+
+    Once per file: the number is remembered until the file changes.
+    """
+    return sum(self._count_rows_of(path) for path in self._paths)
+
+  def _count_rows_of(self, path):
+    start, size = self._start(path), os.path.getsize(path)
+    return cache.remembered(
+        (os.path.abspath(path), size, os.stat(path).st_mtime, start),
+        lambda: _count_lines(path, start, size))
 
   def slices(self, at_least=1):
     """Returns byte ranges; a line belongs to that in which it starts."""

@@ -15,6 +15,12 @@ REAL_ROWS = os.path.join(ROOT, '..', 'shared', 'data', 'taobao',
 engine.quiet()
 
 
+@pytest.fixture(autouse=True, scope='session')
+def _own_cache(tmp_path_factory):
+  """What tests remember is not the user's."""
+  os.environ['XDG_CACHE_HOME'] = str(tmp_path_factory.mktemp('cache'))
+
+
 @pytest.fixture(autouse=True)
 def _clean():
   """Every test starts with no bindings and an empty graph."""

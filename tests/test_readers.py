@@ -257,3 +257,24 @@ def test_batches_have_one_size(drop, sizes):
   assert [t.num_rows for t in got] == sizes
   assert [x for t in got for x in t['id'].to_pylist()] == list(
       range(sum(sizes)))
+
+
+def test_lines_are_counted_once_until_the_file_changes(tmp_path, monkeypatch):
+  path = tmp_path / 'a.csv'
+  path.write_text('1,x\n2,y\n')
+  counted = []
+  count_lines = readers._count_lines
+  monkeypatch.setattr(readers, '_count_lines', lambda *args: (
+      counted.append(args), count_lines(*args))[1])
+  spec = features.FeatureSpec([{'name': 'a', 'kind': 'label'},
+                               {'name': 'b', 'kind': 'hashed',
+                                'num_buckets': 3}])
+
+  def count():
+    return readers.CsvReader([str(path)], spec, spec.columns,
+                             readers.BadRows(False), False, ',').count_rows()
+  assert count() == 2 and count() == 2 and len(counted) == 1
+  path.write_text('1,x\n2,y\n3,z')
+  assert count() == 3 and len(counted) == 2
+  monkeypatch.setenv('XDG_CACHE_HOME', '/proc/none')  # nothing can be kept
+  assert count() == 3 and count() == 3 and len(counted) == 4

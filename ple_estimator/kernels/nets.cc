@@ -739,14 +739,16 @@ class Step {
       Convert(Input(input) + begin, size * (part + 1) / threads - begin,
               x_[input] + begin);
     });
+    if (blocks_ == 1) return;  // who uses a kernel makes it
     ParallelRun(context_, nets_.size(), [&](int n) {
-      for (size_t l = 0; l < nets_[n].layers.size(); ++l) {
-        const Layer& layer = nets_[n].layers[l];
-        Convert(Param(layer.kernel),
-                static_cast<int64_t>(layer.in) * layer.out,
-                places_[n][l].converted);
-      }
+      for (size_t l = 0; l < nets_[n].layers.size(); ++l) MakeKernel(n, l);
     });
+  }
+
+  void MakeKernel(int n, int l) {
+    const Layer& layer = nets_[n].layers[l];
+    Convert(Param(layer.kernel), static_cast<int64_t>(layer.in) * layer.out,
+            places_[n][l].converted);
   }
 
   void ForwardProduct(const Task& task, float* output) {
@@ -755,6 +757,7 @@ class Step {
     const Range rows = Rows(task.block);
     const int64_t begin = rows.begin * layer.out;
     const bool bias = layer.bias >= 0;
+    if (!kSame && blocks_ == 1) MakeKernel(task.net, task.layer);
     Products<T>::OfThisThread().Run(
         {rows.size(), layer.in, layer.out, false, false, layer.in, layer.out,
          bias, layer.hidden, layer.hidden && kToBf16},
