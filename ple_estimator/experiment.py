@@ -255,7 +255,7 @@ class Experiment:
                  ', fused kernels' if self._model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
     train_spec = tf.estimator.TrainSpec(
-        self._train_input_fn, max_steps, self._hooks(max_steps))
+        self.train_input_fn, max_steps, self._hooks(max_steps))
     with self._data_errors():
       if self._eval_input:
         self._train_and_evaluate(train_spec)
@@ -335,7 +335,8 @@ class Experiment:
                       training=mode == tf.estimator.ModeKeys.TRAIN)
     return spec
 
-  def _train_input_fn(self):
+  def train_input_fn(self):
+    """The input_fn of training: tf.data.Dataset of (features, labels)."""
     # A run that continues goes on with the rows behind those it has seen.
     path = tf.train.latest_checkpoint(self._config.model_dir)
     step = tf.train.load_variable(path, 'global_step') if path else 0

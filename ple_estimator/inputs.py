@@ -140,46 +140,12 @@ class _FileInput:
       tf.data.Dataset of (features, labels), or of features without labels;
       both are dicts as FeatureSpec.encode makes them.
     """
-    columns = spec.read(with_labels, keep)
-    packed = groups if op_fusion and native.available() else []
-    members = [column for group in packed for column in group.columns]
-    as_ids = [column.name for column in members]
-    plain = [c for c in columns if c.name not in as_ids]
-    kept = [spec[name] for name in keep if name in as_ids]
-    keys = [key for group in packed for key in group.keys()]
-
-    def convert(table):
-      for column in kept:
-        table = table.append_column(
-            features_lib.RAW + column.name, table.column(column.name))
-      return packing.to_ids(table, members)
-
-    def arrays(table):
-      found = [array for group in packed for array in group.pack_table(table)]
-      for column in plain:
-        found.append(_array(table.column(column.name)))
-      for column in kept:
-        found.append(_array(table.column(features_lib.RAW + column.name)))
-      return tuple(found)
-
-    def encode(*values):
-      features = dict(zip(keys, values))
-      raw = dict(zip([c.name for c in plain + kept], values[len(keys):]))
-      encoded, labels = spec.encode(raw, keep, without=as_ids)
-      features.update(encoded)
-      if not packed:
-        packing.pack(features, groups)
-      return (features, labels) if with_labels else features
-
+    encoder = _Encoder(spec, with_labels, keep, groups, op_fusion)
     rows = tf.data.Dataset.from_generator(
-        lambda: map(arrays, self._tables_or_error(
-            spec, with_labels, keep, shard, seed, first_row,
-            convert if packed else None)),
-        (tf.int64, tf.int32, tf.int32) * len(packed) + tuple(
-            c.dtype for c in plain + kept),
-        tuple(tf.TensorShape([None])
-              for _ in range(3 * len(packed) + len(plain + kept))))
-    return rows.map(encode, num_parallel_calls=_ENCODERS).prefetch(
+        lambda: map(encoder.arrays, self._tables_or_error(
+            spec, with_labels, keep, shard, seed, first_row, encoder.convert)),
+        encoder.dtypes, tuple(tf.TensorShape([None]) for _ in encoder.dtypes))
+    return rows.map(encoder.encode, num_parallel_calls=_ENCODERS).prefetch(
         self._prefetch)
 
   def _tables_or_error(self, *args):
@@ -190,6 +156,63 @@ class _FileInput:
     except errors.UserError as error:
       self.error = error
       raise
+
+
+class _Encoder:
+  """From tables of typed columns to what the model reads.
+
+  With the kernels, `convert` puts ids in the place of text before rows are
+  shuffled, and `arrays` packs them; else `encode` does both by TensorFlow ops.
+
+  Attributes:
+    convert: function of pa.Table to pa.Table, or None.
+    dtypes: tuple of tf.DType, of what `arrays` returns.
+  """
+
+  def __init__(self, spec, with_labels, keep, groups, op_fusion):
+    self._spec = spec
+    self._with_labels = with_labels
+    self._keep = keep
+    self._groups = groups
+    self._packed = groups if op_fusion and native.available() else []
+    self._categories = [c for group in self._packed for c in group.columns]
+    self._hashed = [column.name for column in self._categories]
+    # Columns as they are read, and those of them that ids would replace.
+    self._plain = [c for c in spec.read(with_labels, keep)
+                   if c.name not in self._hashed]
+    self._copied = [spec[name] for name in keep if name in self._hashed]
+    self._keys = [key for group in self._packed for key in group.keys()]
+    self.convert = self._to_ids if self._packed else None
+    self.dtypes = (tf.int64, tf.int32, tf.int32) * len(self._packed) + tuple(
+        column.dtype for column in self._plain + self._copied)
+
+  def _to_ids(self, table):
+    for column in self._copied:
+      table = table.append_column(
+          features_lib.RAW + column.name, table.column(column.name))
+    return packing.to_ids(table, self._categories)
+
+  def arrays(self, table):
+    """A tuple of numpy arrays: packed ids, then columns."""
+    found = []
+    for group in self._packed:
+      found.extend(group.pack_table(table))
+    for column in self._plain:
+      found.append(_array(table.column(column.name)))
+    for column in self._copied:
+      found.append(_array(table.column(features_lib.RAW + column.name)))
+    return tuple(found)
+
+  def encode(self, *values):
+    """The tensors of `arrays` -> features, with labels where they are read."""
+    features = dict(zip(self._keys, values))
+    raw = dict(zip([c.name for c in self._plain + self._copied],
+                   values[len(self._keys):]))
+    encoded, labels = self._spec.encode(raw, self._keep, without=self._hashed)
+    features.update(encoded)
+    if not self._packed:
+      packing.pack(features, self._groups)
+    return (features, labels) if self._with_labels else features
 
 
 def _array(column):

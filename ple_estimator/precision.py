@@ -15,7 +15,11 @@ class Precision:
   softmax, loss and optimizer are float32. (Batch norm could not be otherwise:
   tf.nn.moments has no bfloat16 kernel on TensorFlow 1.15.) The gradients of a
   product are bfloat16 products too; bfloat16 has the exponent of float32, so
-  no loss scaling is needed.
+  no loss scaling is needed. The fused kernels (nets.py) also keep what lies
+  between two products as bfloat16; their sums are float32.
+
+  Attributes:
+    dtype: tf.DType of the operands.
 
   References:
     Kalamkar et al., "A Study of BFLOAT16 for Deep Learning Training", 2019.

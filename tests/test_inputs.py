@@ -13,6 +13,7 @@ import tensorflow.compat.v1 as tf
 import conftest
 from ple_estimator import errors
 from ple_estimator import inputs
+from ple_estimator import packing
 from ple_estimator import run
 
 
@@ -59,6 +60,19 @@ def test_csv_and_parquet_give_the_same_batches(spec, taobao, shuffle_rows):
     both.append([flat(b) for b in batches(made.dataset(spec, seed=4))])
   assert len(both[0]) == 9 and len(both[0][-1]['price']) == 400
   assert both[0] == both[1]
+
+
+def test_kernels_and_tensorflow_make_the_same_batches(spec, taobao):
+  groups = packing.groups(spec.categories)
+  made = inputs.ParquetInput('taobao_train_data.parquet', taobao, 700, 500)
+  both = [[flat(b) for b in batches(made.dataset(
+      spec, seed=4, keep=['user_id', 'price'], groups=groups,
+      op_fusion=op_fusion))] for op_fusion in (False, True)]
+  assert both[0] == both[1]
+  assert sorted(both[1][0]) == [
+      'buy', 'clk', 'dim_16_mean/index', 'dim_16_mean/rows',
+      'dim_16_mean/splits', 'raw/price', 'raw/user_id']
+  assert len(both[1][0]['dim_16_mean/splits']) == 17 * 700 + 1
 
 
 def test_epochs_differ_in_order_but_not_in_rows(spec, taobao):

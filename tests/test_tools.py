@@ -212,6 +212,14 @@ def test_benchmark_runs_recipe_and_experiment(taobao, tmp_path):
   assert '| gin/base.gin | TensorFlow ' in done.stdout
 
 
+def test_benchmark_times_the_input_alone(taobao):
+  done = tool('benchmark', 'gin/base.gin', 'gin/csv.gin', '--data', taobao,
+              '--input', '--steps', '50', '--cpus', '0')
+  assert done.returncode == 0, done.stderr
+  rates = [line.split()[1] for line in done.stdout.splitlines()]
+  assert len(rates) == 2 and min(map(int, rates)) > 5
+
+
 def test_profile_lists_ops(taobao, tmp_path):
   done = tool('benchmark', 'gin/base.gin', '--data', taobao, '--batch_size',
               '64', '--profile', cwd=str(tmp_path))

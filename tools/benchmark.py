@@ -24,6 +24,10 @@ the first task on the test file. --limit adds tools/limit.py (oneDNN alone).
 prints the ten costliest ops of a step and writes a timeline to open in
 chrome://tracing.
 
+  python tools/benchmark.py gin/base.gin gin/csv.gin --input --cpus 0
+
+prints the batches per second of the input alone, here on one processor.
+
 A machine that does something else at the time makes all figures smaller and the
 ratios wider; compare ratios, not figures of different days.
 """
@@ -91,6 +95,31 @@ def _child(gin_file, bindings):
       'first_step': clock.marks[0][0]}))
 
 
+def _child_input(gin_file, bindings, steps):
+  """Draws batches without a model and prints how many a second."""
+  sys.path.insert(0, _ROOT)
+  import tensorflow.compat.v1 as tf
+  from ple_estimator import engine
+  from ple_estimator import experiment
+  from ple_estimator import run
+
+  engine.quiet()
+  run.load_config(gin_file, bindings)
+  batch = tf.nest.flatten(tf.data.make_one_shot_iterator(
+      experiment.Experiment().train_input_fn()).get_next())
+  with tf.Session() as session:
+    draw = tf.group(*batch)
+    for _ in range(_WARM_UP_STEPS):
+      session.run(draw)
+    begin, cpu_begin = time.time(), time.process_time()
+    for _ in range(steps):
+      session.run(draw)
+    seconds = time.time() - begin
+    cpu = time.process_time() - cpu_begin
+  print(json.dumps({'steps_per_second': steps / seconds,
+                    'cpu_seconds_per_1000_steps': 1000 * cpu / steps}))
+
+
 def _run(args, command, cpus=None):
   """Runs Python; returns (its last line as JSON, seconds of CPU, peak RSS)."""
   with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
@@ -133,6 +162,17 @@ def experiment(args, gin_file, steps):
                          args.cpus)
   found['start_up_seconds'] = found.pop('first_step') - begin
   return dict(found, peak_rss_mb=rss)
+
+
+def input_alone(args, gin_file):
+  """Times the input of one experiment; returns its figures."""
+  with tempfile.TemporaryDirectory() as model_dir:
+    found, _, _ = _run(args, [
+        os.path.abspath(__file__), '--child', gin_file, '--input', '--steps',
+        str(args.steps)] + [
+            '--gin_bindings=' + line for line in _bindings(args, model_dir)],
+                       args.cpus)
+  return found
 
 
 def quality(args, gin_file, epochs):
@@ -331,8 +371,12 @@ def main():
   parser.add_argument('--json', help='file to write all figures to')
   parser.add_argument('--profile', action='store_true',
                       help='print the costliest ops instead')
+  parser.add_argument('--input', action='store_true',
+                      help='time the input alone instead')
   parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
   args = parser.parse_args()
+  if args.child and args.input:
+    return _child_input(args.gin_files[0], args.gin_bindings, args.steps)
   if args.child:
     return _child(args.gin_files[0], args.gin_bindings)
   if args.pairs < 1 or args.steps < 2 * _WARM_UP_STEPS:
@@ -342,6 +386,14 @@ def main():
   if args.profile:
     for name in args.gin_files:
       profile(args, name)
+    return 0
+  if args.input:
+    for name in args.gin_files:
+      found = input_alone(args, name)
+      print('%s: %d batches/s, %d examples/s, %.1f CPU s per 1000 batches' % (
+          name, found['steps_per_second'],
+          found['steps_per_second'] * args.batch_size,
+          found['cpu_seconds_per_1000_steps']))
     return 0
   rows = compare(args)
   print('\n'.join(markdown(rows)))
