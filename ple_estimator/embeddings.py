@@ -1,4 +1,9 @@
-"""How ids become vectors."""
+"""How ids become vectors.
+
+An embedding packs its columns in groups (packing.py) and has a lookup and a
+pooling per group. What `Embedding` leaves to its kinds is what the vectors of
+packed rows are.
+"""
 
 import gin
 import tensorflow.compat.v1 as tf
@@ -8,8 +13,85 @@ from ple_estimator import native
 from ple_estimator import packing
 
 
+class Embedding:
+  """What all kinds of embeddings share; a kind has `_vectors`."""
+
+  def __init__(self, emb_fusion):
+    """Keeps the hyper-parameter; builds no graph.
+
+    Args:
+      emb_fusion: bool, whether columns of one dim and combiner form one group;
+        else each column is a group of its own.
+    """
+    self._emb_fusion = emb_fusion
+
+  def groups(self, columns):
+    """What the input is to pack: list of packing.Group."""
+    return packing.groups(columns, self._emb_fusion)
+
+  def __call__(self, features, columns, op_fusion=False):
+    """Looks up the vectors of all category columns.
+
+    Args:
+      features: dict of what the input made, the packed ids of `groups`.
+      columns: the category columns (features.Hashed, HashedList, Integer).
+      op_fusion: bool, whether to use the fused op for pooling.
+
+    Returns:
+      list of [batch, n] float32; side by side they are the vectors of all
+      columns, [batch, sum of column.dim]. The zero vector where a row has no
+      id.
+    """
+    found = []
+    for group in self.groups(columns):
+      packed = group.take(features)
+      vectors = self._vectors(group, packed.rows)
+      found.append(pool(vectors, packed, group, op_fusion))
+    return found
+
+  def _vectors(self, group, rows):
+    """The vectors of rows of a group.
+
+    Args:
+      group: packing.Group.
+      rows: [n] int64, all different.
+
+    Returns:
+      [n, group.dim] float32.
+    """
+    raise NotImplementedError
+
+
+def pool(vectors, packed, group, op_fusion=False):
+  """Combines the vectors of each field by the combiner of the group.
+
+  Args:
+    vectors: [n, group.dim] float32, of packed.rows.
+    packed: packing.Packed, the ids of a batch.
+    group: packing.Group that packed them.
+    op_fusion: bool, whether to use the fused op.
+
+  Returns:
+    [batch, columns * dim] float32, the columns in the order of the group; the
+    zero vector where a field has no id.
+  """
+  count = len(group.columns)
+  if op_fusion and native.available():
+    return native.pool(
+        vectors, packed.index, packed.splits, count, group.combiner)
+  fields = tf.size(packed.splits) - 1
+  field = tf.repeat(
+      tf.range(fields), packed.splits[1:] - packed.splits[:-1])
+  combine = {'mean': tf.sparse.segment_mean, 'sum': tf.sparse.segment_sum,
+             'sqrtn': tf.sparse.segment_sqrt_n}[group.combiner]
+  by_field = combine(vectors, packed.index, field, num_segments=fields)
+  by_row = tf.transpose(
+      tf.reshape(by_field, [count, -1, group.dim]), [1, 0, 2])
+  return tf.reshape(by_row, [-1, count * group.dim])
+
+
 @gin.register
-class HashEmbedding:
+class HashEmbedding(Embedding):
   """Tables whose rows are addressed by hash bucket.
 
   Values that hash to one bucket share a row. As
@@ -29,66 +111,26 @@ class HashEmbedding:
     Raises:
       UserError: if stddev is negative.
     """
+    super().__init__(emb_fusion)
     errors.check(stddev is None or stddev >= 0,
                  'HashEmbedding.stddev must not be negative, got %r.', stddev)
     self._stddev = stddev
-    self._emb_fusion = emb_fusion
 
-  def groups(self, columns):
-    """What the input is to pack: list of packing.Group; none without fusion."""
-    return packing.groups(columns) if self._emb_fusion else []
+  def _vectors(self, group, rows):
+    return _look_up(group, 'embedding', rows, group.num_rows, group.dim,
+                    self._spread(group.dim))
 
-  def __call__(self, features, columns, op_fusion=False):
-    """Looks up the vectors of all category columns.
+  def _spread(self, dim):
+    """The deviation that vectors of a width start with."""
+    return dim ** -0.5 if self._stddev is None else self._stddev
 
-    Args:
-      features: dict of what the input made: packed ids of `groups`, or column
-        name to ids as FeatureSpec.encode makes them.
-      columns: the category columns (features.Hashed, HashedList, Integer).
-      op_fusion: bool, whether to use the fused op for pooling.
 
-    Returns:
-      list of [batch, n] float32; side by side they are the vectors of all
-      columns, [batch, sum of column.dim]. The zero vector where a row has no
-      id.
-    """
-    if self._emb_fusion:
-      return [self._pooled(features, group, op_fusion)
-              for group in self.groups(columns)]
-    return [self._lookup(features[column.name], column) for column in columns]
-
-  def _pooled(self, features, group, op_fusion):
-    packed = group.take(features)
-    table = self._table(group.name, group.num_rows, group.dim)
-    vectors = tf.nn.embedding_lookup(
-        table, packed.rows, partition_strategy='div')
-    vectors.set_shape([None, group.dim])
-    count = len(group.columns)
-    if op_fusion and native.available():
-      return native.pool(
-          vectors, packed.index, packed.splits, count, group.combiner)
-    fields = tf.size(packed.splits) - 1
-    field = tf.repeat(
-        tf.range(fields), packed.splits[1:] - packed.splits[:-1])
-    combine = {'mean': tf.sparse.segment_mean, 'sum': tf.sparse.segment_sum,
-               'sqrtn': tf.sparse.segment_sqrt_n}[group.combiner]
-    by_field = combine(vectors, packed.index, field, num_segments=fields)
-    by_row = tf.transpose(
-        tf.reshape(by_field, [count, -1, group.dim]), [1, 0, 2])
-    return tf.reshape(by_row, [-1, count * group.dim])
-
-  def _lookup(self, ids, column):
-    table = self._table(column.scope, column.num_buckets, column.dim)
-    if isinstance(ids, tf.SparseTensor):
-      return tf.nn.safe_embedding_lookup_sparse(
-          [table], ids, combiner=column.combiner)
-    vectors = tf.nn.embedding_lookup(table, tf.maximum(ids, 0))
-    known = tf.cast(ids >= 0, tf.float32)
-    return vectors * known[:, tf.newaxis]
-
-  def _table(self, scope, num_rows, dim):
-    stddev = dim ** -0.5 if self._stddev is None else self._stddev
-    with tf.variable_scope(scope):
-      return tf.get_variable(
-          'embedding', [num_rows, dim],
-          initializer=tf.truncated_normal_initializer(stddev=stddev))
+def _look_up(group, name, rows, num_rows, dim, stddev):
+  """[n, dim] float32 rows of a table, which it makes."""
+  with tf.variable_scope(group.name):
+    table = tf.get_variable(
+        name, [num_rows, dim],
+        initializer=tf.truncated_normal_initializer(stddev=stddev))
+  vectors = tf.nn.embedding_lookup(table, rows, partition_strategy='div')
+  vectors.set_shape([None, dim])
+  return vectors

@@ -1,10 +1,10 @@
-"""The ids of a batch in one piece per embedding table.
+"""The ids of a batch in one piece per group of columns.
 
-Columns of one width and combiner share a table, one behind the other; a
-column's ids start at its offset. A batch holds each of its different rows once,
-so the step reads and updates a row once, whoever asked for it:
+Columns of one width and combiner form a group: their rows lie one behind the
+other, and a column's start at its offset. A batch holds each of its different
+rows once, so the step reads and updates a row once, whoever asked for it:
 
-  rows    [n] int64, the different rows of the table
+  rows    [n] int64, the different rows of the group
   index   [ids] int32, where in `rows` each id is
   splits  [columns * batch + 1] int32: the ids of field (column c, row b) are
           index[splits[c * batch + b] to splits[c * batch + b + 1])
@@ -24,41 +24,48 @@ Packed = collections.namedtuple('Packed', 'rows index splits')
 _SINGLE = 'mean'  # the combiner of a field with one id, whichever is at hand
 
 
-def groups(columns):
-  """Cuts category columns into groups that share a table.
+def groups(columns, fused=True):
+  """Cuts category columns into groups that are looked up at once.
 
   Args:
     columns: list of features.Column with is_category.
+    fused: bool, whether columns of one dim and combiner form a group; else
+      each forms one of its own, under its own name.
 
   Returns:
     list of Group.
   """
   found = collections.OrderedDict()
   for column in columns:
-    key = column.dim, getattr(column, 'combiner', _SINGLE)
-    found.setdefault(key, []).append(column)
-  return [Group(members, dim, combiner)
-          for (dim, combiner), members in found.items()]
+    name = ('dim_%d_%s' % (column.dim, _combiner(column)) if fused
+            else column.scope)
+    found.setdefault(name, []).append(column)
+  return [Group(name, members) for name, members in found.items()]
+
+
+def _combiner(column):
+  return getattr(column, 'combiner', _SINGLE)
 
 
 class Group:
-  """Columns that share a table.
+  """Columns whose rows are numbered together.
 
   Attributes:
     name: str, e.g. 'dim_16_mean'.
-    columns: list of features.Column.
-    dim: int, width of the table.
+    columns: list of features.Column of one dim and combiner.
+    dim: int, width of their vectors.
     combiner: 'mean', 'sum' or 'sqrtn'.
-    num_rows: int, height of the table.
+    offsets: list of int, the first row of each column.
+    num_rows: int, the sum of num_buckets.
   """
 
-  def __init__(self, columns, dim, combiner):
-    self.name = 'dim_%d_%s' % (dim, combiner)
+  def __init__(self, name, columns):
+    self.name = name
     self.columns = columns
-    self.dim = dim
-    self.combiner = combiner
+    self.dim = columns[0].dim
+    self.combiner = _combiner(columns[0])
     ends = np.cumsum([0] + [c.num_buckets for c in columns])
-    self._offsets = [int(end) for end in ends[:-1]]
+    self.offsets = [int(end) for end in ends[:-1]]
     self.num_rows = int(ends[-1])
 
   def take(self, features):
@@ -78,7 +85,7 @@ class Group:
       dict of `keys` to tensors.
     """
     values, lengths = [], []
-    for column, offset in zip(self.columns, self._offsets):
+    for column, offset in zip(self.columns, self.offsets):
       ids = features[column.name]
       if isinstance(ids, tf.SparseTensor):
         lengths.append(tf.math.unsorted_segment_sum(
@@ -99,7 +106,7 @@ class Group:
     """As `pack`, of a pa.Table that `to_ids` made; numpy arrays in the order
     of `keys`."""
     values, lengths = [], [np.zeros(1, np.int32)]
-    for column, offset in zip(self.columns, self._offsets):
+    for column, offset in zip(self.columns, self.offsets):
       array = _one_chunk(table.column(column.name))
       if pa.types.is_list(array.type):
         lengths.append(np.diff(to_numpy(array.offsets)))

@@ -10,27 +10,29 @@ from ple_estimator import features
 from ple_estimator import packing
 
 
-# Without fusion, fused and pooled by TensorFlow's ops, and by the kernels.
-FORMS = [(False, False), (True, False), (True, True)]
+# A table per column or per group; pooled by TensorFlow's ops or the kernels.
+FORMS = [(False, False), (False, True), (True, False), (True, True)]
 each_form = pytest.mark.parametrize('emb_fusion, op_fusion', FORMS)
 
 
-def look_up(columns, ids, emb_fusion, op_fusion, stddev=None):
-  """Returns ([batch, sum of dims] vectors, table and offset by column)."""
+def look_up(embedding, columns, ids, op_fusion):
+  """Returns the [batch, sum of dims] vectors."""
   found = {name: tf.SparseTensor(*value) if isinstance(value, tuple)
            else tf.constant(value, tf.int64) for name, value in ids.items()}
-  embedding = embeddings.HashEmbedding(stddev, emb_fusion)
-  groups = embedding.groups(columns)
-  packing.pack(found, groups)
-  vectors = tf.concat(embedding(found, columns, op_fusion), axis=1)
-  tables = {v.op.name: v for v in tf.global_variables()}
-  where = {c.name: (tables.get(c.scope + '/embedding'), 0) for c in columns}
-  for group in groups:
+  packing.pack(found, embedding.groups(columns))
+  return tf.concat(embedding(found, columns, op_fusion), axis=1)
+
+
+def tables(embedding, columns):
+  """The table of each column and its first row in it, by name."""
+  variables = {v.op.name: v for v in tf.global_variables()}
+  where = {}
+  for group in embedding.groups(columns):
     first = 0
     for column in group.columns:
-      where[column.name] = tables[group.name + '/embedding'], first
+      where[column.name] = variables[group.name + '/embedding'], first
       first += column.num_buckets
-  return vectors, where
+  return where
 
 
 @each_form
@@ -41,16 +43,17 @@ def test_lookup_matches_numpy(combiner, scale, emb_fusion, op_fusion):
              features.HashedList('b', 7, 4, combiner=combiner),
              features.Integer('c', 3, 4)]
   rows = [[2, 2, 6], [], [0]]
-  vectors, where = look_up(columns, {
+  embedding = embeddings.HashEmbedding(emb_fusion=emb_fusion)
+  vectors = look_up(embedding, columns, {
       'a': [4, -1, 0], 'c': [0, 2, 2],
       'b': ([[0, 0], [0, 1], [0, 2], [2, 0]],
-            tf.constant([2, 2, 6, 0], tf.int64), [3, 3])},
-                           emb_fusion, op_fusion)
-  got, slices, tables = run([
+            tf.constant([2, 2, 6, 0], tf.int64), [3, 3])}, op_fusion)
+  where = tables(embedding, columns)
+  got, slices, found = run([
       vectors, tf.gradients(tf.reduce_sum(vectors * WEIGHTS), [
           where[name][0] for name in 'abc']),
       [where[name][0] for name in 'abc']])
-  values = {name: table[where[name][1]:] for name, table in zip('abc', tables)}
+  values = {name: table[where[name][1]:] for name, table in zip('abc', found)}
   order = {'mean': 'abc', 'sum': 'acb', 'sqrtn': 'acb'}[combiner]
   order = order if emb_fusion else 'abc'
   wanted = {
@@ -62,7 +65,7 @@ def test_lookup_matches_numpy(combiner, scale, emb_fusion, op_fusion):
       got, np.concatenate([wanted[name] for name in order], axis=1), rtol=1e-6)
 
   # Column c lies behind its neighbours and is touched twice in one place.
-  dense = np.zeros_like(tables[2])
+  dense = np.zeros_like(found[2])
   np.add.at(dense, slices[2].indices, slices[2].values)
   at = 4 * order.index('c')
   first = where['c'][1]
@@ -83,9 +86,9 @@ def run(tensors):
 
 @each_form
 def test_missing_id_has_no_gradient(emb_fusion, op_fusion):
-  vectors, where = look_up([features.Integer('a', 5, 3)], {'a': [4, -1]},
-                           emb_fusion, op_fusion)
-  slices = tf.gradients(tf.reduce_sum(vectors), where['a'][0])[0]
+  vectors = look_up(embeddings.HashEmbedding(emb_fusion=emb_fusion),
+                    [features.Integer('a', 5, 3)], {'a': [4, -1]}, op_fusion)
+  slices = tf.gradients(tf.reduce_sum(vectors), tf.global_variables())[0]
   wanted = np.zeros((5, 3))
   wanted[4] = 1
   np.testing.assert_array_equal(run(tf.convert_to_tensor(slices)), wanted)
@@ -94,9 +97,9 @@ def test_missing_id_has_no_gradient(emb_fusion, op_fusion):
 @each_form
 @pytest.mark.parametrize('stddev, wanted', [(None, 0.25), (0.02, 0.02)])
 def test_rows_start_small(stddev, wanted, emb_fusion, op_fusion):
-  _, where = look_up([features.Integer('a', 5000, 16)], {'a': [0]},
-                     emb_fusion, op_fusion, stddev)
-  table = run(where['a'][0])
+  look_up(embeddings.HashEmbedding(stddev, emb_fusion),
+          [features.Integer('a', 5000, 16)], {'a': [0]}, op_fusion)
+  table, = run(tf.global_variables())
   # A normal cut at two deviations has 0.88 of the deviation.
   assert table.std() == pytest.approx(0.88 * wanted, rel=0.02)
   assert np.abs(table).max() <= 2 * wanted
@@ -111,7 +114,10 @@ def test_columns_of_one_dim_and_combiner_share_a_table():
           for g in groups] == [('dim_4_mean', 13, ['a', 'd']),
                                ('dim_8_mean', 6, ['b']),
                                ('dim_4_sum', 7, ['c'])]
-  assert embeddings.HashEmbedding(emb_fusion=False).groups(columns) == []
+  groups = embeddings.HashEmbedding(emb_fusion=False).groups(columns)
+  assert [(g.name, g.num_rows, g.dim, g.combiner) for g in groups] == [
+      ('a', 5, 4, 'mean'), ('b', 6, 8, 'mean'), ('c', 7, 4, 'sum'),
+      ('d', 8, 4, 'mean')]
 
 
 def test_refuses():
