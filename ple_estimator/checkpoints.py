@@ -1,4 +1,4 @@
-"""Whether a model_dir belongs to this model."""
+"""What a checkpoint holds, and whether a model_dir belongs to this model."""
 
 import collections
 import glob
@@ -9,6 +9,7 @@ import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator import keyed_tables
 
 _SHOWN = 4
 _SHOWN_VALUE = 60
@@ -18,15 +19,48 @@ _IDENTITY = re.compile(
     r'(\w+/)*((PLE|Tower)\.(?!dropout$|l2$)|FeatureSpec\.|'
     r'Task\.(label|loss)$)')
 # What only training needs.
+_KEYED_TRAINING_ONLY = re.compile(
+    r'-(freqs|versions|(keys|freqs|versions)_filtered)$|/counters$')
 _TRAINING_ONLY = ('signal_early_stopping/STOP', 'beta1_power', 'beta2_power')
 
 
-def check(model_dir, variables, training):
+def scaffold(keep_checkpoint_max, training):
+  """The tf.train.Scaffold of a graph with keyed tables; None of others.
+
+  Estimator's own Saver would take their variables for ordinary ones.
+
+  Args:
+    keep_checkpoint_max: int, checkpoints kept; 0 keeps all.
+    training: bool, whether hooks may add variables.
+  """
+  if not keyed_tables.of_graph():
+    return None
+  return tf.train.Scaffold(saver=_Saver(
+      sharded=True, max_to_keep=keep_checkpoint_max, save_relative_paths=True,
+      defer_build=training))
+
+
+class _Saver(tf.train.Saver):
+  """A Saver to which a keyed table is one thing, not a set of variables."""
+
+  def build(self):
+    if self._var_list is None:  # not before hooks have made their variables
+      self._var_list = _plain_variables() + [
+          table.saveable() for table in keyed_tables.of_graph()]
+    super().build()
+
+
+def _plain_variables():
+  """The global variables that do not belong to a keyed table."""
+  own = {id(v) for table in keyed_tables.of_graph() for v in table.variables}
+  return [v for v in tf.global_variables() if id(v) not in own]
+
+
+def check(model_dir, training):
   """Compares the model of a graph with that of a checkpoint.
 
   Args:
     model_dir: str; one without a checkpoint passes.
-    variables: list of the graph's global variables.
     training: bool, whether the graph has the variables of the optimizer.
 
   Raises:
@@ -39,15 +73,18 @@ def check(model_dir, variables, training):
     return
   saved = dict(tf.train.list_variables(path))
   # The network's own variables before the optimizer's.
-  variables = sorted(variables, key=lambda v: (not v.trainable, v.op.name))
+  variables = sorted(
+      _plain_variables(), key=lambda v: (not v.trainable, v.op.name))
   wanted = collections.OrderedDict(
       (v.op.name, v.shape.as_list()) for v in variables)
+  for table in keyed_tables.of_graph():
+    wanted.update(table.checkpoint_shapes())
   lacking = [name for name in wanted if name not in saved]
   shapes = [name for name in wanted
-            if name in saved and saved[name] != wanted[name]]
+            if name in saved and not _fits(saved[name], wanted[name])]
   more = [name for name in sorted(saved) if name not in wanted and
           name not in _TRAINING_ONLY and
-          (training or not _is_slot(name, saved))]
+          (training or not _is_training_only(name, saved))]
   changed = _changed_bindings(model_dir)
   if not (lacking or shapes or more or
           any(_IDENTITY.match(name) for name, _ in changed)):
@@ -64,9 +101,20 @@ def check(model_dir, variables, training):
           model_dir, '; it '.join(problems)))
 
 
+def _is_training_only(name, saved):
+  """Whether a tensor is a keyed table's or an optimizer's for training."""
+  return bool(_KEYED_TRAINING_ONLY.search(name)) or _is_slot(name, saved)
+
+
 def _is_slot(name, saved):
   """Whether a variable is an optimizer's, named after the one it belongs to."""
-  return name.rpartition('/')[0] in saved
+  owner = name.rpartition('/')[0]
+  return owner in saved or owner + '-keys' in saved
+
+
+def _fits(shape, wanted):
+  return len(shape) == len(wanted) and all(
+      size in (None, found) for found, size in zip(shape, wanted))
 
 
 def _some(names):

@@ -16,25 +16,35 @@ from ple_estimator import packing
 class Embedding:
   """What all kinds of embeddings share; a kind has `_vectors`."""
 
-  def __init__(self, emb_fusion):
-    """Keeps the hyper-parameter; builds no graph.
+  _group_kind = packing.Group
+
+  def __init__(self, stddev, emb_fusion):
+    """Keeps the hyper-parameters; builds no graph.
 
     Args:
+      stddev: float, of what vectors start from; None is 1 / sqrt(dim).
       emb_fusion: bool, whether columns of one dim and combiner form one group;
         else each column is a group of its own.
+
+    Raises:
+      UserError: if stddev is negative.
     """
+    errors.check(stddev is None or stddev >= 0, '%s.stddev must not be '
+                 'negative, got %r.', type(self).__name__, stddev)
+    self._stddev = stddev
     self._emb_fusion = emb_fusion
 
   def groups(self, columns):
     """What the input is to pack: list of packing.Group."""
-    return packing.groups(columns, self._emb_fusion)
+    return packing.groups(columns, self._emb_fusion, self._group_kind)
 
-  def __call__(self, features, columns, op_fusion=False):
+  def __call__(self, features, columns, training, op_fusion=False):
     """Looks up the vectors of all category columns.
 
     Args:
       features: dict of what the input made, the packed ids of `groups`.
       columns: the category columns (features.Hashed, HashedList, Integer).
+      training: bool, whether values that are new may get a row.
       op_fusion: bool, whether to use the fused op for pooling.
 
     Returns:
@@ -45,21 +55,26 @@ class Embedding:
     found = []
     for group in self.groups(columns):
       packed = group.take(features)
-      vectors = self._vectors(group, packed.rows)
+      vectors = self._vectors(group, packed, training)
       found.append(pool(vectors, packed, group, op_fusion))
     return found
 
-  def _vectors(self, group, rows):
-    """The vectors of rows of a group.
+  def _vectors(self, group, packed, training):
+    """The vectors of the rows of a batch.
 
     Args:
       group: packing.Group.
-      rows: [n] int64, all different.
+      packed: packing.Packed, [n] different rows.
+      training: bool.
 
     Returns:
       [n, group.dim] float32.
     """
     raise NotImplementedError
+
+  def _spread(self, dim):
+    """The deviation that vectors of a width start with."""
+    return dim ** -0.5 if self._stddev is None else self._stddev
 
 
 def pool(vectors, packed, group, op_fusion=False):
@@ -111,18 +126,12 @@ class HashEmbedding(Embedding):
     Raises:
       UserError: if stddev is negative.
     """
-    super().__init__(emb_fusion)
-    errors.check(stddev is None or stddev >= 0,
-                 'HashEmbedding.stddev must not be negative, got %r.', stddev)
-    self._stddev = stddev
+    super().__init__(stddev, emb_fusion)
 
-  def _vectors(self, group, rows):
-    return _look_up(group, 'embedding', rows, group.num_rows, group.dim,
+  def _vectors(self, group, packed, training):
+    del training  # every bucket has its row
+    return _look_up(group, 'embedding', packed.rows, group.num_rows, group.dim,
                     self._spread(group.dim))
-
-  def _spread(self, dim):
-    """The deviation that vectors of a width start with."""
-    return dim ** -0.5 if self._stddev is None else self._stddev
 
 
 def _look_up(group, name, rows, num_rows, dim, stddev):

@@ -8,6 +8,9 @@ builds graphs from other modules alone imports it first.
 import warnings
 
 import tensorflow.compat.v1 as tf
+from tensorflow.python.ops import gen_lookup_ops
+from tensorflow.python.ops import lookup_ops
+from tensorflow.python.training.saving import saveable_object
 from tensorflow.python.util import deprecation
 
 # TensorFlow says at import and at every layer that tf.layers and tf.estimator
@@ -18,6 +21,9 @@ tf.disable_v2_behavior()
 # What TensorFlow 2 has by default, and what reads consistently from a parameter
 # server on 1.15.
 tf.enable_resource_variables()
+
+SaveableObject = saveable_object.SaveableObject
+SaveSpec = saveable_object.SaveSpec
 
 
 def describe():
@@ -41,3 +47,84 @@ def quiet():
   tf.get_logger().handlers = []  # what remains goes to the root logger's
   warnings.filterwarnings('ignore', message=r'.*tf\.layers')
   tf.logging.set_verbosity(tf.logging.WARN)
+
+
+class HashTable:
+  """A mutable hash table of int64 to int64, which the graph does not save.
+
+  TensorFlow 1.15 has it under no public name.
+  """
+
+  def __init__(self, name, default):
+    """Makes the table in the default graph.
+
+    Args:
+      name: str; processes that share a device share the table of a name.
+      default: int, what `lookup` returns for a key that is not there.
+    """
+    saved = tf.get_collection_ref(tf.GraphKeys.SAVEABLE_OBJECTS)
+    before = list(saved)
+    # Without "checkpoint" it would be shared with no other process; what that
+    # adds to the Saver's list is taken back.
+    self._table = lookup_ops.MutableHashTable(
+        tf.int64, tf.int64, default, name=name.replace('/', '_'),
+        checkpoint=True)
+    saved[:] = before
+
+  def lookup(self, keys):
+    """[n] int64 -> [n] int64."""
+    return self._table.lookup(keys)
+
+  def insert(self, keys, values):
+    """Adds or overwrites; returns an op."""
+    return self._table.insert(keys, values)
+
+  def remove(self, keys):
+    """Drops keys, those too that are not there; returns an op."""
+    return self._table.remove(keys)
+
+  def export(self):
+    """Returns (keys, values), [n] int64 each, in no order."""
+    pairs = self._table.export()
+    for tensor in pairs:
+      tensor.set_shape([None])  # TensorFlow 2 does not know it
+    return tuple(pairs)
+
+  def replace(self, keys, values):
+    """Puts new contents in place of all; returns an op."""
+    return gen_lookup_ops.lookup_table_import_v2(
+        self._table.resource_handle, keys, values)
+
+
+def uninitialized(shape, dtype=tf.float32, partition_info=None):
+  """An initializer that leaves memory as it is, and so untouched."""
+  del partition_info
+  return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=False)
+
+
+def is_initialized(variable):
+  """Whether a resource variable has a value, a bool scalar tensor."""
+  return tf.raw_ops.VarIsInitializedOp(resource=variable.handle)
+
+
+class Lock:
+  """A lock that all processes share which share the device it is on."""
+
+  def __init__(self, name):
+    """Makes the lock in the default graph, on the device in force.
+
+    Args:
+      name: str.
+    """
+    self._section = tf.CriticalSection(
+        name='lock', shared_name=name.replace('/', '_') + '_lock')
+
+  def execute(self, fn):
+    """Returns the tensors that fn makes, evaluated under the lock.
+
+    The lock does not order ops inside of fn.
+    """
+    found = self._section.execute(fn)
+    # Notes of what was executed; TensorFlow warns that it cannot export them.
+    tf.get_default_graph().clear_collection('critical_section_executions')
+    return found

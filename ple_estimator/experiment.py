@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 
 from absl import logging
 import gin
@@ -17,6 +18,7 @@ from ple_estimator import errors
 from ple_estimator import heads
 from ple_estimator import hooks
 from ple_estimator import inputs
+from ple_estimator import keyed_tables
 from ple_estimator import predictions
 
 
@@ -331,8 +333,11 @@ class Experiment:
 
   def _model_fn(self, features, labels, mode, config):
     spec = self._model.model_fn(features, labels, mode)
-    checkpoints.check(config.model_dir, tf.global_variables(),
-                      training=mode == tf.estimator.ModeKeys.TRAIN)
+    training = mode == tf.estimator.ModeKeys.TRAIN
+    scaffold = checkpoints.scaffold(config.keep_checkpoint_max, training)
+    if scaffold:
+      spec = spec._replace(scaffold=scaffold)
+    checkpoints.check(config.model_dir, training)
     return spec
 
   def train_input_fn(self):
@@ -393,4 +398,11 @@ class Experiment:
       for source in (self._train_input, self._eval_input, self._predict_input):
         if source and source.error:
           raise source.error from error
+      # TensorFlow buries what an op says in where it stands.
+      full = re.search(keyed_tables.FULL.replace('%s', r'[\w.]+').replace(
+          '%d', r'\d+') + r'[\w ]+', error.message)
+      if full:
+        raise errors.UserError(
+            full.group() + '. The last checkpoint restores into a larger '
+            'capacity: train on with it.') from error
       raise

@@ -7,6 +7,7 @@ TensorFlow ops alone, so that training, prediction and a served model agree.
 """
 
 import collections
+import copy
 import inspect
 import re
 import zlib
@@ -21,6 +22,7 @@ from ple_estimator import errors
 from ple_estimator import native
 
 NO_ID = -1  # the id of a missing value that has no default: a zero vector
+_NUM_KEYS = 2**63 - 1  # hashes that an int64 holds without a sign
 RAW = 'raw/'  # prefix of a feature that carries a column as the file has it
 
 
@@ -89,6 +91,10 @@ class Column:
     """
     raise NotImplementedError  # categories have it
 
+  def keyed(self):
+    """The category with ids of its own for every value."""
+    raise NotImplementedError  # categories have it
+
 
 class Ignored(Column):
   """A column that the model does not see."""
@@ -135,6 +141,11 @@ class Hashed(Column):
 
   def ids(self, array):
     return native.hash_text(array, self.num_buckets, self._missing_id())
+
+  def keyed(self):
+    found = copy.copy(self)
+    found.num_buckets = _NUM_KEYS
+    return found
 
   def _missing_id(self):
     if not self._default:
@@ -286,6 +297,9 @@ class Integer(_Numeric):
     valid = (values >= 0) & (values < self.num_buckets)
     return tf.where(
         valid, values, tf.fill(tf.shape(values), np.int64(self._default)))
+
+  def keyed(self):
+    return self  # it has
 
   def ids(self, array):
     values = array.to_numpy()

@@ -181,6 +181,7 @@ class _Encoder:
     self._plain = [c for c in spec.read(with_labels, keep)
                    if c.name not in self._hashed]
     self._copied = [spec[name] for name in keep if name in self._hashed]
+    self._grouped = packing.names(groups)
     self._keys = [key for group in self._packed for key in group.keys()]
     self.convert = self._to_ids if self._packed else None
     self.dtypes = (tf.int64, tf.int32, tf.int32) * len(self._packed) + tuple(
@@ -205,13 +206,13 @@ class _Encoder:
 
   def encode(self, *values):
     """The tensors of `arrays` -> features, with labels where they are read."""
-    features = dict(zip(self._keys, values))
     raw = dict(zip([c.name for c in self._plain + self._copied],
                    values[len(self._keys):]))
-    encoded, labels = self._spec.encode(raw, self._keep, without=self._hashed)
-    features.update(encoded)
-    if not self._packed:
-      packing.pack(features, self._groups)
+    features, labels = self._spec.encode(
+        raw, self._keep, without=self._grouped)
+    features.update(
+        zip(self._keys, values) if self._packed
+        else packing.pack(raw, self._groups))
     return (features, labels) if self._with_labels else features
 
 
@@ -325,8 +326,8 @@ def serving_input_receiver_fn(spec, groups=()):
     # Either end of this graph can be fed.
     raw = {c.name: tf.placeholder_with_default(
         parsed[c.name], [None], c.scope) for c in columns}
-    features, _ = spec.encode(raw)
-    packing.pack(features, groups)
+    features, _ = spec.encode(raw, without=packing.names(groups))
+    features.update(packing.pack(raw, groups))
     return tf.estimator.export.ServingInputReceiver(
         features, raw, receiver_tensors_alternatives={'examples': examples})
 

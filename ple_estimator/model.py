@@ -129,7 +129,8 @@ class Model:
 
   def _logits(self, features, training, op_fusion):
     """Returns ({task name: [batch] float32}, gates)."""
-    vectors = self._embedding(features, self.features.categories, op_fusion)
+    vectors = self._embedding(
+        features, self.features.categories, training, op_fusion)
     numbers = [features[name][:, tf.newaxis] for name in self.features.numbers]
     inputs = tf.concat(vectors + numbers, axis=1)  # [batch, in_dim]
     per_task, gates = self._network(

@@ -10,6 +10,7 @@ import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator import keyed_tables
 from ple_estimator import native
 
 
@@ -190,20 +191,40 @@ def train_op(optimizer, loss, clip_norm=None, op_fusion=False):
   """
   made = optimizer()
   made.op_fusion = op_fusion
-  pairs = [(g, v) for g, v in made.compute_gradients(loss) if g is not None]
-  gradients, variables = zip(*pairs)
+  tables = keyed_tables.of_graph()
+  sources = [table.source for table in tables]
+  pairs = [(g, v) for g, v in made.compute_gradients(
+      loss, tf.trainable_variables() + sources) if g is not None]
+  gradients, variables = zip(*pairs[:len(pairs) - len(sources)])
+  keyed = [table.masked(g) for table, (g, _) in zip(
+      tables, pairs[len(gradients):])]
   summed = [_sum_rows(g) for g in gradients]
-  norm = tf.global_norm(summed)
+  norm = tf.global_norm(summed + keyed)
   if clip_norm is not None:
-    gradients, _ = tf.clip_by_global_norm(summed, clip_norm, norm)
+    clipped, _ = tf.clip_by_global_norm(summed + keyed, clip_norm, norm)
+    gradients, keyed = clipped[:len(summed)], clipped[len(summed):]
   tf.summary.scalar('gradient_norm', norm)
+  _make_slots(made, variables, tables)
   # Hooks that read the step in the same run must see it before the update; one
   # that reads it now before, now after takes a fast run for a stuck one.
   first = (tf.get_collection(tf.GraphKeys.UPDATE_OPS) +
            tf.get_collection('global_step_read_op_cache'))
   with tf.control_dependencies(first):
-    return made.apply_gradients(
-        list(zip(gradients, variables)), tf.train.get_global_step())
+    step = tf.train.get_global_step().read_value()
+    updates = list(zip(gradients, variables)) + [
+        (tf.IndexedSlices(g, table.own(step)), table.values)
+        for g, table in zip(keyed, tables)]
+    with tf.control_dependencies([step]):
+      return made.apply_gradients(updates, tf.train.get_global_step())
+
+
+def _make_slots(optimizer, variables, tables):
+  """Makes the slots of an optimizer; those of keyed tables without rows."""
+  for table in tables:
+    with tf.variable_scope(
+        tf.get_variable_scope(), custom_getter=table.slot_getter):
+      optimizer._create_slots([table.values])
+  optimizer._create_slots(variables)
 
 
 def _sum_rows(gradient):

@@ -9,10 +9,12 @@ rows once, so the step reads and updates a row once, whoever asked for it:
   splits  [columns * batch + 1] int32: the ids of field (column c, row b) are
           index[splits[c * batch + b] to splits[c * batch + b + 1])
 
-This is made in the input pipeline, not in the step.
+This is made in the input pipeline, not in the step. The rows of a KeyedGroup
+are keys.
 """
 
 import collections
+import hashlib
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +26,14 @@ Packed = collections.namedtuple('Packed', 'rows index splits')
 _SINGLE = 'mean'  # the combiner of a field with one id, whichever is at hand
 
 
-def groups(columns, fused=True):
+def groups(columns, fused=True, kind=None):
   """Cuts category columns into groups that are looked up at once.
 
   Args:
     columns: list of features.Column with is_category.
     fused: bool, whether columns of one dim and combiner form a group; else
       each forms one of its own, under its own name.
+    kind: Group, the default, or KeyedGroup.
 
   Returns:
     list of Group.
@@ -40,7 +43,7 @@ def groups(columns, fused=True):
     name = ('dim_%d_%s' % (column.dim, _combiner(column)) if fused
             else column.scope)
     found.setdefault(name, []).append(column)
-  return [Group(name, members) for name, members in found.items()]
+  return [(kind or Group)(name, members) for name, members in found.items()]
 
 
 def _combiner(column):
@@ -68,6 +71,10 @@ class Group:
     self.offsets = [int(end) for end in ends[:-1]]
     self.num_rows = int(ends[-1])
 
+  def _rows(self, ids, i):
+    """The rows of ids of column i, tensor or numpy array of int64."""
+    return ids + self.offsets[i]
+
   def take(self, features):
     """Returns what `pack` put into `features` as a Packed."""
     return Packed(*[features[name] for name in self.keys()])
@@ -79,13 +86,13 @@ class Group:
     """Packs ids by TensorFlow ops.
 
     Args:
-      features: dict of column name to ids, as FeatureSpec.encode makes them.
+      features: dict of column name to ids, as Column.encode makes them.
 
     Returns:
       dict of `keys` to tensors.
     """
     values, lengths = [], []
-    for column, offset in zip(self.columns, self.offsets):
+    for i, column in enumerate(self.columns):
       ids = features[column.name]
       if isinstance(ids, tf.SparseTensor):
         lengths.append(tf.math.unsorted_segment_sum(
@@ -96,7 +103,7 @@ class Group:
         known = ids >= 0
         lengths.append(tf.cast(known, tf.int32))
         ids = tf.boolean_mask(ids, known)
-      values.append(ids + offset)
+      values.append(self._rows(ids, i))
     rows, index = tf.unique(tf.concat(values, axis=0))
     splits = tf.concat(
         [[0], tf.cumsum(tf.concat(lengths, axis=0))], axis=0)
@@ -106,7 +113,7 @@ class Group:
     """As `pack`, of a pa.Table that `to_ids` made; numpy arrays in the order
     of `keys`."""
     values, lengths = [], [np.zeros(1, np.int32)]
-    for column, offset in zip(self.columns, self.offsets):
+    for i, column in enumerate(self.columns):
       array = _one_chunk(table.column(column.name))
       if pa.types.is_list(array.type):
         lengths.append(np.diff(to_numpy(array.offsets)))
@@ -117,17 +124,64 @@ class Group:
         lengths.append(known.astype(np.int32))
         if not known.all():
           ids = ids[known]
-      values.append(ids + offset)
+      values.append(self._rows(ids, i))
     rows, index = native.unique(np.concatenate(values))
     return rows, index, np.cumsum(np.concatenate(lengths), dtype=np.int32)
 
 
-def pack(features, groups):
-  """Replaces the ids of single columns by those of their groups, in place."""
+class KeyedGroup(Group):
+  """A group whose rows are keys: every value has one of its own.
+
+  A key has 63 bits: the hash of a text, or the integer itself. Where several
+  columns form the group, each scrambles its keys in a way of its own, as a
+  value in two columns must have two rows.
+  """
+
+  def __init__(self, name, columns):
+    super().__init__(name, columns)
+    self.columns = [column.keyed() for column in columns]
+    self._salts = [np.int64(_salt(column.name) if len(columns) > 1 else 0)
+                   for column in columns]
+
+  def _rows(self, ids, i):
+    if isinstance(ids, np.ndarray):
+      return ids ^ self._salts[i]
+    return tf.bitwise.bitwise_xor(ids, self._salts[i])
+
+
+def _salt(name):
+  """63 bits of a name."""
+  return int.from_bytes(
+      hashlib.sha256(name.encode()).digest()[:8], 'little') >> 1
+
+
+def names(groups):
+  """The names of the columns in groups."""
+  return [column.name for group in groups for column in group.columns]
+
+
+def pack(raw, groups):
+  """Encodes and packs the columns of groups by TensorFlow ops.
+
+  Args:
+    raw: dict of column name to [batch] tensor, as FeatureSpec.encode takes.
+    groups: list of Group.
+
+  Returns:
+    dict of all their `keys` to tensors.
+  """
+  features = {}
   for group in groups:
-    features.update(group.pack(features))
-    for column in group.columns:
-      del features[column.name]
+    features.update(group.pack({
+        column.name: column.encode(raw[column.name])
+        for column in group.columns}))
+  return features
+
+
+def counts(packed):
+  """[n] int64, how often each of the rows of a Packed comes in its batch."""
+  return tf.math.unsorted_segment_sum(
+      tf.ones_like(packed.index, tf.int64), packed.index, tf.size(packed.rows))
 
 
 def to_ids(table, columns):

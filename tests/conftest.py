@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 
@@ -38,6 +39,13 @@ def taobao(tmp_path_factory):
       sys.executable, os.path.join(ROOT, 'tools', 'make_data.py'),
       '--out', path, '--train', '3000', '--test', '1000'])
   return path
+
+
+def free_port():
+  """A TCP port that nobody listens on."""
+  with socket.socket() as s:
+    s.bind(('localhost', 0))
+    return s.getsockname()[1]
 
 
 @pytest.fixture

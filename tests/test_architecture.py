@@ -12,11 +12,12 @@ PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 # A module imports only from rows above its own.
 ROWS = [
     ['cache', 'engine', 'errors'],
-    ['native'],
-    ['cluster', 'features', 'metrics', 'nets', 'packing', 'precision'],
+    ['admission', 'native'],
+    ['cluster', 'features', 'keyed_tables', 'metrics', 'nets', 'packing',
+     'precision'],
     ['checkpoints', 'embeddings', 'heads', 'hooks', 'networks', 'optimizers',
      'predictions', 'readers'],
-    ['inputs', 'model'],
+    ['embedding_variables', 'inputs', 'model'],
     ['experiment'],
     ['run'],
 ]

@@ -7,7 +7,6 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import embeddings
 from ple_estimator import errors
 from ple_estimator import features
-from ple_estimator import packing
 
 
 # A table per column or per group; pooled by TensorFlow's ops or the kernels.
@@ -19,8 +18,9 @@ def look_up(embedding, columns, ids, op_fusion):
   """Returns the [batch, sum of dims] vectors."""
   found = {name: tf.SparseTensor(*value) if isinstance(value, tuple)
            else tf.constant(value, tf.int64) for name, value in ids.items()}
-  packing.pack(found, embedding.groups(columns))
-  return tf.concat(embedding(found, columns, op_fusion), axis=1)
+  for group in embedding.groups(columns):
+    found.update(group.pack(found))
+  return tf.concat(embedding(found, columns, True, op_fusion), axis=1)
 
 
 def tables(embedding, columns):

@@ -47,8 +47,9 @@ def make(columns=COLUMNS, sample_space=None, **kwargs):
 def spec_of(made, mode):
   tf.train.create_global_step()
   raw = {name: tf.constant(value) for name, value in RAW.items()}
-  found, labels = made.features.encode(raw, made.keep)
-  packing.pack(found, made.groups)
+  found, labels = made.features.encode(
+      raw, made.keep, without=packing.names(made.groups))
+  found.update(packing.pack(raw, made.groups))
   if mode == 'infer':
     labels = None
   return made.model_fn(found, labels, mode)

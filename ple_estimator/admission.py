@@ -1,0 +1,327 @@
+"""Which keys own a row of an embedding variable: who comes in, who must go.
+
+A filter decides, at the lookup of a training step, which unseen keys have come
+often enough to own a row. An eviction decides, when a checkpoint is saved,
+which rows are taken back. Semantics are those of DeepRec's documents "Feature
+Filter" and "Feature Eviction", where not said otherwise.
+"""
+
+import math
+
+import gin
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import engine
+from ple_estimator import errors
+
+# A waiting key's count and the step that saw it last share one int64.
+_COUNT_BITS = 24
+_MAX_FREQ = (1 << _COUNT_BITS) - 1
+_MAX_HASHES = 64
+
+
+@gin.register
+class CounterFilter:
+  """A key owns a row from its filter_freq-th occurrence on; counts exactly.
+
+  A key that comes c times in a batch counts c times. Costs about 50 bytes for
+  every key that waits.
+  """
+
+  def __init__(self, filter_freq=gin.REQUIRED):
+    """Keeps the threshold.
+
+    Args:
+      filter_freq: int, from 1 to 2^24 - 1; 1 admits every key.
+    """
+    self.filter_freq = _freq('CounterFilter', filter_freq)
+
+  def build(self, name):
+    """Makes the counts of one table in the default graph.
+
+    Args:
+      name: str, of the table.
+    """
+    return _Counts(name, self.filter_freq)
+
+
+@gin.register
+class CbfFilter:
+  """As CounterFilter, with a counting Bloom filter for the keys that wait.
+
+  Memory does not depend on the keys: k = ceil(-log2 p) counters for a key
+  among ceil(-n ln p / ln(2)^2), n keys and false-positive probability p. A
+  count may be too high with probability p, never too low. Counters stop at
+  filter_freq and have the smallest type that holds it (DeepRec's default has 8
+  bytes). The filter does not forget: a key that was evicted is soon admitted
+  again.
+  """
+
+  def __init__(self, filter_freq=gin.REQUIRED, max_element_size=gin.REQUIRED,
+               false_positive_probability=0.01):
+    """Keeps the sizes.
+
+    Args:
+      filter_freq: int, from 1 to 2^24 - 1.
+      max_element_size: int, n, the keys that are expected to wait.
+      false_positive_probability: float, p, in (0, 1).
+    """
+    self.filter_freq = _freq('CbfFilter', filter_freq)
+    errors.check(
+        isinstance(max_element_size, int) and max_element_size >= 1,
+        'CbfFilter.max_element_size must be an integer of at least 1, got %r.',
+        max_element_size)
+    errors.check(
+        0 < false_positive_probability < 1,
+        'CbfFilter.false_positive_probability must be in (0, 1), got %r.',
+        false_positive_probability)
+    self.num_hashes = math.ceil(-math.log2(false_positive_probability))
+    self.num_counters = math.ceil(
+        -math.log(false_positive_probability) / math.log(2) ** 2 *
+        max_element_size)
+    errors.check(
+        self.num_hashes <= _MAX_HASHES,
+        'CbfFilter.false_positive_probability must be at least 2^-%d, got %r.',
+        _MAX_HASHES, false_positive_probability)
+
+  def build(self, name):
+    """As CounterFilter.build."""
+    return _Bloom(name, self)
+
+
+@gin.register
+class GlobalStepEviction:
+  """Takes the row of a key back that was not trained for steps_to_live steps.
+
+  A key that waits at a CounterFilter is forgotten by the same rule.
+  """
+
+  def __init__(self, steps_to_live=gin.REQUIRED):
+    """Keeps the threshold.
+
+    Args:
+      steps_to_live: int, global steps.
+    """
+    errors.check(
+        isinstance(steps_to_live, int) and steps_to_live >= 1,
+        'GlobalStepEviction.steps_to_live must be an integer of at least 1, '
+        'got %r.', steps_to_live)
+    self._steps_to_live = steps_to_live
+
+  def is_stale(self, versions, step):
+    """[n] bool.
+
+    Args:
+      versions: [n] int64, the step that trained or saw each key last.
+      step: int64 scalar, the global step of the checkpoint.
+    """
+    return step - versions > self._steps_to_live
+
+  def evicts(self, values, versions, step):
+    """[n] bool, which rows to take back.
+
+    Args:
+      values: function without arguments to the [n, dim] float32 rows.
+      versions: [n] int64, the step that trained each row last.
+      step: int64 scalar, the global step of the checkpoint.
+    """
+    del values
+    return self.is_stale(versions, step)
+
+
+@gin.register
+class L2Eviction:
+  """Takes back rows v with 0.5 |v|^2 below a threshold.
+
+  Half of the squared norm, as DeepRec compares: a threshold of 1.0 means a norm
+  of 1.414, above that of most new rows. Choose it from the histogram that
+  tools/inspect_embeddings.py shows.
+  """
+
+  def __init__(self, l2_weight_threshold=gin.REQUIRED):
+    """Keeps the threshold.
+
+    Args:
+      l2_weight_threshold: float, positive.
+    """
+    errors.check(
+        l2_weight_threshold > 0,
+        'L2Eviction.l2_weight_threshold must be positive, got %r.',
+        l2_weight_threshold)
+    self._threshold = l2_weight_threshold
+
+  def is_stale(self, versions, step):
+    """As GlobalStepEviction.is_stale: a key that waits has no norm."""
+    del step
+    return tf.zeros_like(versions, tf.bool)
+
+  def evicts(self, values, versions, step):
+    """As GlobalStepEviction.evicts."""
+    del versions, step
+    return 0.5 * tf.reduce_sum(tf.square(values()), axis=1) < self._threshold
+
+
+class Everyone:
+  """No filter: every key owns a row at once."""
+
+  variables = ()
+
+  def admits(self, keys, counts):
+    """[n] bool, whether keys without a row own one from this batch on.
+
+    Args:
+      keys: [n] int64, different.
+      counts: [n] int64, how often each comes in the batch.
+    """
+    del counts
+    return tf.ones_like(keys, tf.bool)
+
+  def seen(self, keys):
+    """[n] int64, how often keys without a row were counted before."""
+    return tf.zeros_like(keys)
+
+  def count(self, keys, counts, step):
+    """Counts keys that stay without a row; returns a list of ops.
+
+    This and what follows is called under the table's lock.
+    """
+    del keys, counts, step
+    return []
+
+  def forget(self, keys):
+    """Drops keys that own a row from now on; returns a list of ops."""
+    del keys
+    return []
+
+  def forget_stale(self, eviction, step):
+    """Drops keys that wait too long; returns a list of ops."""
+    del eviction, step
+    return []
+
+  def export(self):
+    """Returns (keys, counts, versions) of what waits, [n] int64 each."""
+    empty = tf.zeros([0], tf.int64)
+    return empty, empty, empty
+
+  def load(self, keys, counts, versions):
+    """Puts what `export` returned in place of what waits; returns an op."""
+    del keys, counts, versions
+    return tf.no_op()
+
+
+class _Counts(Everyone):
+  """Exact counts of the keys without a row."""
+
+  def __init__(self, name, filter_freq):
+    self._filter_freq = filter_freq
+    self._waiting = engine.HashTable(name + '/waiting', default=0)
+
+  def admits(self, keys, counts):
+    return self.seen(keys) + counts >= self._filter_freq
+
+  def seen(self, keys):
+    return _unpack(self._waiting.lookup(keys))[0]
+
+  def count(self, keys, counts, step):
+    return [self._waiting.insert(
+        keys, _pack(self.seen(keys) + counts, tf.fill(tf.shape(keys), step)))]
+
+  def forget(self, keys):
+    return [self._waiting.remove(keys)]
+
+  def forget_stale(self, eviction, step):
+    keys, _, versions = self.export()
+    return [self._waiting.remove(
+        tf.boolean_mask(keys, eviction.is_stale(versions, step)))]
+
+  def export(self):
+    keys, packed = self._waiting.export()
+    return (keys,) + _unpack(packed)
+
+  def load(self, keys, counts, versions):
+    return self._waiting.replace(keys, _pack(counts, versions))
+
+
+class _Bloom(Everyone):
+  """Counts in a counting Bloom filter."""
+
+  def __init__(self, name, sizes):
+    self._sizes = sizes
+    freq = sizes.filter_freq
+    dtype = (tf.uint8 if freq < 1 << 8 else tf.uint16 if freq < 1 << 16
+             else tf.int32)
+    self._counters = tf.get_variable(
+        name + '/counters', [sizes.num_counters], dtype,
+        tf.zeros_initializer(), trainable=False)
+    self.variables = (self._counters,)
+
+  def admits(self, keys, counts):
+    return self.seen(keys) + counts >= self._sizes.filter_freq
+
+  def seen(self, keys):
+    return tf.reduce_min(tf.cast(
+        tf.gather(self._counters, self._places(keys)), tf.int64), axis=1)
+
+  def count(self, keys, counts, step):
+    del step
+    total = tf.minimum(self.seen(keys) + counts, self._sizes.filter_freq)
+    # The greatest of what its keys ask for is enough for a counter: no count
+    # is too low, and none overflows.
+    return [tf.raw_ops.ResourceScatterMax(
+        resource=self._counters.handle, indices=self._places(keys),
+        updates=tf.tile(tf.cast(total, self._counters.dtype)[:, tf.newaxis],
+                        [1, self._sizes.num_hashes]))]
+
+  def _places(self, keys):
+    """[n, hashes] int64: the counters of each key, by double hashing."""
+    first, second = scramble(keys), scramble(_xor(keys, np.int64(_GOLDEN)))
+    i = np.arange(self._sizes.num_hashes, dtype=np.int64)
+    # An odd stride, so that no key has one place k times.
+    odd = tf.bitwise.bitwise_or(second, np.int64(1))
+    mixed = first[:, tf.newaxis] + i * odd[:, tf.newaxis]
+    return tf.mod(tf.bitwise.bitwise_and(mixed, np.int64(2**63 - 1)),
+                  np.int64(self._sizes.num_counters))
+
+
+# The constants of splitmix64 (Steele, Lea, Flood, OOPSLA 2014), as int64.
+_GOLDEN = 0x9e3779b97f4a7c15 - 2**64
+_MIX_1 = 0xbf58476d1ce4e5b9 - 2**64
+_MIX_2 = 0x94d049bb133111eb - 2**64
+
+
+def scramble(x):
+  """The splitmix64 finalizer: [...] int64 -> [...] int64 that look random.
+
+  The same bits on every TensorFlow: products wrap, and shifts are logical.
+  """
+  x = x + np.int64(_GOLDEN)
+  x = _xor(x, _shift(x, 30)) * np.int64(_MIX_1)
+  x = _xor(x, _shift(x, 27)) * np.int64(_MIX_2)
+  return _xor(x, _shift(x, 31))
+
+
+_xor = tf.bitwise.bitwise_xor
+
+
+def _shift(x, bits):
+  shifted = tf.bitwise.right_shift(x, tf.constant(bits, tf.int64))
+  return tf.bitwise.bitwise_and(shifted, np.int64((1 << (64 - bits)) - 1))
+
+
+def _pack(counts, steps):
+  return steps * np.int64(1 << _COUNT_BITS) + tf.minimum(
+      counts, np.int64(_MAX_FREQ))
+
+
+def _unpack(packed):
+  return (tf.mod(packed, np.int64(1 << _COUNT_BITS)),
+          tf.floordiv(packed, np.int64(1 << _COUNT_BITS)))
+
+
+def _freq(owner, filter_freq):
+  errors.check(
+      isinstance(filter_freq, int) and 1 <= filter_freq <= _MAX_FREQ,
+      '%s.filter_freq must be an integer from 1 to %d, got %r.', owner,
+      _MAX_FREQ, filter_freq)
+  return filter_freq

@@ -1,0 +1,396 @@
+"""Tables that give a row to a key when it is first trained.
+
+A hash table maps keys to rows of ordinary variables of fixed height, so that
+any optimizer and any parameter server can work on them; memory of rows that no
+key has owned yet is never touched. A training step
+
+  1. looks its keys up (`KeyedTable.lookup`), reading only. A key that owns no
+     row but is admitted gets the vector that its row will start from;
+  2. differentiates the loss by these vectors (`KeyedTable.source`);
+  3. gives the admitted keys their rows (`KeyedTable.own`): values, slots and
+     counters are written first and the key is inserted last, under a lock that
+     all processes share. What is found is therefore always whole;
+  4. lets the optimizer update the rows.
+
+Saving takes the same lock: it evicts, then copies keys, rows, counters and all
+slots in one piece. A checkpoint does not know of row numbers, so it restores
+into any capacity that holds its keys. Names of its tensors are DeepRec's
+("Embedding-Variable-Export-Format"), keys in ascending order.
+"""
+
+import zlib
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import admission
+from ple_estimator import engine
+
+_NO_ROW = -1
+_STDDEV_OF_UNIFORM = 3 ** -0.5  # of numbers uniform in [-1, 1)
+_MANTISSA_BITS = 24  # integers up to 2^24 are exact in float32
+FULL = '%s must be raised: %d rows are not enough for '
+
+
+def of_graph():
+  """The keyed tables that the default graph looks up in, a list."""
+  # A key that is no text: TensorFlow does not try to export the collection.
+  return tf.get_collection(KeyedTable)
+
+
+class KeyedTable:
+  """One table: [capacity, dim] float32 and what belongs to its rows.
+
+  Attributes:
+    values: variable, the rows.
+    source: [n, dim] float32, the vectors of the last lookup in training, to
+      differentiate a loss by; gradients of keys that are not admitted are
+      dropped by `own`.
+    variables: list of all variables that the table saves by itself.
+  """
+
+  def __init__(self, name, dim, capacity, owner, stddev, training,
+               filter=None, eviction=None):
+    """Makes the variables in the default graph.
+
+    Args:
+      name: str, the variable scope.
+      dim: int.
+      capacity: int, rows.
+      owner: str, the gin binding that sets capacity, for messages.
+      stddev: float, of what rows start from, uniform around 0.
+      training: bool; else the table is read only, and has keys and rows alone.
+      filter: an object with `build`, e.g. admission.CounterFilter; None admits
+        every key.
+      eviction: e.g. admission.GlobalStepEviction; None evicts nothing.
+    """
+    self._owner = owner
+    self._capacity = capacity
+    self._dim = dim
+    self._stddev = stddev
+    self._training = training
+    self._eviction = eviction
+    self._slots = []
+    with tf.variable_scope(name):
+      self.values = self._column('embedding', [dim], tf.float32)
+      with tf.device(self.values.device):
+        self._make_state(filter)
+    self.name = self.values.op.name
+    tf.add_to_collection(KeyedTable, self)
+
+  def _make_state(self, filter):
+    scope = tf.get_variable_scope().name
+    self._rows = engine.HashTable(scope + '/rows', default=_NO_ROW)
+    if not self._training:
+      self.variables = [self.values]
+      return
+    self._lock = engine.Lock(scope)
+    self._filter = filter.build(scope) if filter else admission.Everyone()
+    self._freqs = self._column('freqs', [], tf.int64)
+    self._versions = self._column('versions', [], tf.int64)
+    # Rows that were taken back, a ring: of all that ever were, the first
+    # `taken` were given out again and those before `reusable` may be. A worker
+    # that looked a row up before it was evicted may still write to it; so it
+    # waits there until the next eviction.
+    self._free = self._column('free_rows', [], tf.int64)
+    self._state = tf.get_variable(  # next new row, taken, reusable, freed
+        'state', [4], tf.int64, tf.zeros_initializer(), trainable=False)
+    self.variables = [self.values, self._freqs, self._versions, self._free,
+                      self._state]
+
+  def _column(self, name, row_shape, dtype):
+    """A variable with one entry per row."""
+    return tf.get_variable(
+        name, [self._capacity] + row_shape, dtype, engine.uninitialized,
+        trainable=False)
+
+  # ------------------------------------------------------------ the step
+
+  def lookup(self, keys, counts, shared=None):
+    """Looks up the vectors of different keys.
+
+    Args:
+      keys: [n] int64, not negative.
+      counts: [n] int64, how often each comes in the batch.
+      shared: [n, dim] float32, the vectors that keys without a row use, and
+        that their rows start from; None is 0 for the former and numbers drawn
+        by key and seed for the latter.
+
+    Returns:
+      [n, dim] float32.
+    """
+    with tf.device(self.values.device):
+      rows = self._rows.lookup(keys)
+      known = rows >= 0
+      found = self._gather(self.values, tf.maximum(rows, 0))
+      found.set_shape([None, self._dim])
+      if not self._training:
+        return tf.where(known, found,
+                        tf.zeros_like(found) if shared is None else shared)
+      self._keys, self._counts = keys, counts
+      self._owned = known | self._filter.admits(keys, counts)
+      start = (self._start(keys, self._owned & ~known) if shared is None
+               else tf.stop_gradient(shared))
+      self.source = tf.where(known, found, start)
+      return tf.where(self._owned, self.source,
+                      tf.zeros_like(found) if shared is None else shared)
+
+  def _start(self, keys, wanted):
+    """[n, dim] float32: start vectors where wanted, else 0."""
+    places = tf.where(wanted)
+    seed = (tf.get_default_graph().seed or 0) ^ zlib.crc32(self.name.encode())
+    keys = admission.scramble(tf.bitwise.bitwise_xor(
+        tf.gather(keys, places[:, 0]), np.int64(seed)))
+    numbers = admission.scramble(
+        keys[:, tf.newaxis] + np.arange(self._dim, dtype=np.int64))
+    numbers = tf.bitwise.bitwise_and(numbers, np.int64(2**_MANTISSA_BITS - 1))
+    spread = self._stddev / _STDDEV_OF_UNIFORM
+    unit = tf.cast(numbers, tf.float32) * 2.0 ** (1 - _MANTISSA_BITS) - 1
+    shape = tf.stack([tf.size(wanted, out_type=tf.int64), self._dim])
+    return tf.scatter_nd(places, unit * spread, shape)
+
+  def masked(self, gradient):
+    """[n, dim] gradient of `source` -> [owned, dim], of the admitted keys."""
+    return tf.boolean_mask(gradient, self._owned)
+
+  def own(self, step):
+    """Gives the admitted keys of the lookup their rows; counts the others.
+
+    Args:
+      step: int64 scalar, the global step.
+
+    Returns:
+      [owned] int64, different rows.
+    """
+    with tf.device(self.values.device):
+      keys, counts, start = [
+          tf.boolean_mask(x, self._owned)
+          for x in (self._keys, self._counts, self.source)]
+      others = [tf.boolean_mask(x, ~self._owned)
+                for x in (self._keys, self._counts)]
+
+      def locked():
+        counted = self._filter.count(*others, step=step)
+        with tf.control_dependencies(counted):
+          return self._insert(keys, start)
+
+      rows = self._rows.lookup(keys)
+      nothing_new = tf.reduce_all(rows >= 0) & tf.equal(tf.size(others[0]), 0)
+      rows = tf.cond(nothing_new, lambda: tf.identity(rows),
+                     lambda: self._lock.execute(locked))
+      rows.set_shape([None])
+      with tf.control_dependencies([
+          self._scatter('Add', self._freqs, rows, counts),
+          self._scatter('Update', self._versions, rows,
+                        tf.fill(tf.shape(rows), step))]):
+        return tf.identity(rows)
+
+  def _insert(self, keys, start):
+    """Under the lock: inserts the keys that still have no row.
+
+    Args:
+      keys: [n] int64.
+      start: [n, dim] float32, what their rows start from.
+
+    Returns:
+      [n] int64, the rows of all keys.
+    """
+    missing = self._rows.lookup(keys) < 0  # another process may have been first
+    keys_in, start = [tf.boolean_mask(x, missing) for x in (keys, start)]
+    rows = self._allocate(tf.size(keys_in, out_type=tf.int64))
+    seen = self._filter.seen(keys_in)
+    with tf.control_dependencies([seen]):
+      written = self._filter.forget(keys_in) + [
+          self._scatter('Update', self.values, rows, start),
+          self._scatter('Update', self._freqs, rows, seen)]
+      for slot, first in self._slots:
+        shape = tf.concat([tf.shape(rows), first.shape[1:].as_list()], axis=0)
+        written.append(self._scatter(
+            'Update', slot, rows, tf.broadcast_to(first, shape)))
+    with tf.control_dependencies(written):
+      inserted = self._rows.insert(keys_in, rows)
+    with tf.control_dependencies([inserted]):
+      return self._rows.lookup(keys)
+
+  def _allocate(self, count):
+    """Under the lock: takes `count` free rows; [count] int64."""
+    next_row, taken, reusable, freed = tf.unstack(self._state.read_value())
+    again = tf.minimum(count, reusable - taken)
+    after = next_row + count - again
+    fits = tf.Assert(after <= self._capacity, [
+        FULL % (self._owner, self._capacity) + 'training'])
+    # The lock does not order what is inside of it: check and read, then write.
+    with tf.control_dependencies([fits]):
+      places = tf.mod(taken + tf.range(again), np.int64(self._capacity))
+      rows = tf.concat([self._gather(self._free, places),
+                        tf.range(next_row, after)], axis=0)
+    with tf.control_dependencies([rows]):
+      moved = self._state.assign(
+          tf.stack([after, taken + again, reusable, freed]), read_value=False)
+    with tf.control_dependencies([moved]):
+      return tf.identity(rows)
+
+  # -------------------------------------------------------- optimizer slots
+
+  def slot_getter(self, getter, name, shape=None, dtype=tf.float32,
+                  initializer=None, **kwargs):
+    """A custom getter that makes the slots of `values` without filling them.
+
+    Their rows are written when a key gets them. Slots with another height,
+    such as the powers of a beta, are made as ever.
+    """
+    if (not name.startswith(self.name + '/') or shape is None or
+        tf.TensorShape(shape).as_list()[:1] != [self._capacity]):
+      return getter(name, shape=shape, dtype=dtype, initializer=initializer,
+                    **kwargs)
+    slot = getter(name, shape=shape, dtype=dtype,
+                  initializer=engine.uninitialized, **kwargs)
+    row_shape = tf.TensorShape(shape).as_list()[1:]
+    with tf.device(self.values.device):
+      self._slots.append((slot, initializer([1] + row_shape, dtype=dtype)))
+    self.variables.append(slot)
+    return slot
+
+  # ------------------------------------------------------------- checkpoints
+
+  def saveable(self):
+    """What saves and restores the table, a SaveableObject for tf.train.Saver.
+
+    Call it once the optimizer has made its slots.
+    """
+    return _Saveable(self)
+
+  def columns(self):
+    """Variables with one entry per row, and their names in a checkpoint."""
+    found = [('-values', self.values)]
+    if self._training:
+      found += [('-freqs', self._freqs), ('-versions', self._versions)]
+    return found + [('%s-values' % slot.op.name[len(self.name):], slot)
+                    for slot, _ in self._slots]
+
+  def snapshot(self):
+    """Evicts, and copies what is left; under the lock.
+
+    Returns:
+      dict of name in the checkpoint to tensor.
+    """
+    def locked():
+      evicted = self._evict() if self._training and self._eviction else []
+      with tf.control_dependencies(evicted):
+        keys, rows = self._rows.export()
+      order = tf.argsort(keys)
+      rows = tf.gather(rows, order)
+      found = [tf.gather(keys, order)] + [
+          self._gather(column, rows) for _, column in self.columns()]
+      if self._training:
+        with tf.control_dependencies(evicted):
+          waiting = self._filter.export()
+        order = tf.argsort(waiting[0])
+        found += [tf.gather(x, order) for x in waiting]
+      return found
+
+    with tf.device(self.values.device):
+      tensors = self._lock.execute(locked) if self._training else locked()
+      return dict(zip(self.tensor_names(), map(tf.identity, tensors)))
+
+  def tensor_names(self):
+    """The names of the tensors of `snapshot`, in its order."""
+    names = ['-keys'] + [suffix for suffix, _ in self.columns()]
+    if self._training:
+      names += ['-keys_filtered', '-freqs_filtered', '-versions_filtered']
+    return [self.name + suffix for suffix in names]
+
+  def checkpoint_shapes(self):
+    """Names of the tensors of `snapshot`, with shapes as far as known."""
+    shapes = [[None]] + [[None] + column.shape.as_list()[1:]
+                         for _, column in self.columns()]
+    names = self.tensor_names()
+    return dict(zip(names, shapes + [[None]] * (len(names) - len(shapes))))
+
+  def _evict(self):
+    """Under the lock: takes rows back; returns a list of ops."""
+    keys, rows = self._rows.export()
+    step = tf.train.get_global_step().read_value()
+    gone = self._eviction.evicts(
+        lambda: self._gather(self.values, rows),
+        self._gather(self._versions, rows), step)
+    keys, rows = [tf.boolean_mask(x, gone) for x in (keys, rows)]
+    next_row, taken, _, freed = tf.unstack(self._state.read_value())
+    count = tf.size(rows, out_type=tf.int64)
+    places = tf.mod(freed + tf.range(count), np.int64(self._capacity))
+    with tf.control_dependencies([places, rows]):
+      return self._filter.forget_stale(self._eviction, step) + [
+          self._rows.remove(keys),
+          self._scatter('Update', self._free, places, rows),
+          self._state.assign(
+              tf.stack([next_row, taken, freed, freed + count]),
+              read_value=False)]
+
+  def load(self, tensors):
+    """Puts a snapshot in place of all contents; returns an op.
+
+    Args:
+      tensors: dict as `snapshot` returns.
+    """
+    values = {name[len(self.name):]: x for name, x in tensors.items()}
+    keys = values['-keys']
+    count = tf.size(keys, out_type=tf.int64)
+    rows = tf.range(count)
+    fits = tf.Assert(count <= self._capacity, [
+        FULL % (self._owner, self._capacity) + 'the checkpoint'])
+    with tf.control_dependencies([fits]):
+      written = [self._fill(column, rows, values[suffix])
+                 for suffix, column in self.columns()]
+      if self._training:
+        zero = tf.zeros([], tf.int64)
+        written += [
+            self._allocated(self._free),
+            self._state.assign(tf.stack([count, zero, zero, zero]),
+                               read_value=False),
+            self._filter.load(values['-keys_filtered'],
+                              values['-freqs_filtered'],
+                              values['-versions_filtered'])]
+    with tf.control_dependencies(written):
+      return self._rows.replace(keys, rows)
+
+  def _allocated(self, column):
+    """Gives a variable its memory, if it has none: a restore replaces init."""
+    return tf.cond(
+        engine.is_initialized(column), tf.no_op,
+        lambda: tf.group(column.assign(
+            engine.uninitialized(column.shape, column.dtype.base_dtype),
+            read_value=False)))
+
+  def _fill(self, column, rows, values):
+    with tf.control_dependencies([self._allocated(column)]):
+      return self._scatter('Update', column, rows, values)
+
+  # By the raw ops: the methods of a variable read all of it, or copy it.
+
+  @staticmethod
+  def _gather(column, rows):
+    return tf.raw_ops.ResourceGather(
+        resource=column.handle, indices=rows, dtype=column.dtype.base_dtype)
+
+  @staticmethod
+  def _scatter(kind, column, rows, values):
+    return getattr(tf.raw_ops, 'ResourceScatter' + kind)(
+        resource=column.handle, indices=rows, updates=values)
+
+
+class _Saveable(engine.SaveableObject):
+  """A KeyedTable to tf.train.Saver."""
+
+  def __init__(self, table):
+    self._table = table
+    tensors = table.snapshot()
+    self._names = list(tensors)
+    super().__init__(
+        table.values.handle,
+        [engine.SaveSpec(tensor, '', name, tensor.dtype)
+         for name, tensor in tensors.items()], table.name)
+
+  def restore(self, restored_tensors, restored_shapes):
+    del restored_shapes
+    with tf.device(self._table.values.device):
+      return self._table.load(dict(zip(self._names, restored_tensors)))
