@@ -38,10 +38,10 @@ class CounterFilter:
     self.filter_freq = _freq('CounterFilter', filter_freq)
 
   def build(self, name):
-    """Makes the counts of one table in the default graph.
+    """Makes the counts of one table in the variable scope in force.
 
     Args:
-      name: str, of the table.
+      name: str, of that scope.
     """
     return _Counts(name, self.filter_freq)
 
@@ -87,7 +87,8 @@ class CbfFilter:
 
   def build(self, name):
     """As CounterFilter.build."""
-    return _Bloom(name, self)
+    del name
+    return _Bloom(self)
 
 
 @gin.register
@@ -163,9 +164,13 @@ class L2Eviction:
 
 
 class Everyone:
-  """No filter: every key owns a row at once."""
+  """No filter: every key owns a row at once.
 
-  variables = ()
+  Attributes:
+    counts: bool, whether `count` does anything.
+  """
+
+  counts = False
 
   def admits(self, keys, counts):
     """[n] bool, whether keys without a row own one from this batch on.
@@ -213,6 +218,8 @@ class Everyone:
 class _Counts(Everyone):
   """Exact counts of the keys without a row."""
 
+  counts = True
+
   def __init__(self, name, filter_freq):
     self._filter_freq = filter_freq
     self._waiting = engine.HashTable(name + '/waiting', default=0)
@@ -246,15 +253,16 @@ class _Counts(Everyone):
 class _Bloom(Everyone):
   """Counts in a counting Bloom filter."""
 
-  def __init__(self, name, sizes):
+  counts = True
+
+  def __init__(self, sizes):
     self._sizes = sizes
     freq = sizes.filter_freq
     dtype = (tf.uint8 if freq < 1 << 8 else tf.uint16 if freq < 1 << 16
              else tf.int32)
     self._counters = tf.get_variable(
-        name + '/counters', [sizes.num_counters], dtype,
-        tf.zeros_initializer(), trainable=False)
-    self.variables = (self._counters,)
+        'counters', [sizes.num_counters], dtype, tf.zeros_initializer(),
+        trainable=False)
 
   def admits(self, keys, counts):
     return self.seen(keys) + counts >= self._sizes.filter_freq

@@ -136,10 +136,16 @@ class HashEmbedding(Embedding):
 
 def _look_up(group, name, rows, num_rows, dim, stddev):
   """[n, dim] float32 rows of a table, which it makes."""
-  with tf.variable_scope(group.name):
-    table = tf.get_variable(
-        name, [num_rows, dim],
-        initializer=tf.truncated_normal_initializer(stddev=stddev))
-  vectors = tf.nn.embedding_lookup(table, rows, partition_strategy='div')
+  vectors = tf.nn.embedding_lookup(
+      table(group.name, name, num_rows, dim, stddev), rows,
+      partition_strategy='div')
   vectors.set_shape([None, dim])
   return vectors
+
+
+def table(scope, name, num_rows, dim, stddev):
+  """A trainable [num_rows, dim] float32 variable, truncated normal at first."""
+  with tf.variable_scope(scope):
+    return tf.get_variable(
+        name, [num_rows, dim],
+        initializer=tf.truncated_normal_initializer(stddev=stddev))

@@ -106,15 +106,17 @@ class KeyedTable:
 
   # ------------------------------------------------------------ the step
 
-  def lookup(self, keys, counts, shared=None):
+  def lookup(self, keys, counts, shared=None, admitted=None):
     """Looks up the vectors of different keys.
 
     Args:
       keys: [n] int64, not negative.
       counts: [n] int64, how often each comes in the batch.
-      shared: [n, dim] float32, the vectors that keys without a row use, and
-        that their rows start from; None is 0 for the former and numbers drawn
-        by key and seed for the latter.
+      shared: function of [m] keys without a row to [m, dim] float32, the
+        vectors that they use, and that their rows start from; None is 0 for
+        the former and numbers drawn by key and seed for the latter.
+      admitted: [n] bool, which keys may own a row; None leaves it to the
+        filter.
 
     Returns:
       [n, dim] float32.
@@ -124,30 +126,40 @@ class KeyedTable:
       known = rows >= 0
       found = self._gather(self.values, tf.maximum(rows, 0))
       found.set_shape([None, self._dim])
+      unknown = tf.where(~known)
+      shape = tf.shape(found, out_type=tf.int64)
+      missing = tf.gather(keys, unknown[:, 0])
+      stand_in = (tf.zeros_like(found) if shared is None
+                  else tf.scatter_nd(unknown, shared(missing), shape))
       if not self._training:
-        return tf.where(known, found,
-                        tf.zeros_like(found) if shared is None else shared)
+        return tf.where(known, found, stand_in)
       self._keys, self._counts = keys, counts
-      self._owned = known | self._filter.admits(keys, counts)
-      start = (self._start(keys, self._owned & ~known) if shared is None
-               else tf.stop_gradient(shared))
+      if admitted is None:
+        admitted = self._filter.admits(keys, counts)
+      self._owned = known | admitted
+      start = (tf.scatter_nd(unknown, self._start(missing), shape)
+               if shared is None else tf.stop_gradient(stand_in))
       self.source = tf.where(known, found, start)
-      return tf.where(self._owned, self.source,
-                      tf.zeros_like(found) if shared is None else shared)
+      return tf.where(self._owned, self.source, stand_in)
 
-  def _start(self, keys, wanted):
-    """[n, dim] float32: start vectors where wanted, else 0."""
-    places = tf.where(wanted)
+  def seen(self, keys):
+    """[n] int64, how often keys were counted in training, rows or none."""
+    with tf.device(self.values.device):
+      rows = self._rows.lookup(keys)
+      return tf.where(rows >= 0,
+                      self._gather(self._freqs, tf.maximum(rows, 0)),
+                      self._filter.seen(keys))
+
+  def _start(self, keys):
+    """[n] keys -> [n, dim] float32, what their rows start from."""
     seed = (tf.get_default_graph().seed or 0) ^ zlib.crc32(self.name.encode())
-    keys = admission.scramble(tf.bitwise.bitwise_xor(
-        tf.gather(keys, places[:, 0]), np.int64(seed)))
+    keys = admission.scramble(tf.bitwise.bitwise_xor(keys, np.int64(seed)))
     numbers = admission.scramble(
         keys[:, tf.newaxis] + np.arange(self._dim, dtype=np.int64))
     numbers = tf.bitwise.bitwise_and(numbers, np.int64(2**_MANTISSA_BITS - 1))
     spread = self._stddev / _STDDEV_OF_UNIFORM
-    unit = tf.cast(numbers, tf.float32) * 2.0 ** (1 - _MANTISSA_BITS) - 1
-    shape = tf.stack([tf.size(wanted, out_type=tf.int64), self._dim])
-    return tf.scatter_nd(places, unit * spread, shape)
+    return (tf.cast(numbers, tf.float32) * 2.0 ** (1 - _MANTISSA_BITS) -
+            1) * spread
 
   def masked(self, gradient):
     """[n, dim] gradient of `source` -> [owned, dim], of the admitted keys."""
@@ -175,7 +187,9 @@ class KeyedTable:
           return self._insert(keys, start)
 
       rows = self._rows.lookup(keys)
-      nothing_new = tf.reduce_all(rows >= 0) & tf.equal(tf.size(others[0]), 0)
+      nothing_new = tf.reduce_all(rows >= 0)
+      if self._filter.counts:
+        nothing_new &= tf.equal(tf.size(others[0]), 0)
       rows = tf.cond(nothing_new, lambda: tf.identity(rows),
                      lambda: self._lock.execute(locked))
       rows.set_shape([None])

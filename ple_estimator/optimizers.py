@@ -207,8 +207,9 @@ def train_op(optimizer, loss, clip_norm=None, op_fusion=False):
   _make_slots(made, variables, tables)
   # Hooks that read the step in the same run must see it before the update; one
   # that reads it now before, now after takes a fast run for a stuck one.
+  # So must all lookups have been made.
   first = (tf.get_collection(tf.GraphKeys.UPDATE_OPS) +
-           tf.get_collection('global_step_read_op_cache'))
+           tf.get_collection('global_step_read_op_cache') + [loss])
   with tf.control_dependencies(first):
     step = tf.train.get_global_step().read_value()
     updates = list(zip(gradients, variables)) + [

@@ -18,6 +18,7 @@ import tensorflow.compat.v1 as tf
 import conftest
 from ple_estimator import errors
 from test_experiment import load, metrics_of, SERVE
+from test_metrics import exact_auc
 
 PLAIN = []
 UNFUSED = ['EmbeddingVariable.emb_fusion = False']
@@ -62,6 +63,21 @@ def check_whole(model_dir):
       if found[other].dtype == np.float32:
         assert np.abs(found[other]).max() < 1e3  # NaN is not either
   return found
+
+
+@pytest.mark.parametrize('gin_file', ['adaptive', 'dynamic_dim'])
+def test_other_kinds_train_resume_and_predict(taobao, tmp_path, gin_file):
+  for steps in (10, 20):
+    made = load('gin/%s.gin' % gin_file, tmp_path, taobao,
+                'Experiment.exports = None',
+                'Experiment.max_steps = %d' % steps)
+    made.train()
+    check_whole(tmp_path)
+  made.predict()
+  found = pa.parquet.read_table(str(tmp_path / 'predictions.parquet'))
+  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
+  assert metrics_of(tmp_path)['ctr/auc'] == pytest.approx(exact_auc(
+      found['ctr'].to_numpy(), rows['clk'].to_numpy(), np.ones(1000)), abs=1e-3)
 
 
 @each_kind

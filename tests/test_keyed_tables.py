@@ -12,6 +12,9 @@ import tensorflow.compat.v1 as tf
 import conftest
 from ple_estimator import admission
 from ple_estimator import checkpoints
+from ple_estimator import embedding_variables
+from ple_estimator import errors
+from ple_estimator import features
 from ple_estimator import keyed_tables
 from ple_estimator import optimizers
 
@@ -213,7 +216,8 @@ def test_cbf_filter_is_wrong_as_often_as_it_says(keys):
   made = admission.CbfFilter(2, 10000, 0.01)
   assert (made.num_hashes, made.num_counters) == (7, 95851)
   bloom = made.build('bloom')
-  assert bloom.variables[0].dtype.base_dtype == tf.uint8
+  counters, = tf.global_variables()
+  assert counters.dtype.base_dtype == tf.uint8
   ones = np.ones(10000, np.int64)
   count = bloom.count(tf.constant(keys[:10000]), tf.constant(ones), None)
   seen = bloom.seen(tf.constant(keys))
@@ -234,8 +238,9 @@ def test_cbf_filter_is_wrong_as_often_as_it_says(keys):
 @pytest.mark.parametrize('freq, dtype', [
     (255, tf.uint8), (256, tf.uint16), (65536, tf.int32)])
 def test_cbf_counters_are_as_small_as_the_threshold_allows(freq, dtype):
-  bloom = admission.CbfFilter(freq, 100).build('bloom')
-  assert bloom.variables[0].dtype.base_dtype == dtype
+  admission.CbfFilter(freq, 100).build('bloom')
+  counters, = tf.global_variables()
+  assert counters.dtype.base_dtype == dtype
 
 
 def test_full_table_names_its_binding_and_stays_whole(tmp_path):
@@ -412,5 +417,86 @@ def test_two_processes_insert_into_one_table(lock):
      'L2Eviction.l2_weight_threshold must be positive, got 0'),
 ])
 def test_refuses(make, message):
-  with pytest.raises(Exception, match=message):
+  with pytest.raises(errors.UserError, match=message):
+    make()
+
+
+def embedded(embedding, training=True):
+  """A graph that trains the column c by sgd on what is fed: ids of a batch."""
+  column, = features.FeatureSpec([
+      {'name': 'c', 'kind': 'integer', 'num_buckets': 1000}], dim=4).categories
+  tf.train.get_or_create_global_step()
+  ids = tf.placeholder(tf.int64, [None])
+  group, = embedding.groups([column])
+  found = group.pack({'c': ids})
+  vectors, = embedding(found, [column], training)
+  return ids, vectors
+
+
+def trainer(embedding):
+  """Returns train(ids) -> [ids, 4] vectors, with gradients of all ones."""
+  ids, vectors = embedded(embedding)
+  step = optimizers.train_op(lambda: optimizers.sgd(0.5),
+                             tf.reduce_sum(vectors) + tf.get_variable('d', []))
+  session = tf.Session()
+  session.run(tf.global_variables_initializer())
+  return (lambda batch: session.run([vectors, step], {ids: batch})[0]), session
+
+
+def test_adaptive_rows_start_from_the_shared_vector():
+  train, session = trainer(embedding_variables.AdaptiveEmbedding(
+      admission.CounterFilter(3), shared_rows=2))
+  shared, = [v for v in tf.global_variables() if 'shared' in v.name]
+  start = session.run(shared)
+  # 4 and 6 share row 0, 5 has row 1; a list of several, and a short batch.
+  got = train([4, 6, 5, 4])
+  np.testing.assert_array_equal(got, start[[0, 0, 1, 0]])
+  now = session.run(shared)  # moved by 0.5 per occurrence
+  np.testing.assert_allclose(now, start - [[1.5], [0.5]], rtol=1e-5)
+  got = train([4])  # its third: starts from the shared vector, and leaves it
+  np.testing.assert_array_equal(got, now[[0]])
+  np.testing.assert_array_equal(session.run(shared), now)
+  got = train([4, 6])
+  np.testing.assert_allclose(got, now[[0, 0]] - [[0.5], [0]], rtol=1e-5)
+  np.testing.assert_allclose(
+      session.run(shared), now - [[0.5], [0]], rtol=1e-5)
+
+
+def test_dynamic_dimension_grows_with_the_count():
+  train, session = trainer(embedding_variables.DynamicDimensionEmbedding(
+      frequencies=(1, 3), stddev=1.0))
+  got = train([7, 7, 9])  # twice and once: the first block
+  assert (got[:, :2] != 0).all() and (got[:, 2:] == 0).all()
+  grown = train([7, 9])
+  np.testing.assert_allclose(grown[0, :2], got[0, :2] - 1, rtol=1e-5)
+  assert (grown[0, 2:] != 0).all() and (grown[1, 2:] == 0).all()
+  after = train([7, 9])
+  np.testing.assert_allclose(after[0], grown[0] - 0.5, rtol=1e-5)
+  assert (after[1, 2:] != 0).all()
+  for block, keys in [(0, 2), (1, 2)]:
+    table = keyed_tables.of_graph()[block]
+    assert len(session.run(table.snapshot()[table.name + '-keys'])) == keys
+
+
+@pytest.mark.parametrize('make, message', [
+    (lambda: embedding_variables.EmbeddingVariable(0),
+     'EmbeddingVariable.capacity must be an integer of at least 1, got 0'),
+    (lambda: embedding_variables.AdaptiveEmbedding(None),
+     'AdaptiveEmbedding.filter must be given'),
+    (lambda: embedding_variables.AdaptiveEmbedding(
+        admission.CounterFilter(2), capacity=-1),
+     'AdaptiveEmbedding.capacity must be an integer of at least 1, got -1'),
+    (lambda: embedding_variables.AdaptiveEmbedding(
+        admission.CounterFilter(2), 0), 'AdaptiveEmbedding.shared_rows must'),
+    (lambda: embedding_variables.DynamicDimensionEmbedding((4, 1)),
+     r'frequencies must be integers of at least 1 that do not fall, got '
+     r'\[4, 1\]'),
+    (lambda: embedding_variables.DynamicDimensionEmbedding(
+        eviction=admission.L2Eviction(1.0)),
+     r'eviction must be @GlobalStepEviction\(\) or None, got L2Eviction'),
+    (lambda: embedded(embedding_variables.DynamicDimensionEmbedding((1, 2, 3))),
+     'got 3 blocks for dim 4 of c'),
+])
+def test_embeddings_refuse(make, message):
+  with pytest.raises(errors.UserError, match=message):
     make()
