@@ -6,9 +6,11 @@ import os
 import re
 
 import gin
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator import incremental
 from ple_estimator import keyed_tables
 
 _SHOWN = 4
@@ -24,30 +26,51 @@ _KEYED_TRAINING_ONLY = re.compile(
 _TRAINING_ONLY = ('signal_early_stopping/STOP', 'beta1_power', 'beta2_power')
 
 
-def scaffold(keep_checkpoint_max, training):
-  """The tf.train.Scaffold of a graph with keyed tables; None of others.
+class Saver(tf.train.Saver):
+  """A Saver to which a keyed table is one thing, not a set of variables.
 
-  Estimator's own Saver would take their variables for ordinary ones.
+  In training it also goes on from incremental checkpoints.
 
-  Args:
-    keep_checkpoint_max: int, checkpoints kept; 0 keeps all.
-    training: bool, whether hooks may add variables.
+  Attributes:
+    last_step: int, the global step of the last checkpoint it saved, or None.
   """
-  if not keyed_tables.of_graph():
-    return None
-  return tf.train.Scaffold(saver=_Saver(
-      sharded=True, max_to_keep=keep_checkpoint_max, save_relative_paths=True,
-      defer_build=training))
 
+  def __init__(self, keep_checkpoint_max, training):
+    """Makes the Saver of the default graph.
 
-class _Saver(tf.train.Saver):
-  """A Saver to which a keyed table is one thing, not a set of variables."""
+    Args:
+      keep_checkpoint_max: int, checkpoints kept; 0 keeps all.
+      training: bool; hooks may then add variables before the Saver is built.
+    """
+    self._training = training
+    self.last_step = None
+    super().__init__(
+        sharded=True, max_to_keep=keep_checkpoint_max,
+        save_relative_paths=True, defer_build=training)
 
   def build(self):
     if self._var_list is None:  # not before hooks have made their variables
       self._var_list = _plain_variables() + [
           table.saveable() for table in keyed_tables.of_graph()]
     super().build()
+
+  def save(self, sess, save_path, global_step=None, **kwargs):
+    saved = super().save(sess, save_path, global_step, **kwargs)
+    if global_step is not None:
+      self.last_step = int(
+          global_step if isinstance(global_step, (int, np.integer))
+          else tf.train.global_step(sess, global_step))
+    return saved
+
+  def restore(self, sess, save_path):
+    super().restore(sess, incremental.merged(save_path) if self._training
+                    else save_path)
+
+
+def latest(model_dir):
+  """The path of the newest state of a model_dir, or None; see incremental."""
+  path = tf.train.latest_checkpoint(model_dir)
+  return path and incremental.merged(path)
 
 
 def _plain_variables():

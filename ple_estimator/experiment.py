@@ -148,7 +148,8 @@ class Experiment:
                early_stopping=None,
                exports=None,
                timeline_steps=0,
-               hooks=()):
+               hooks=(),
+               incremental=None):
     """Keeps the parts; reads no data and builds no graph.
 
     Args:
@@ -172,6 +173,8 @@ class Experiment:
       timeline_steps: int, global steps between profiles, written to
         model_dir/timeline-<step>.json for chrome://tracing; 0 writes none.
       hooks: list of tf.train.SessionRunHook of your own, for training.
+      incremental: incremental.IncrementalCheckpoint, what to save between
+        checkpoints; None saves nothing.
 
     Raises:
       UserError: if a value is out of range or names an unknown metric.
@@ -204,6 +207,7 @@ class Experiment:
     self._exports = exports
     self._timeline_steps = timeline_steps
     self._own_hooks = list(hooks)
+    self._incremental = incremental
     self._check()
     self._estimator = tf.estimator.Estimator(
         self._model_fn, model_dir, self._config)
@@ -297,7 +301,8 @@ class Experiment:
     self._eval_input.check(self._model.features, keep=self._model.keep)
     with self._data_errors():
       _write_metrics(self._config.model_dir,
-                     self._estimator.evaluate(self._eval_input_fn))
+                     self._estimator.evaluate(
+                         self._eval_input_fn, checkpoint_path=self._latest()))
 
   def predict(self):
     """Writes one column of predictions per task, beside predict_columns.
@@ -315,7 +320,8 @@ class Experiment:
           {name: batch[name] for name in
            self._predict_columns + tuple(t.name for t in self._model.tasks)}
           for batch in self._estimator.predict(
-              self._predict_input_fn, yield_single_examples=False)))
+              self._predict_input_fn, checkpoint_path=self._latest(),
+              yield_single_examples=False)))
     logging.info('%d rows of predictions in %s', rows, self._predictions_path)
 
   def export(self):
@@ -328,22 +334,26 @@ class Experiment:
     path = self._estimator.export_saved_model(
         os.path.join(self._config.model_dir, 'export', 'saved_model'),
         inputs.serving_input_receiver_fn(
-        self._model.features, self._model.groups))
+            self._model.features, self._model.groups),
+        checkpoint_path=self._latest())
     logging.info('SavedModel in %s', path.decode())
 
   def _model_fn(self, features, labels, mode, config):
-    spec = self._model.model_fn(features, labels, mode)
+    spec = self._model.model_fn(
+        features, labels, mode, track_rows=bool(self._incremental))
     training = mode == tf.estimator.ModeKeys.TRAIN
-    scaffold = checkpoints.scaffold(config.keep_checkpoint_max, training)
-    if scaffold:
-      spec = spec._replace(scaffold=scaffold)
+    saver = checkpoints.Saver(config.keep_checkpoint_max, training)
+    spec = spec._replace(scaffold=tf.train.Scaffold(saver=saver))
+    if training and self._incremental:
+      spec = spec._replace(training_chief_hooks=[
+          self._incremental.hook(config.model_dir, saver)])
     checkpoints.check(config.model_dir, training)
     return spec
 
   def train_input_fn(self):
     """The input_fn of training: tf.data.Dataset of (features, labels)."""
     # A run that continues goes on with the rows behind those it has seen.
-    path = tf.train.latest_checkpoint(self._config.model_dir)
+    path = checkpoints.latest(self._config.model_dir)
     step = tf.train.load_variable(path, 'global_step') if path else 0
     index, count = cluster.shard(self._config)
     return self._train_input.dataset(
@@ -382,6 +392,9 @@ class Experiment:
         found.append(tf.train.ProfilerHook(
             save_steps=self._timeline_steps, output_dir=config.model_dir))
     return found + self._own_hooks
+
+  def _latest(self):
+    return checkpoints.latest(self._config.model_dir)
 
   def _check_trained(self):
     errors.check(

@@ -282,23 +282,31 @@ class KeyedTable:
     return found + [('%s-values' % slot.op.name[len(self.name):], slot)
                     for slot, _ in self._slots]
 
-  def snapshot(self):
+  def snapshot(self, since=None):
     """Evicts, and copies what is left; under the lock.
+
+    Args:
+      since: int64 scalar, to copy only keys that were trained, or counted, at
+        this global step or later, and to evict none; None copies all.
 
     Returns:
       dict of name in the checkpoint to tensor.
     """
     def locked():
-      evicted = self._evict() if self._training and self._eviction else []
+      evicts = self._training and self._eviction and since is None
+      evicted = self._evict() if evicts else []
       with tf.control_dependencies(evicted):
         keys, rows = self._rows.export()
+        waiting = self._filter.export() if self._training else ()
+      if since is not None:
+        late = self._gather(self._versions, rows) >= since
+        keys, rows = [tf.boolean_mask(x, late) for x in (keys, rows)]
+        waiting = [tf.boolean_mask(x, waiting[-1] >= since) for x in waiting]
       order = tf.argsort(keys)
       rows = tf.gather(rows, order)
       found = [tf.gather(keys, order)] + [
           self._gather(column, rows) for _, column in self.columns()]
-      if self._training:
-        with tf.control_dependencies(evicted):
-          waiting = self._filter.export()
+      if waiting:
         order = tf.argsort(waiting[0])
         found += [tf.gather(x, order) for x in waiting]
       return found

@@ -94,13 +94,15 @@ class Model:
           "The label %r of the binary task %s must be 0 or 1: add 'values': "
           '(0, 1) to its column, or set Task.loss.', task.label, task.name)
 
-  def model_fn(self, features, labels, mode):
+  def model_fn(self, features, labels, mode, track_rows=False):
     """Builds the graph of one mode.
 
     Args:
       features: dict of column name to tensor, see FeatureSpec.encode.
       labels: dict of column name to [batch] float32; None when predicting.
       mode: tf.estimator.ModeKeys.
+      track_rows: bool, whether training notes which rows of tables it
+        touches (touched_rows.py).
 
     Returns:
       tf.estimator.EstimatorSpec. It predicts one [batch] float32 per task,

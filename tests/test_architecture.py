@@ -14,10 +14,10 @@ ROWS = [
     ['cache', 'engine', 'errors'],
     ['admission', 'native'],
     ['cluster', 'features', 'keyed_tables', 'metrics', 'nets', 'packing',
-     'precision'],
-    ['checkpoints', 'embeddings', 'heads', 'hooks', 'networks', 'optimizers',
+     'precision', 'touched_rows'],
+    ['embeddings', 'heads', 'hooks', 'incremental', 'networks', 'optimizers',
      'predictions', 'readers'],
-    ['embedding_variables', 'inputs', 'model'],
+    ['checkpoints', 'embedding_variables', 'inputs', 'model'],
     ['experiment'],
     ['run'],
 ]

@@ -101,7 +101,7 @@ class Graph:
       self.vectors = self.table.lookup(self.keys, self.counts)
       self.step = optimizers.train_op(
           optimizer, tf.reduce_sum(self.vectors * self.gradients) + dense)
-      self.saver = checkpoints.scaffold(5, training=False).saver
+      self.saver = checkpoints.Saver(5, training=False)
       self.session = tf.Session()
       self.init = tf.global_variables_initializer()
 
@@ -304,9 +304,9 @@ def test_reads_only_outside_of_training(tmp_path):
         'table', DIM, 20, 'EmbeddingVariable.capacity', STDDEV, False)
     found = table.lookup(tf.constant([9, 7, 5], tf.int64),
                          tf.constant([1, 1, 1], tf.int64))
-    scaffold = checkpoints.scaffold(5, training=False)
+    saver = checkpoints.Saver(5, training=False)
     with tf.Session() as session:
-      scaffold.saver.restore(session, path)
+      saver.restore(session, path)
       for _ in range(2):
         got = session.run(found)
         np.testing.assert_array_equal(got[[2, 0]], values)
