@@ -19,7 +19,9 @@ _BINDING = re.compile(r'^([\w./]+\.\w+) = (.*(?:\n .*)*)$', re.M)
 # What a model is, beyond the shapes of its variables.
 _IDENTITY = re.compile(
     r'(\w+/)*((PLE|Tower)\.(?!dropout$|l2$)|FeatureSpec\.|'
-    r'Task\.(label|loss)$)')
+    r'Task\.(label|loss)$|MultiHashEmbedding\.(operation|rows)$)')
+# What may explain another shape or name.
+_RELATED = re.compile(r'(\w+/)*(Model|\w*Embedding\w*)\.')
 # What only training needs.
 _KEYED_TRAINING_ONLY = re.compile(
     r'-(freqs|versions|(keys|freqs|versions)_filtered)$|/counters$')
@@ -165,7 +167,7 @@ def _changed_bindings(model_dir):
       name, _short(then[name]), _short(now[name])))
           for name in sorted(set(then) & set(now))
           if then[name] != now[name] and (
-              _IDENTITY.match(name) or name.startswith(('Model.', 'Hash')))]
+              _IDENTITY.match(name) or _RELATED.match(name))]
 
 
 def _short(value):

@@ -5,7 +5,10 @@ pooling per group. What `Embedding` leaves to its kinds is what the vectors of
 packed rows are.
 """
 
+import math
+
 import gin
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
@@ -36,7 +39,8 @@ class Embedding:
 
   def groups(self, columns):
     """What the input is to pack: list of packing.Group."""
-    return packing.groups(columns, self._emb_fusion, self._group_kind)
+    return packing.groups(
+        columns, self._emb_fusion, kind=self._group_kind)
 
   def __call__(self, features, columns, training, op_fusion=False):
     """Looks up the vectors of all category columns.
@@ -132,6 +136,143 @@ class HashEmbedding(Embedding):
     del training  # every bucket has its row
     return _look_up(group, 'embedding', packed.rows, group.num_rows, group.dim,
                     self._spread(group.dim))
+
+
+# What makes one vector of two parts, and the deviation that the parts start
+# with so that the vector has a given one.
+_OPERATIONS = {
+    'add': (tf.add, lambda stddev: stddev / 2 ** 0.5),
+    'mul': (tf.multiply, lambda stddev: stddev ** 0.5),
+    'concat': (lambda quotient, remainder: tf.concat(
+        [quotient, remainder], axis=1), lambda stddev: stddev),
+}
+
+
+@gin.register
+class MultiHashEmbedding(HashEmbedding):
+  """Two small tables in place of a large one: quotients and remainders.
+
+  With b rows in the table of remainders R, the vector of id i is that of
+  Q[i // b] and R[i % b] put together. Each id has another pair of rows, so that
+  2 * sqrt(num_buckets) rows do for num_buckets vectors (Shi et al.,
+  "Compositional Embeddings Using Complementary Partitions", KDD 2020). In
+  DeepRec's Multi-Hash Variable b is the rows of Q instead: the same where both
+  tables have as many.
+  """
+
+  def __init__(self, operation='mul', min_buckets=1000, rows=None,
+               quotient_dim=None, stddev=None, emb_fusion=True):
+    """Keeps the hyper-parameters; builds no graph.
+
+    Args:
+      operation: 'add', 'mul' or 'concat', what makes a vector of the two.
+      min_buckets: int, the smallest num_buckets of a column that has two
+        tables; where there is less to save it has its own rows, as in
+        HashEmbedding (the paper's threshold).
+      rows: dict of column name to the rows of its tables (Q, R); a column
+        without has ceil(sqrt(num_buckets)) in both.
+      quotient_dim: int, the width that Q has under 'concat', R the rest of the
+        column's dim; None is half.
+      stddev: float, of the vectors at the start; None is 1 / sqrt(dim). The
+        tables start from truncated normals: of that deviation under 'concat',
+        of stddev / sqrt(2) under 'add', of sqrt(stddev) under 'mul', whose
+        product of two has a sharper peak and longer tails than a normal.
+      emb_fusion: bool, whether the columns of one dim and combiner lie in one
+        pair of tables, looked up at once; else each has its own.
+
+    Raises:
+      UserError: if a value is out of range.
+    """
+    super().__init__(stddev, emb_fusion)
+    errors.check(operation in _OPERATIONS, 'MultiHashEmbedding.operation must '
+                 "be 'add', 'mul' or 'concat', got %r.", operation)
+    errors.check(isinstance(min_buckets, int) and min_buckets > 0,
+                 'MultiHashEmbedding.min_buckets must be a positive integer, '
+                 'got %r.', min_buckets)
+    errors.check(quotient_dim is None or (operation == 'concat' and
+                                          isinstance(quotient_dim, int)),
+                 'MultiHashEmbedding.quotient_dim must be an integer, and the '
+                 "operation 'concat', got %r for %r.", quotient_dim, operation)
+    self._rows = dict(rows or {})
+    for name, pair in sorted(self._rows.items()):
+      errors.check(
+          isinstance(pair, (list, tuple)) and len(pair) == 2 and
+          all(isinstance(n, int) and n > 0 for n in pair),
+          'MultiHashEmbedding.rows must have two positive integers for a '
+          'column, got %r for %r.', pair, name)
+    self._operation = operation
+    self._min_buckets = min_buckets
+    self._quotient_dim = quotient_dim
+
+  def groups(self, columns):
+    """As HashEmbedding; columns with two tables have groups of their own.
+
+    Raises:
+      UserError: if two ids of a column would have one vector, if a part would
+        have no width, or if `rows` are of no such column.
+    """
+    small = [c for c in columns if not self._is_composed(c)]
+    large = [c for c in columns if self._is_composed(c)]
+    names = [c.name for c in large]
+    unknown = sorted(set(self._rows) - set(names))
+    errors.check(not unknown, 'MultiHashEmbedding.rows must be of columns with '
+                 'at least MultiHashEmbedding.min_buckets = %d buckets (%s), '
+                 'got %s.', self._min_buckets, ', '.join(names),
+                 ', '.join(unknown))
+    for column in large:
+      self._check(column)
+    return (packing.groups(small, self._emb_fusion) +
+            packing.groups(large, self._emb_fusion, 'multi_hash_'))
+
+  def _is_composed(self, column):
+    return column.num_buckets >= self._min_buckets
+
+  def _check(self, column):
+    quotients, remainders = self._heights(column)
+    errors.check(
+        quotients * remainders >= column.num_buckets,
+        'MultiHashEmbedding.rows must have a product of at least num_buckets = '
+        '%d for the column %r, got %r: some of its ids would have no pair of '
+        'rows to themselves.', column.num_buckets, column.name,
+        (quotients, remainders))
+    quotient_dim, remainder_dim = self._widths(column.dim)
+    errors.check(
+        quotient_dim > 0 and remainder_dim > 0,
+        'MultiHashEmbedding.quotient_dim must leave both tables a part of dim '
+        '= %d of the column %r, got %r.', column.dim, column.name, quotient_dim)
+
+  def _heights(self, column):
+    """The rows of Q and R that belong to a column."""
+    side = math.ceil(math.sqrt(column.num_buckets))
+    return self._rows.get(column.name, (side, side))
+
+  def _widths(self, dim):
+    """The widths of Q and R."""
+    if self._operation != 'concat':
+      return dim, dim
+    first = dim // 2 if self._quotient_dim is None else self._quotient_dim
+    return first, dim - first
+
+  def _vectors(self, group, packed, training):
+    if not self._is_composed(group.columns[0]):
+      return super()._vectors(group, packed, training)
+    rows = packed.rows
+    heights = np.array([self._heights(c) for c in group.columns])
+    firsts = np.cumsum(heights, axis=0) - heights  # of each column, in Q, R
+    by_column = tf.constant(np.column_stack(
+        [group.offsets, heights[:, 1], firsts]), tf.int64)
+    column = tf.reduce_sum(tf.cast(
+        rows[:, tf.newaxis] >= by_column[:, 0], tf.int32), axis=1) - 1
+    offset, divisor, first_quotient, first_remainder = tf.unstack(
+        tf.gather(by_column, column), num=4, axis=1)
+    ids = rows - offset
+    places = (first_quotient + ids // divisor, first_remainder + ids % divisor)
+    compose, spread = _OPERATIONS[self._operation]
+    stddev = spread(self._spread(group.dim))
+    tables = zip(('quotient', 'remainder'), places,
+                 heights.sum(axis=0).tolist(), self._widths(group.dim))
+    return compose(*[_look_up(group, name, at, height, width, stddev)
+                     for name, at, height, width in tables])
 
 
 def _look_up(group, name, rows, num_rows, dim, stddev):

@@ -26,13 +26,14 @@ Packed = collections.namedtuple('Packed', 'rows index splits')
 _SINGLE = 'mean'  # the combiner of a field with one id, whichever is at hand
 
 
-def groups(columns, fused=True, kind=None):
+def groups(columns, fused=True, prefix='', kind=None):
   """Cuts category columns into groups that are looked up at once.
 
   Args:
     columns: list of features.Column with is_category.
     fused: bool, whether columns of one dim and combiner form a group; else
       each forms one of its own, under its own name.
+    prefix: str, of the names of fused groups, for two that differ in more.
     kind: Group, the default, or KeyedGroup.
 
   Returns:
@@ -40,8 +41,9 @@ def groups(columns, fused=True, kind=None):
   """
   found = collections.OrderedDict()
   for column in columns:
-    name = ('dim_%d_%s' % (column.dim, _combiner(column)) if fused
-            else column.scope)
+    name = column.scope
+    if fused:
+      name = '%sdim_%d_%s' % (prefix, column.dim, _combiner(column))
     found.setdefault(name, []).append(column)
   return [(kind or Group)(name, members) for name, members in found.items()]
 

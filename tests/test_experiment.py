@@ -222,6 +222,17 @@ def test_training_continues_and_refuses_another_model(taobao, tmp_path):
   assert metrics_of(tmp_path)['global_step'] == 7
 
 
+def test_another_composition_of_like_tables_is_another_model(taobao, tmp_path):
+  def train(*bindings):
+    load('gin/multi_hash.gin', tmp_path, taobao, 'Experiment.exports = None',
+         'PLE.num_levels = 1', *bindings).train()
+  train('Experiment.max_steps = 1', "MultiHashEmbedding.operation = 'add'")
+  with pytest.raises(errors.UserError) as caught:
+    train('Experiment.max_steps = 2', "MultiHashEmbedding.operation = 'mul'")
+  assert "MultiHashEmbedding.operation = 'add', now 'mul'" in str(
+      caught.value)
+
+
 def test_max_steps_come_from_rows_epochs_and_batch_size(taobao, tmp_path):
   load('gin/shared_bottom.gin', tmp_path, taobao, 'BATCH_SIZE = 700',
        'EPOCHS = 2', 'Experiment.exports = None', 'PLE.num_levels = 1').train()
