@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator import keyed_tables
-from ple_estimator import native
+from ple_estimator import update_rules
 
 
 @gin.register
@@ -45,71 +45,64 @@ def lazy_adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
     beta2: float, decay of the second moment.
     epsilon: float, the paper's epsilon hat.
   """
-  return _LazyAdam(_rate('lazy_adam', learning_rate), beta1, beta2, epsilon)
+  return update_rules.LazyAdam(
+      _rate('lazy_adam', learning_rate), beta1, beta2, epsilon)
 
 
-class _LazyAdam(tf.train.AdamOptimizer):
-  """Adam with updates of rows; and, fused, of all dense variables at once.
+@gin.register
+def adam_async(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
+               apply_sparse_rmsprop=False):
+  """Adam for asynchronous training, as DeepRec's AdamAsyncOptimizer.
 
-  Attributes:
-    op_fusion: bool, whether to use the fused ops; train_op sets it.
+  Like `lazy_adam`, but each variable counts its own steps, so that no parameter
+  server is asked by every update.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    beta1: float, decay of the first moment.
+    beta2: float, decay of the second moment.
+    epsilon: float, the paper's epsilon hat.
+    apply_sparse_rmsprop: bool, whether embedding rows are updated by RMSProp
+      with momentum beta1 in place of Adam.
   """
+  return update_rules.AdamAsync(
+      _rate('adam_async', learning_rate), beta1, beta2, epsilon,
+      apply_sparse_rmsprop)
 
-  op_fusion = False
 
-  def __init__(self, learning_rate, beta1, beta2, epsilon):
-    super().__init__(learning_rate, beta1, beta2, epsilon, name='Adam')
-    self._dense = []
+@gin.register
+def adamw(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
+          weight_decay=0.01, decay_follows_rate=True, exclude=()):
+  """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019).
 
-  def _fused(self):
-    return self.op_fusion and native.available()
+  Like `lazy_adam`, after a share of each weight is taken off it: of embedding
+  rows, of those that the batch touches.
 
-  def _scalars(self):
-    """Learning rate, betas, epsilon and the powers of the betas, float32."""
-    powers = [tf.convert_to_tensor(p) for p in self._get_beta_accumulators()]
-    return [tf.cast(x, tf.float32) for x in (
-        self._lr_t, self._beta1_t, self._beta2_t, self._epsilon_t)] + powers
+  DeepRec's AdamWOptimizer takes off weight_decay itself, whatever the learning
+  rate: bind decay_follows_rate to False, and weight_decay to what it is there.
+  (Of embedding variables DeepRec takes off weight_decay times the learning rate
+  as corrected by Adam, which after some thousand steps is the learning rate.)
 
-  def _resource_apply_dense(self, grad, var):
-    if not self._fused():
-      return super()._resource_apply_dense(grad, var)
-    self._dense.append((tf.convert_to_tensor(grad), var))  # see _finish
-    return grad.op
-
-  def _finish(self, update_ops, name_scope):
-    by_device = {}
-    for grad, var in self._dense:
-      by_device.setdefault(var.device, []).append((grad, var))
-    for device, pairs in sorted(by_device.items()):
-      grads, variables = zip(*pairs)
-      with tf.device(device or None):
-        update_ops = update_ops + [native.dense_adam(
-            variables, [self.get_slot(v, 'm') for v in variables],
-            [self.get_slot(v, 'v') for v in variables], grads,
-            self._scalars())]
-    return super()._finish(update_ops, name_scope)
-
-  def _resource_apply_sparse_duplicate_indices(self, grad, handle, indices):
-    if not self._fused():
-      return super()._resource_apply_sparse_duplicate_indices(
-          grad, handle, indices)
-    with tf.device(handle.device or None):
-      return native.rows_adam(
-          handle, self.get_slot(handle, 'm'), self.get_slot(handle, 'v'),
-          tf.cast(indices, tf.int64), grad, self._scalars())
-
-  def _resource_apply_sparse(self, grad, var, indices):
-    rate, beta1, beta2, epsilon, power1, power2 = self._scalars()
-    m, v = self.get_slot(var, 'm'), self.get_slot(var, 'v')
-    new_m = beta1 * tf.gather(m, indices) + (1 - beta1) * grad
-    new_v = beta2 * tf.gather(v, indices) + (1 - beta2) * tf.square(grad)
-    step = rate * tf.sqrt(1 - power2) / (1 - power1) * new_m / (
-        tf.sqrt(new_v) + epsilon)
-    return tf.group(*[
-        update.op for update in (
-            m.scatter_update(tf.IndexedSlices(new_m, indices)),
-            v.scatter_update(tf.IndexedSlices(new_v, indices)),
-            var.scatter_sub(tf.IndexedSlices(step, indices)))])
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    beta1: float, decay of the first moment.
+    beta2: float, decay of the second moment.
+    epsilon: float, the paper's epsilon hat.
+    weight_decay: float, not negative.
+    decay_follows_rate: bool, whether a step takes off weight_decay times the
+      learning rate, as PyTorch and Keras do: a schedule is of both. Else it
+      takes off weight_decay.
+    exclude: tuple of str, parts of names, e.g. ('bias', 'batch_norm');
+      variables that have one in theirs do not decay.
+  """
+  errors.check(weight_decay >= 0,
+               'adamw.weight_decay must not be negative, got %r.',
+               weight_decay)
+  errors.check(not isinstance(exclude, str),
+               'adamw.exclude must be a tuple of texts, got %r.', exclude)
+  return update_rules.AdamW(
+      _rate('adamw', learning_rate), beta1, beta2, epsilon, weight_decay,
+      decay_follows_rate, exclude)
 
 
 @gin.register
@@ -122,6 +115,70 @@ def adagrad(learning_rate=0.01, initial_accumulator_value=0.1):
   """
   return tf.train.AdagradOptimizer(
       _rate('adagrad', learning_rate), initial_accumulator_value)
+
+
+@gin.register
+def adagrad_decay(learning_rate=0.01, initial_accumulator_value=0.1,
+                  decay_steps=100000, decay_rate=0.9):
+  """Adagrad that forgets, as DeepRec's AdagradDecayOptimizerV2.
+
+  Sums of squares that only grow end the learning of a model that is trained on
+  new data for weeks. Here they are multiplied by decay_rate once in decay_steps
+  steps of the run: of an embedding row, when a batch next touches it, for one
+  period each time.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    initial_accumulator_value: float, positive; start of the sums of squares,
+      and what they do not decay below.
+    decay_steps: int, global steps of a period.
+    decay_rate: float in (0, 1).
+  """
+  errors.check(initial_accumulator_value > 0,
+               'adagrad_decay.initial_accumulator_value must be positive, '
+               'got %r.', initial_accumulator_value)
+  errors.check(isinstance(decay_steps, int) and decay_steps > 0,
+               'adagrad_decay.decay_steps must be a positive integer, '
+               'got %r.', decay_steps)
+  errors.check(0 < decay_rate < 1,
+               'adagrad_decay.decay_rate must be in (0, 1), got %r.',
+               decay_rate)
+  return update_rules.AdagradDecay(
+      _rate('adagrad_decay', learning_rate), tf.train.get_global_step(),
+      initial_accumulator_value, decay_steps, decay_rate)
+
+
+@gin.register
+def ftrl(learning_rate=0.01, learning_rate_power=-0.5,
+         initial_accumulator_value=1e-10, l1=0.0, l2=0.0):
+  """FTRL-Proximal (McMahan et al., KDD 2013), as tf.train.FtrlOptimizer.
+
+  The first gradient g of a weight w takes it to
+    (1 - sqrt(a / (a + g^2))) * w - learning_rate * g / sqrt(a + g^2)
+  where a is initial_accumulator_value (for the power -0.5): FTRL was made for
+  linear models, which start at 0. A network that is sent there does not learn,
+  so a is small beside the squares of gradients here. With the 0.1 of TensorFlow
+  the AUC of base stays at 0.5.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    learning_rate_power: float, not positive; a step is in proportion to the sum
+      of squared gradients to this power.
+    initial_accumulator_value: float, not negative; start of the sums of
+      squares.
+    l1: float, not negative, strength of the L1 regularization, which makes
+      small weights exactly 0.
+    l2: float, not negative, strength of the L2 regularization.
+  """
+  errors.check(learning_rate_power <= 0, 'ftrl.learning_rate_power must not be '
+               'positive, got %r.', learning_rate_power)
+  for name, value in [('initial_accumulator_value', initial_accumulator_value),
+                      ('l1', l1), ('l2', l2)]:
+    errors.check(
+        value >= 0, 'ftrl.%s must not be negative, got %r.', name, value)
+  return update_rules.Ftrl(
+      _rate('ftrl', learning_rate), learning_rate_power,
+      initial_accumulator_value, l1, l2)
 
 
 @gin.register

@@ -14,7 +14,7 @@ ROWS = [
     ['cache', 'engine', 'errors'],
     ['admission', 'native'],
     ['cluster', 'features', 'keyed_tables', 'metrics', 'nets', 'packing',
-     'precision', 'touched_rows'],
+     'precision', 'touched_rows', 'update_rules'],
     ['embeddings', 'heads', 'hooks', 'incremental', 'networks', 'optimizers',
      'predictions', 'readers'],
     ['checkpoints', 'embedding_variables', 'inputs', 'model'],

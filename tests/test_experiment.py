@@ -233,6 +233,17 @@ def test_another_composition_of_like_tables_is_another_model(taobao, tmp_path):
       caught.value)
 
 
+@pytest.mark.parametrize(
+    'name', ['adam_async', 'adagrad', 'adagrad_decay', 'adamw', 'ftrl', 'sgd'])
+def test_every_optimizer_evaluates_and_continues(taobao, tmp_path, name):
+  bindings = ['gin/%s.gin' % name, tmp_path, taobao, 'PLE.num_levels = 1',
+              'Experiment.exports = None']
+  load(*bindings + ['Experiment.max_steps = 2']).train()
+  load(*bindings + ['Experiment.max_steps = 3']).train()
+  load(*bindings).predict()
+  assert metrics_of(tmp_path)['global_step'] == 3
+
+
 def test_max_steps_come_from_rows_epochs_and_batch_size(taobao, tmp_path):
   load('gin/shared_bottom.gin', tmp_path, taobao, 'BATCH_SIZE = 700',
        'EPOCHS = 2', 'Experiment.exports = None', 'PLE.num_levels = 1').train()
