@@ -77,19 +77,24 @@ class Task:
     """[batch] float32: the probability, or the number itself."""
     return tf.sigmoid(logits) if self.is_binary else logits
 
-  def loss(self, labels, logits, weights):
+  def loss(self, labels, logits, weights, total_weight=None):
     """The mean loss over the sample space of the task.
 
     Args:
       labels: [batch] float32.
       logits: [batch] float32.
       weights: [batch] float32, 0 outside of the sample space.
+      total_weight: float32 scalar, where these rows are a slice: the sum of
+        the weights of the batch, whose loss is the sum of those of its slices.
+        None is the sum of `weights`.
 
     Returns:
       float32 scalar; 0 for a batch without a row of the space.
     """
-    return tf.div_no_nan(tf.reduce_sum(weights * self._losses(labels, logits)),
-                         tf.reduce_sum(weights))
+    if total_weight is None:
+      total_weight = tf.reduce_sum(weights)
+    return tf.div_no_nan(
+        tf.reduce_sum(weights * self._losses(labels, logits)), total_weight)
 
   def loss_weight(self, step):
     """w_k(t): float32 scalar.

@@ -100,13 +100,13 @@ class _Hook(tf.train.SessionRunHook):
       return
     if self._saver.last_step != self._base:  # a new chain begins
       self._base = self._last = self._saver.last_step
-      self._timer.update_last_triggered_step(step)
+      self._timer.update_last_triggered_step(self._base)
       _clean(self._model_dir)
+    # What the run has read is the step before or after its own.
     if not self._timer.should_trigger_for_step(step + 1):
       return
-    # The step that the run has just made, or, among workers, one after it.
     step = int(session.run(tf.train.get_global_step()))
-    if step > self._last:
+    if self._timer.should_trigger_for_step(step) and step > self._last:
       self._timer.update_last_triggered_step(step)
       self._write(session, step)
 

@@ -43,9 +43,10 @@ class KeyedTable:
 
   Attributes:
     values: variable, the rows.
-    source: [n, dim] float32, the vectors of the last lookup in training, to
-      differentiate a loss by; gradients of keys that are not admitted are
-      dropped by `own`.
+    source: [n, dim] float32, the vectors of the lookup in training, to
+      differentiate a loss by; `masked` drops the gradients of keys that are
+      not admitted.
+    reads: list of the tensors to be evaluated before the table is updated.
     variables: list of all variables that the table saves by itself.
   """
 
@@ -71,6 +72,7 @@ class KeyedTable:
     self._training = training
     self._eviction = eviction
     self._slots = []
+    self.reads = []
     with tf.variable_scope(name):
       self.values = self._column('embedding', [dim], tf.float32)
       with tf.device(self.values.device):
@@ -140,15 +142,19 @@ class KeyedTable:
       start = (tf.scatter_nd(unknown, self._start(missing), shape)
                if shared is None else tf.stop_gradient(stand_in))
       self.source = tf.where(known, found, start)
-      return tf.where(self._owned, self.source, stand_in)
+      vectors = tf.where(self._owned, self.source, stand_in)
+      self.reads.append(vectors)
+      return vectors
 
   def seen(self, keys):
     """[n] int64, how often keys were counted in training, rows or none."""
     with tf.device(self.values.device):
       rows = self._rows.lookup(keys)
-      return tf.where(rows >= 0,
-                      self._gather(self._freqs, tf.maximum(rows, 0)),
-                      self._filter.seen(keys))
+      found = tf.where(rows >= 0,
+                       self._gather(self._freqs, tf.maximum(rows, 0)),
+                       self._filter.seen(keys))
+      self.reads.append(found)
+      return found
 
   def _start(self, keys):
     """[n] keys -> [n, dim] float32, what their rows start from."""

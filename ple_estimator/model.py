@@ -5,7 +5,9 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator import features as features_lib
+from ple_estimator import keyed_tables
 from ple_estimator import metrics
+from ple_estimator import microbatch
 from ple_estimator import native
 from ple_estimator import optimizers
 
@@ -22,7 +24,8 @@ class Model:
                precision=gin.REQUIRED,
                optimizer=gin.REQUIRED,
                clip_norm=None,
-               op_fusion=True):
+               op_fusion=True,
+               micro_batches=1):
     """Keeps the parts; builds no graph.
 
     Args:
@@ -38,6 +41,12 @@ class Model:
       op_fusion: bool, whether to train and evaluate by the fused C++ ops
         where they can be had (native.py); predictions and SavedModels need no
         more than TensorFlow either way, and checkpoints are the same.
+      micro_batches: int, slices in which a training batch goes through network
+        and towers, one after another, before the one update: 1 is the whole
+        batch at once. More need less memory and more time. Losses, summaries
+        and gradients are those of the whole batch, but for batch norm, whose
+        statistics are those of a slice and whose moving averages move once
+        per slice.
 
     Raises:
       UserError: if tasks and columns do not fit together.
@@ -45,6 +54,9 @@ class Model:
     errors.check(tasks, 'Model.tasks must have a task.')
     errors.check(clip_norm is None or clip_norm > 0,
                  'Model.clip_norm must be positive, got %r.', clip_norm)
+    errors.check(micro_batches >= 1,
+                 'Model.micro_batches must be at least 1, got %r.',
+                 micro_batches)
     self.features = features
     self.tasks = list(tasks)
     self._embedding = embedding
@@ -53,6 +65,7 @@ class Model:
     self._optimizer = optimizer
     self._clip_norm = clip_norm
     self.op_fusion = op_fusion
+    self._micro_batches = micro_batches
     self._check_tasks()
     self.groups = embedding.groups(features.categories)
     # Columns that the tasks read as they stand in the file.
@@ -111,36 +124,75 @@ class Model:
     training = mode == tf.estimator.ModeKeys.TRAIN
     # A SavedModel must load where these ops are not.
     op_fusion = self.op_fusion and mode != tf.estimator.ModeKeys.PREDICT
-    logits, gates = self._logits(features, training, op_fusion)
-    predictions = {task.name: task.predictions(logits[task.name])
-                   for task in self.tasks}
+    inputs = self._inputs(features, training, op_fusion)
+    if training:
+      sources = tf.trainable_variables() + [
+          table.source for table in keyed_tables.of_graph()]
+      return self._train_spec(
+          inputs, sources, labels, self._weights(features, labels), op_fusion,
+          track_rows)
+    logits, gates = self._logits(inputs, training, op_fusion)
     if mode == tf.estimator.ModeKeys.PREDICT:
-      return self._predict_spec(features, predictions)
+      return self._predict_spec(features, {
+          task.name: task.predictions(logits[task.name])
+          for task in self.tasks})
     weights = self._weights(features, labels)
-    losses = self._losses(labels, logits, weights)
-    loss = self._total(losses)
-    if mode == tf.estimator.ModeKeys.EVAL:
-      return tf.estimator.EstimatorSpec(
-          mode, loss=loss,
-          eval_metric_ops=self._metrics(labels, logits, weights, gates))
-    self._summarize(losses, gates)
     return tf.estimator.EstimatorSpec(
-        mode, loss=loss,
-        train_op=optimizers.train_op(self._optimizer, loss, self._clip_norm,
-                                     op_fusion))
+        mode, loss=self._total(self._losses(labels, logits, weights)),
+        eval_metric_ops=self._metrics(labels, logits, weights, gates))
 
-  def _logits(self, features, training, op_fusion):
-    """Returns ({task name: [batch] float32}, gates)."""
+  def _inputs(self, features, training, op_fusion):
+    """Returns what the network reads, [batch, in_dim] float32."""
     vectors = self._embedding(
         features, self.features.categories, training, op_fusion)
     numbers = [features[name][:, tf.newaxis] for name in self.features.numbers]
-    inputs = tf.concat(vectors + numbers, axis=1)  # [batch, in_dim]
+    return tf.concat(vectors + numbers, axis=1)
+
+  def _logits(self, inputs, training, op_fusion):
+    """Returns ({task name: [batch] float32}, gates)."""
     per_task, gates = self._network(
         inputs, [task.name for task in self.tasks], training, self._precision,
         op_fusion)
     return {task.name: task.logits(per_task[task.name], training,
                                    self._precision, op_fusion)
             for task in self.tasks}, gates
+
+  def _train_spec(self, inputs, sources, labels, weights, op_fusion,
+                  track_rows):
+    """The spec of training, whose inputs are made from sources."""
+    before = len(tf.trainable_variables())
+    step = tf.train.get_or_create_global_step()
+    scales = [task.loss_weight(step) for task in self.tasks]
+    total_weights = {name: tf.reduce_sum(of) for name, of in weights.items()}
+    share = 1 / tf.cast(tf.shape(inputs)[0], tf.float32)
+
+    def of_rows(rows):
+      inputs, labels, weights = rows
+      logits, gates = self._logits(inputs, True, op_fusion)
+      losses = self._losses(labels, logits, weights, total_weights)
+      gates = tf.nest.map_structure(lambda x: share * tf.reduce_sum(x), gates)
+      variables = tf.trainable_variables()[before:]
+      d_inputs, *found = tf.gradients(
+          [losses[task.name] for task in self.tasks], [inputs] + variables,
+          scales, gate_gradients=True)  # as tf.train.Optimizer has them
+      gradients = {v.name: tf.convert_to_tensor(g)
+                   for v, g in zip(variables, found) if g is not None}
+      return (losses, gates, gradients), d_inputs
+
+    (losses, gates, gradients), d_inputs = microbatch.accumulate(
+        of_rows, (inputs, labels, weights), self._micro_batches)
+    self._summarize(losses, gates)
+    # On into the embedding; and what is no sum over rows comes in once.
+    trained = sources + tf.trainable_variables()[before:]
+    penalties = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
+    rest = tf.gradients([inputs] + penalties, trained,
+                        [d_inputs] + [None] * len(penalties))
+    found = [_add(g, gradients.get(v.name)) for g, v in zip(rest, trained)]
+    return tf.estimator.EstimatorSpec(
+        tf.estimator.ModeKeys.TRAIN, loss=self._total(losses),
+        train_op=optimizers.train_op(
+            self._optimizer, list(zip(found, trained)), self._clip_norm,
+            op_fusion, track_rows))
 
   def _weights(self, features, labels):
     """Returns {task name: [batch] float32}, 0 outside of its sample space."""
@@ -158,18 +210,18 @@ class Model:
         weights[task.name] = row * tf.cast(inside, tf.float32)
     return weights
 
-  def _losses(self, labels, logits, weights):
-    """Returns {task name: float32 scalar}, not weighted."""
-    losses = {}
-    for task in self.tasks:
-      loss = task.loss(
-          labels[task.label], logits[task.name], weights[task.name])
-      with tf.name_scope(None):
-        losses[task.name] = tf.identity(loss, '%s/loss' % task.name)
-    return losses
+  def _losses(self, labels, logits, weights, total_weights=None):
+    """Returns {task name: float32 scalar}, not weighted; see Task.loss."""
+    return {task.name: task.loss(
+        labels[task.label], logits[task.name], weights[task.name],
+        total_weights and total_weights[task.name]) for task in self.tasks}
 
   def _total(self, losses):
+    """Returns the loss that is trained, and names all for ProgressHook."""
     step = tf.train.get_or_create_global_step()
+    with tf.name_scope(None):
+      for name, loss in losses.items():
+        tf.identity(loss, '%s/loss' % name)
     terms = [task.loss_weight(step) * losses[task.name] for task in self.tasks]
     return tf.add_n(terms + tf.get_collection(
         tf.GraphKeys.REGULARIZATION_LOSSES), name='total_loss')
@@ -190,7 +242,7 @@ class Model:
       tf.summary.scalar('%s/train_loss' % name, loss)
     for gate, shares in gates.items():
       for expert, share in shares.items():
-        tf.summary.scalar('gate/%s/%s' % (gate, expert), tf.reduce_mean(share))
+        tf.summary.scalar('gate/%s/%s' % (gate, expert), share)
 
   def _predict_spec(self, features, predictions):
     kept = {name[len(features_lib.RAW):]: value
@@ -204,3 +256,8 @@ class Model:
         export_outputs={
             tf.saved_model.signature_constants
             .DEFAULT_SERVING_SIGNATURE_DEF_KEY: output})
+
+
+def _add(a, b):
+  """The sum of two tensors, either or both of which may be None."""
+  return b if a is None else a if b is None else a + b

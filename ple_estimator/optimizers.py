@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator import keyed_tables
+from ple_estimator import touched_rows
 from ple_estimator import update_rules
 
 
@@ -233,28 +234,33 @@ def warmup_cosine(step, peak=0.001, warmup_steps=1000, decay_steps=100000,
                   peak * (step + 1) / max(1, warmup_steps + 1), cosine)
 
 
-def train_op(optimizer, loss, clip_norm=None, op_fusion=False):
-  """One training step: gradients, clipping, update, batch norm statistics.
+def train_op(optimizer, gradients, clip_norm=None, op_fusion=False,
+             track_rows=False):
+  """One training step: clipping, update, batch norm statistics.
 
   Args:
     optimizer: function without arguments to a tf.train.Optimizer.
-    loss: float32 scalar.
+    gradients: list of (gradient of the loss, variable), as tf.gradients has
+      them: [the variable's shape] float32, or tf.IndexedSlices, or None. The
+      source of a keyed table stands in the place of a variable.
     clip_norm: float, the global norm that gradients are scaled down to if
       theirs is larger (Pascanu et al., ICML 2013); None leaves them.
     op_fusion: bool, whether the optimizer may use its fused ops.
+    track_rows: bool, whether to note the rows of tables that are updated.
 
   Returns:
     tf.Operation.
+
+  Raises:
+    UserError: if rows are to be noted and the optimizer moves all of them.
   """
   made = optimizer()
   made.op_fusion = op_fusion
-  tables = keyed_tables.of_graph()
-  sources = [table.source for table in tables]
-  pairs = [(g, v) for g, v in made.compute_gradients(
-      loss, tf.trainable_variables() + sources) if g is not None]
-  gradients, variables = zip(*pairs[:len(pairs) - len(sources)])
-  keyed = [table.masked(g) for table, (g, _) in zip(
-      tables, pairs[len(gradients):])]
+  owners = {id(table.source): table for table in keyed_tables.of_graph()}
+  pairs = [(g, v) for g, v in gradients if g is not None]
+  tables = [owners[id(v)] for _, v in pairs if id(v) in owners]
+  keyed = [owners[id(v)].masked(g) for g, v in pairs if id(v) in owners]
+  gradients, variables = zip(*[p for p in pairs if id(p[1]) not in owners])
   summed = [_sum_rows(g) for g in gradients]
   norm = tf.global_norm(summed + keyed)
   if clip_norm is not None:
@@ -264,16 +270,33 @@ def train_op(optimizer, loss, clip_norm=None, op_fusion=False):
   _make_slots(made, variables, tables)
   # Hooks that read the step in the same run must see it before the update; one
   # that reads it now before, now after takes a fast run for a stuck one.
-  # So must all lookups have been made.
   first = (tf.get_collection(tf.GraphKeys.UPDATE_OPS) +
-           tf.get_collection('global_step_read_op_cache') + [loss])
+           tf.get_collection('global_step_read_op_cache') +
+           [read for table in tables for read in table.reads])
   with tf.control_dependencies(first):
     step = tf.train.get_global_step().read_value()
     updates = list(zip(gradients, variables)) + [
         (tf.IndexedSlices(g, table.own(step)), table.values)
         for g, table in zip(keyed, tables)]
-    with tf.control_dependencies([step]):
+    noted = _note_rows(made, gradients, variables, step) if track_rows else []
+    with tf.control_dependencies([step] + noted):
       return made.apply_gradients(updates, tf.train.get_global_step())
+
+
+def _note_rows(optimizer, gradients, variables, step):
+  """Notes the rows that sparse gradients touch; returns a list of ops."""
+  errors.check(
+      type(optimizer) is not tf.train.AdamOptimizer, 'Experiment.incremental '
+      'needs an optimizer that leaves untouched rows alone, such as '
+      '@lazy_adam; @adam moves every row at every step.')
+  noted = []
+  for gradient, variable in zip(gradients, variables):
+    if isinstance(gradient, tf.IndexedSlices):
+      slots = [optimizer.get_slot(variable, name)
+               for name in optimizer.get_slot_names()]
+      noted.append(touched_rows.TouchedRows(variable, slots).note(
+          tf.cast(gradient.indices, tf.int64), step))
+  return noted
 
 
 def _make_slots(optimizer, variables, tables):

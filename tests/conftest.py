@@ -8,6 +8,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import engine
+from ple_estimator import keyed_tables
+from ple_estimator import optimizers
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REAL_ROWS = os.path.join(ROOT, '..', 'shared', 'data', 'taobao',
@@ -39,6 +41,15 @@ def taobao(tmp_path_factory):
       sys.executable, os.path.join(ROOT, 'tools', 'make_data.py'),
       '--out', path, '--train', '3000', '--test', '1000'])
   return path
+
+
+def train_op(optimizer, loss, *args, **kwargs):
+  """optimizers.train_op of the gradients of a loss by all that is trained."""
+  trained = tf.trainable_variables() + [
+      table.source for table in keyed_tables.of_graph()]
+  return optimizers.train_op(
+      optimizer, list(zip(tf.gradients(loss, trained), trained)), *args,
+      **kwargs)
 
 
 def free_port():

@@ -62,7 +62,8 @@ def test_lookup_matches_numpy(combiner, scale, emb_fusion, op_fusion):
             for row in rows],
       'c': values['c'][[0, 2, 2]]}
   np.testing.assert_allclose(
-      got, np.concatenate([wanted[name] for name in order], axis=1), rtol=1e-6)
+      got, np.concatenate([wanted[name] for name in order], axis=1), rtol=1e-5,
+      atol=1e-7)
 
   # Column c lies behind its neighbours and is touched twice in one place.
   dense = np.zeros_like(found[2])
@@ -72,7 +73,7 @@ def test_lookup_matches_numpy(combiner, scale, emb_fusion, op_fusion):
   np.testing.assert_allclose(
       dense[first:first + 3],
       [WEIGHTS[0, at:at + 4], np.zeros(4),
-       WEIGHTS[1, at:at + 4] + WEIGHTS[2, at:at + 4]], rtol=1e-6)
+       WEIGHTS[1, at:at + 4] + WEIGHTS[2, at:at + 4]], rtol=1e-5, atol=1e-7)
 
 
 WEIGHTS = np.random.RandomState(2).rand(3, 12).astype('f')

@@ -99,7 +99,7 @@ class Graph:
       self.counts = tf.placeholder(tf.int64, [None])
       self.gradients = tf.placeholder(tf.float32, [None, DIM])
       self.vectors = self.table.lookup(self.keys, self.counts)
-      self.step = optimizers.train_op(
+      self.step = conftest.train_op(
           optimizer, tf.reduce_sum(self.vectors * self.gradients) + dense)
       self.saver = checkpoints.Saver(5, training=False)
       self.session = tf.Session()
@@ -351,8 +351,10 @@ with tf.device(tf.train.replica_device_setter(cluster=spec)):
   table = keyed_tables.KeyedTable('t', 2, 3000000, 'capacity', .1, True)
   keys = tf.placeholder(tf.int64, [None])
   vectors = table.lookup(keys, tf.ones_like(keys))
-  step = optimizers.train_op(lambda: optimizers.adagrad(.1),
-                             tf.reduce_sum(vectors) + dense)
+  loss = tf.reduce_sum(vectors) + dense
+  trained = [dense, table.source]
+  step = optimizers.train_op(lambda: optimizers.adagrad(.1), list(zip(
+      tf.gradients(loss, trained), trained)))
   tables = [x for x in table.snapshot().values()]
   rows = table._rows.export()
   arrived = [tf.get_variable('arrived%d' % i, initializer=0) for i in (0, 1)]
@@ -436,8 +438,8 @@ def embedded(embedding, training=True):
 def trainer(embedding):
   """Returns train(ids) -> [ids, 4] vectors, with gradients of all ones."""
   ids, vectors = embedded(embedding)
-  step = optimizers.train_op(lambda: optimizers.sgd(0.5),
-                             tf.reduce_sum(vectors) + tf.get_variable('d', []))
+  step = conftest.train_op(lambda: optimizers.sgd(0.5),
+                           tf.reduce_sum(vectors) + tf.get_variable('d', []))
   session = tf.Session()
   session.run(tf.global_variables_initializer())
   return (lambda batch: session.run([vectors, step], {ids: batch})[0]), session

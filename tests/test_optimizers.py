@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import conftest
 from ple_estimator import errors
 from ple_estimator import optimizers
 
@@ -165,7 +166,7 @@ def check_dense(rule, kwargs, make, rates, clip_norm=None, op_fusion=False):
   tf.train.create_global_step()
   variables = [tf.get_variable('w%d' % i, initializer=start.astype('f'))
                for i, start in enumerate(STARTS)]
-  step = optimizers.train_op(
+  step = conftest.train_op(
       make, tf.add_n([tf.reduce_sum(w * w) for w in variables]), clip_norm,
       op_fusion)
   with tf.Session() as sess:
@@ -233,7 +234,7 @@ def test_rows_match_numpy(make, kwargs, rule, op_fusion):
   rows = tf.placeholder(tf.int64, [None])
   targets = tf.placeholder(tf.float32, [None, 2])
   made = make(learning_rate=0.05, **kwargs)
-  step = optimizers.train_op(lambda: made, tf.reduce_sum(tf.square(
+  step = conftest.train_op(lambda: made, tf.reduce_sum(tf.square(
       tf.nn.embedding_lookup(table, rows) - targets)), op_fusion=op_fusion)
   slots = [made.get_slot(table, name) for name in made.get_slot_names()]
   high = [slot for slot in slots if slot.shape[:1].as_list() == [9]]
@@ -280,7 +281,7 @@ def test_slots_are_made_by_initializers(make, kwargs, rule):
   loss = tf.reduce_sum(tf.nn.embedding_lookup(table, [1])) + (
       tf.reduce_sum(dense))
   with tf.variable_scope('', custom_getter=record):
-    optimizers.train_op(lambda: made, loss)
+    conftest.train_op(lambda: made, loss)
   listed = {made.get_slot(variable, name).op.name
             for variable in (table, dense) for name in made.get_slot_names()}
   assert listed == seen
@@ -295,7 +296,7 @@ def test_adam_async_counts_the_steps_of_each_variable():
   made = optimizers.adam_async(0.1)
   w = [tf.get_variable('w%d' % i, initializer=STARTS[1].astype('f'))
        for i in range(2)]
-  steps = [optimizers.train_op(lambda: made, tf.reduce_sum(each * each))
+  steps = [conftest.train_op(lambda: made, tf.reduce_sum(each * each))
            for each in w]
   powers = [[made.get_slot(each, name) for name in
              ('beta1_power', 'beta2_power')] for each in w]
@@ -318,7 +319,7 @@ def test_adamw_excludes_parts_of_names():
   w = {name: tf.get_variable(name, initializer=STARTS[1].astype('f'))
        for name in ('net/kernel', 'net/bias', 'net/gamma')}
   loss = tf.add_n([tf.reduce_sum(each * each) for each in w.values()])
-  step = optimizers.train_op(lambda: optimizers.adamw(
+  step = conftest.train_op(lambda: optimizers.adamw(
       0.1, weight_decay=0.5, exclude=('bias', 'gamma')), loss)
   with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
@@ -329,7 +330,7 @@ def test_adamw_excludes_parts_of_names():
   for name, decay in [('net/kernel', 0.05), ('net/bias', 0), ('net/gamma', 0)]:
     np.testing.assert_allclose(got[name], kept - decay * STARTS[1], rtol=1e-5)
   with pytest.raises(errors.UserError, match="such as 'net/.*got 'biases'"):
-    optimizers.train_op(
+    conftest.train_op(
         lambda: optimizers.adamw(0.1, exclude=('bias', 'biases')), loss)
 
 
@@ -346,7 +347,7 @@ def test_adamw_decays_what_has_been_used(op_fusion):
   with tf.control_dependencies([tf.py_func(late, [1.0], tf.float32)]):
     loss = tf.reduce_sum(tf.square(tf.gather(table, [0, 2]))) + (
         tf.reduce_sum(tf.square(dense.read_value())))
-  step = optimizers.train_op(
+  step = conftest.train_op(
       lambda: optimizers.adamw(0.1, weight_decay=9.0), loss,
       op_fusion=op_fusion)
   with tf.Session() as sess:
@@ -363,7 +364,7 @@ def test_does_not_write_to_what_was_read(make, kwargs, rule, op_fusion):
   w = tf.get_variable('w', initializer=start.astype('f'))
   before = w.read_value()
   with tf.control_dependencies([before]):
-    step = optimizers.train_op(
+    step = conftest.train_op(
         lambda: make(learning_rate=0.1, **kwargs),
         tf.reduce_sum(w * w), op_fusion=op_fusion)
   with tf.control_dependencies([step]):
@@ -378,7 +379,7 @@ def test_clipping_adds_up_the_slices_of_a_row_first():
   tf.train.create_global_step()
   table = tf.get_variable('table', initializer=tf.zeros([3, 2]))
   rows = tf.nn.embedding_lookup(table, tf.constant([1] * 100 + [2]))
-  step = optimizers.train_op(
+  step = conftest.train_op(
       lambda: optimizers.sgd(1.0), tf.reduce_sum(rows), clip_norm=1.0)
   with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
@@ -401,7 +402,8 @@ def test_batch_norm_statistics_move_with_the_step():
   tf.train.create_global_step()
   x = tf.constant([[1.0], [3.0]]) * tf.get_variable('w', initializer=1.0)
   y = tf.layers.batch_normalization(x, training=True, momentum=0.5)
-  step = optimizers.train_op(optimizers.adam, tf.reduce_sum(y * y))
+  step = conftest.train_op(
+      optimizers.adam, tf.reduce_sum(y * y))
   mean, = [v for v in tf.global_variables() if 'moving_mean' in v.name]
   with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
