@@ -66,9 +66,10 @@ class HashTable:
     before = list(saved)
     # Without "checkpoint" it would be shared with no other process; what that
     # adds to the Saver's list is taken back.
-    self._table = lookup_ops.MutableHashTable(
-        tf.int64, tf.int64, default, name=name.replace('/', '_'),
-        checkpoint=True)
+    with tf.control_dependencies(None):  # who uses it must not wait for others
+      self._table = lookup_ops.MutableHashTable(
+          tf.int64, tf.int64, default, name=name.replace('/', '_'),
+          checkpoint=True)
     saved[:] = before
 
   def lookup(self, keys):
@@ -116,8 +117,9 @@ class Lock:
     Args:
       name: str.
     """
-    self._section = tf.CriticalSection(
-        name='lock', shared_name=name.replace('/', '_') + '_lock')
+    with tf.control_dependencies(None):
+      self._section = tf.CriticalSection(
+          name='lock', shared_name=name.replace('/', '_') + '_lock')
 
   def execute(self, fn):
     """Returns the tensors that fn makes, evaluated under the lock.
