@@ -105,9 +105,8 @@ class AdamAsync(LazyAdam):
   """Adam whose powers of the betas are counted per variable.
 
   Nothing is shared by all variables, so no parameter server is asked by every
-  update, and a variable's steps are its own: a table that a batch does not
-  touch, or that a worker has not reached, is not corrected for steps that it
-  did not make. Else as LazyAdam.
+  update. A step of a variable is an update of it, even of none of its rows.
+  Else as LazyAdam.
   """
 
   def __init__(self, learning_rate, beta1, beta2, epsilon,

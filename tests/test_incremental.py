@@ -1,5 +1,6 @@
 """Incremental checkpoints: real runs that break off, and what is left."""
 
+import glob
 import os
 import shutil
 
@@ -126,9 +127,8 @@ def test_all_modes_go_on_from_the_deltas(taobao, tmp_path, broken):
      'step 30 is torn'),
     (lambda d: os.remove(d + 'delta-30.index'), 25, 'step 30 cannot be read'),
     (lambda d: os.remove(d + 'delta-30.json'), 25, 'step 30 cannot be read'),
-    (lambda d: [os.remove(d + n) for n in os.listdir(d) if 'delta-25' in n
-                for d in [d]], 20, 'step 30 follows that of step 25, which is '
-     'missing'),
+    (lambda d: [os.remove(path) for path in glob.glob(d + 'delta-25.*')], 20,
+     'step 30 follows that of step 25, which is missing'),
     (lambda d: _flip(d + 'delta-25.data-00000-of-00001'), 20,
      'step 25 cannot be read'),
 ])

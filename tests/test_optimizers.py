@@ -402,8 +402,7 @@ def test_batch_norm_statistics_move_with_the_step():
   tf.train.create_global_step()
   x = tf.constant([[1.0], [3.0]]) * tf.get_variable('w', initializer=1.0)
   y = tf.layers.batch_normalization(x, training=True, momentum=0.5)
-  step = conftest.train_op(
-      optimizers.adam, tf.reduce_sum(y * y))
+  step = conftest.train_op(optimizers.adam, tf.reduce_sum(y * y))
   mean, = [v for v in tf.global_variables() if 'moving_mean' in v.name]
   with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
