@@ -344,6 +344,8 @@ class Experiment:
     training = mode == tf.estimator.ModeKeys.TRAIN
     saver = checkpoints.Saver(config.keep_checkpoint_max, training)
     spec = spec._replace(scaffold=tf.train.Scaffold(saver=saver))
+    if training:
+      tf.add_to_collection(tf.GraphKeys.SAVERS, saver)  # for CheckpointHook
     if training and self._incremental:
       spec = spec._replace(training_chief_hooks=[
           self._incremental.hook(config.model_dir, saver)])

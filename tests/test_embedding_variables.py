@@ -30,9 +30,11 @@ CBF = ['EmbeddingVariable.filter = @CbfFilter()', 'CbfFilter.filter_freq = 2',
        'CbfFilter.max_element_size = 10_000',
        'EmbeddingVariable.eviction = @L2Eviction()',
        'L2Eviction.l2_weight_threshold = 0.2']
-each_kind = pytest.mark.parametrize(
-    'kind', [PLAIN, UNFUSED, COUNTER, CBF],
-    ids=['plain', 'unfused', 'counter', 'cbf'])
+each_kind = pytest.mark.parametrize('kind', [
+    pytest.param(PLAIN, id='plain', marks=pytest.mark.slow),
+    pytest.param(UNFUSED, id='unfused', marks=pytest.mark.slow),
+    pytest.param(COUNTER, id='counter'),
+    pytest.param(CBF, id='cbf', marks=pytest.mark.slow)])
 
 
 def ev(model_dir, taobao, *bindings):
@@ -65,6 +67,7 @@ def check_whole(model_dir):
   return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('gin_file', ['adaptive', 'dynamic_dim'])
 def test_other_kinds_train_resume_and_predict(taobao, tmp_path, gin_file):
   for steps in (10, 20):

@@ -90,8 +90,11 @@ def broken(taobao, tmp_path_factory):
   return path
 
 
-@pytest.mark.parametrize('gin_file, bindings', CASES, ids=[
-    '%s%d' % (case[0], i) for i, case in enumerate(CASES)])
+@pytest.mark.parametrize('gin_file, bindings', [
+    # The first and a filtered one at once, the others among the slow tests.
+    pytest.param(*case, id='%s%d' % (case[0], i),
+                 marks=[] if i in (0, 4) else [pytest.mark.slow])
+    for i, case in enumerate(CASES)])
 def test_deltas_add_up_to_the_full_checkpoint(taobao, tmp_path, gin_file,
                                               bindings):
   run = tmp_path / 'run'

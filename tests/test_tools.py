@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import tensorflow.compat.v1 as tf
 
 import conftest
 
@@ -240,3 +241,43 @@ def test_report_is_a_table_of_runs(tmp_path):
       '| ceiling |  | 0.7500 | 0.7500 |  |', '| base | 7 | 0.5000 | - | - |']
   done = tool('report', tmp_path / 'nope')
   assert done.returncode == 1 and 'nope' in done.stderr
+
+
+def test_inspect_embeddings_counts_what_a_checkpoint_holds(tmp_path):
+  names = {'t/embedding-keys': np.array([3, 5, 9]),
+           't/embedding-values': np.array([[1, 1], [0, 0], [0, 2]], 'f'),
+           't/embedding-freqs': np.array([1, 2, 9]),
+           't/embedding-versions': np.array([0, 0, 0]),
+           't/embedding/Adam-values': np.zeros([3, 2], 'f'),
+           't/embedding-keys_filtered': np.array([4]),
+           't/embedding-freqs_filtered': np.array([1]),
+           't/embedding-versions_filtered': np.array([0])}
+  path = str(tmp_path / 'model.ckpt-7')
+  save = tf.raw_ops.SaveV2(
+      prefix=path, tensor_names=list(names),
+      shape_and_slices=[''] * len(names), tensors=list(names.values()))
+  with tf.Session() as session:
+    session.run(save)
+  done = tool('inspect_embeddings', path, '--picture', tmp_path / 'p.svg')
+  assert done.returncode == 0, done.stderr
+  lines = done.stdout.splitlines()
+  # Rows and slots 48 bytes, three numbers a key 72, four hash entries 192.
+  assert lines[2] == '| t/embedding | 2 | 3 | 1 | 0.0 | 0.0 |'
+  cells = [line.split()[:2] for line in lines if line.startswith('  ')]
+  assert cells[:4] == [['1', '2'], ['2-3', '1'], ['4-7', '0'], ['8-15', '1']]
+  norms = [int(count) for _, count in cells[4:]]
+  assert norms == [1] + [0] * 5 + [1] + [0] * 4 + [1]  # 0, 1 and 2 of 2
+  picture = (tmp_path / 'p.svg').read_text(encoding='utf-8')
+  assert picture.count('<rect x=') == 4 + 12
+  done = tool('inspect_embeddings', tmp_path / 'nope')
+  assert done.returncode == 1 and 'no checkpoint at' in done.stderr
+
+
+def test_make_data_draws_from_as_many_users_as_told(tmp_path):
+  done = tool('make_data', '--out', tmp_path, '--train', '3000', '--test', '10',
+              '--users', '100000', '--ads', '20000')
+  assert done.returncode == 0, done.stderr
+  rows = pa.parquet.read_table(str(tmp_path / 'taobao_train_data.parquet'))
+  assert len(set(rows['user_id'].to_pylist())) > 2500
+  done = tool('make_data', '--out', tmp_path / 'x', '--ads', '0')
+  assert done.returncode == 2 and '--ads to 250000' in done.stderr

@@ -43,6 +43,7 @@ CHUNK_ROWS = 50000
 TASKS = ('clk', 'buy')
 
 _USERS, _ADS, _CATEGORIES, _BRANDS = 2000, 1000, 120, 360
+_MOST_USERS, _MOST_ADS = 1000000, 250000  # there are no more names
 _CLICK_RATE, _ORDER_RATE = 0.15, 0.30
 _FAVOURITES = 6  # categories that a user looks at, at most
 _MAX_TAGS = 50
@@ -81,7 +82,8 @@ def _bias(scores, weights, rate):
 class World:
   """The users, the ads, and what makes them click and buy."""
 
-  def __init__(self, seed):
+  def __init__(self, seed, users=_USERS, ads=_ADS):
+    self.users, self.ads = users, ads
     rng = np.random.RandomState(seed)
     self._make_ads(rng)
     self._make_users(rng)
@@ -92,21 +94,22 @@ class World:
         order, _sigmoid(click + self._click_bias), _ORDER_RATE)
 
   def _make_ads(self, rng):
-    self.ad_category = _zipf(rng, _ADS, _CATEGORIES, 1.0)
-    self.ad_brand = (self.ad_category * 3 + _zipf(rng, _ADS, 12, 1.0)) % _BRANDS
-    self.ad_price = rng.randint(0, 50, _ADS)
-    campaign = np.where(rng.random_sample(_ADS) < 0.9, np.arange(_ADS),
-                        rng.randint(0, _ADS, _ADS))
+    self.ad_category = _zipf(rng, self.ads, _CATEGORIES, 1.0)
+    self.ad_brand = (
+        self.ad_category * 3 + _zipf(rng, self.ads, 12, 1.0)) % _BRANDS
+    self.ad_price = rng.randint(0, 50, self.ads)
+    campaign = np.where(rng.random_sample(self.ads) < 0.9, np.arange(self.ads),
+                        rng.randint(0, self.ads, self.ads))
     customer = campaign * 3 // 4
     self.category_names = _names(rng, _CATEGORIES, 1, 12900)
     self.brand_names = _names(rng, _BRANDS, 1000, 460000)
-    brand = np.where(rng.random_sample(_ADS) < _NO_BRAND, 'NULL',
+    brand = np.where(rng.random_sample(self.ads) < _NO_BRAND, 'NULL',
                      self.brand_names[self.ad_brand])
     self.ad_columns = {
-        'adgroup_id': _names(rng, _ADS, 1, 846000),
+        'adgroup_id': _names(rng, self.ads, 1, 846000),
         'cate_id': self.category_names[self.ad_category],
-        'campaign_id': _names(rng, _ADS, 1, 423000)[campaign],
-        'customer': _names(rng, _ADS, 1, 255000)[customer],
+        'campaign_id': _names(rng, self.ads, 1, 423000)[campaign],
+        'customer': _names(rng, self.ads, 1, 255000)[customer],
         'brand': brand,
         'price': self.ad_price,
     }
@@ -116,49 +119,48 @@ class World:
         self.ad_category[self._by_category], np.arange(_CATEGORIES + 1))
 
   def _make_users(self, rng):
-    known = rng.random_sample(_USERS) >= _NO_PROFILE
+    known = rng.random_sample(self.users) >= _NO_PROFILE
     levels = {
-        'cms_segid': np.where(rng.random_sample(_USERS) < 0.56, 0,
-                              _zipf(rng, _USERS, 96, 0.6) + 1),
-        'cms_group_id': rng.randint(0, 13, _USERS),
-        'final_gender_code': 1 + (rng.random_sample(_USERS) < 0.71),
-        'age_level': np.minimum(6, rng.poisson(3.4, _USERS)),
-        'pvalue_level': 1 + rng.binomial(2, 0.45, _USERS),
-        'shopping_level': 3 - rng.binomial(2, 0.07, _USERS),
-        'occupation': (rng.random_sample(_USERS) < 0.045).astype(int),
-        'new_user_class_level': 1 + rng.binomial(3, 0.45, _USERS),
+        'cms_segid': np.where(rng.random_sample(self.users) < 0.56, 0,
+                              _zipf(rng, self.users, 96, 0.6) + 1),
+        'cms_group_id': rng.randint(0, 13, self.users),
+        'final_gender_code': 1 + (rng.random_sample(self.users) < 0.71),
+        'age_level': np.minimum(6, rng.poisson(3.4, self.users)),
+        'pvalue_level': 1 + rng.binomial(2, 0.45, self.users),
+        'shopping_level': 3 - rng.binomial(2, 0.07, self.users),
+        'occupation': (rng.random_sample(self.users) < 0.045).astype(int),
+        'new_user_class_level': 1 + rng.binomial(3, 0.45, self.users),
     }
     missing = {'pvalue_level': _NO_PVALUE, 'new_user_class_level': _NO_CLASS}
     self.user_levels, columns = {}, {}
     for name, level in levels.items():
       rate = (missing.get(name, _NO_PROFILE) - _NO_PROFILE) / (1 - _NO_PROFILE)
-      here = known & (rng.random_sample(_USERS) >= rate)
+      here = known & (rng.random_sample(self.users) >= rate)
       self.user_levels[name] = np.where(here, level, -1)
       columns[name] = np.where(here, level.astype(str), '')
     self.favourites = _zipf(
-        rng, (_USERS, _FAVOURITES), _CATEGORIES, 1.0)  # [users, favourites]
-    self._num_favourites = rng.randint(1, _FAVOURITES + 1, _USERS)
-    self.has_tags = rng.random_sample(_USERS) >= _NO_TAGS
-    columns['user_id'] = _names(rng, _USERS, 1, 1140000)
+        rng, (self.users, _FAVOURITES), _CATEGORIES, 1.0)  # [users, favourites]
+    self._num_favourites = rng.randint(1, _FAVOURITES + 1, self.users)
+    self.has_tags = rng.random_sample(self.users) >= _NO_TAGS
+    columns['user_id'] = _names(rng, self.users, 1, 1140000)
     self.user_columns = columns
     self._make_tags(rng)
 
   def _make_tags(self, rng):
     """Lists of what a user looked at, in runs of one category and brand."""
-    lengths = np.where(rng.random_sample(_USERS) < 0.34, _MAX_TAGS,
-                       rng.randint(1, 43, _USERS)) * self.has_tags
+    lengths = np.where(rng.random_sample(self.users) < 0.34, _MAX_TAGS,
+                       rng.randint(1, 43, self.users)) * self.has_tags
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    owner = np.repeat(np.arange(_USERS), lengths)
+    owner = np.repeat(np.arange(self.users), lengths)
     position = np.arange(offsets[-1]) - offsets[owner]
     runs = self._num_favourites[owner]
     which = position * runs // np.maximum(1, lengths[owner])
     category = self.favourites[owner, which]
-    for name, items in [
-        ('tag_category_list', self.category_names[category]),
-        ('tag_brand_list',
-         self.brand_names[(category * 3 + which) % _BRANDS])]:
+    for name, names, item in [
+        ('tag_category_list', self.category_names, category),
+        ('tag_brand_list', self.brand_names, (category * 3 + which) % _BRANDS)]:
       lists = pa.ListArray.from_arrays(
-          pa.array(offsets, pa.int32()), pa.array(items))
+          pa.array(offsets, pa.int32()), pa.array(names).take(pa.array(item)))
       self.user_columns[name] = np.array(
           pc.binary_join(lists, '|').to_pylist(), object)
 
@@ -169,8 +171,8 @@ class World:
     self._effects = [  # (index of a row's value, effects of the values)
         ('category', parts(0.6, _CATEGORIES)),
         ('price', parts(0.5, 50)),
-        ('ad', parts(0.1, _ADS)),
-        ('user', parts(0.1, _USERS)),
+        ('ad', parts(0.1, self.ads)),
+        ('user', parts(0.1, self.users)),
         ('pid', parts(0.2, 2)),
     ]
     self._effects += [
@@ -180,15 +182,16 @@ class World:
 
   def _draw(self, rng, count):
     """Returns who is shown which ad where: user, ad, pid, [count] int each."""
-    user = _zipf(rng, count, _USERS, 0.6)
-    ad = _zipf(rng, count, _ADS, 0.7)
+    user = _zipf(rng, count, self.users, 0.6)
+    ad = _zipf(rng, count, self.ads, 0.7)
     # A third of the ads are of a category that the user looked at.
     wanted = self.favourites[user, rng.randint(0, 1 << 30, count)
                              % self._num_favourites[user]]
     start, stop = self._category_start[wanted], self._category_start[wanted + 1]
     targeted = (rng.random_sample(count) < 0.33) & (stop > start)
     pick = start + (rng.random_sample(count) * (stop - start)).astype(int)
-    ad = np.where(targeted, self._by_category[np.minimum(pick, _ADS - 1)], ad)
+    ad = np.where(
+        targeted, self._by_category[np.minimum(pick, self.ads - 1)], ad)
     pid = (rng.random_sample(count) < 0.61).astype(int)
     return user, ad, pid
 
@@ -285,18 +288,24 @@ def main():
   parser.add_argument('--train', type=int, default=200000, help='rows')
   parser.add_argument('--test', type=int, default=50000, help='rows')
   parser.add_argument('--seed', type=int, default=2021)
+  parser.add_argument('--users', type=int, default=_USERS,
+                      help='more users, and ads, are more ids that come rarely')
+  parser.add_argument('--ads', type=int, default=_ADS)
   parser.add_argument('--force', action='store_true',
                       help='overwrite data that is there')
   args = parser.parse_args()
   if args.train < 1 or args.test < 1:
     parser.error('--train and --test must be at least 1')
+  if not (0 < args.users <= _MOST_USERS and 0 < args.ads <= _MOST_ADS):
+    parser.error('--users must be from 1 to %d, --ads to %d' % (
+        _MOST_USERS, _MOST_ADS))
   os.makedirs(args.out, exist_ok=True)
   present = [name for name in sorted(os.listdir(args.out))
              if name.startswith('taobao_')]
   if present and not args.force:
     parser.error('%s has %s already; --force overwrites them' % (
         args.out, ', '.join(present)))
-  world = World(args.seed)
+  world = World(args.seed, args.users, args.ads)
   for stream, (name, rows) in enumerate(
       [('train', args.train), ('test', args.test)]):
     rng = np.random.RandomState([args.seed, stream])
