@@ -275,11 +275,13 @@ def train_op(optimizer, gradients, clip_norm=None, op_fusion=False,
            [read for table in tables for read in table.reads])
   with tf.control_dependencies(first):
     step = tf.train.get_global_step().read_value()
+    rows = [table.own(step) for table in tables]
     updates = list(zip(gradients, variables)) + [
-        (tf.IndexedSlices(g, table.own(step)), table.values)
-        for g, table in zip(keyed, tables)]
+        (tf.IndexedSlices(g, own), table.values)
+        for g, own, table in zip(keyed, rows, tables)]
     noted = _note_rows(made, gradients, variables, step) if track_rows else []
-    with tf.control_dependencies([step] + noted):
+    # Adam reads the slots of all rows: not before new ones are written.
+    with tf.control_dependencies([step] + rows + noted):
       return made.apply_gradients(updates, tf.train.get_global_step())
 
 

@@ -119,10 +119,8 @@ def test_all_modes_go_on_from_the_deltas(taobao, tmp_path, broken):
   made.export()
   made.train()
   assert metrics_of(run)['global_step'] == 40
-  events = [event.step for path in sorted(os.listdir(run)) if 'tfevents' in path
-            for event in tf.train.summary_iterator(os.path.join(run, path))
-            if event.HasField('session_log')]
-  assert 31 in events or 30 in events  # where the second run began
+  # Where the second run began, a full checkpoint was saved.
+  assert os.path.exists(run + '/model.ckpt-30.index')
 
 
 @pytest.mark.parametrize('spoil, step, message', [
