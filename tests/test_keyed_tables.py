@@ -266,7 +266,9 @@ def test_full_table_names_its_binding_and_stays_whole(tmp_path):
 
 @pytest.mark.parametrize('optimizer', [
     optimizers.adam, optimizers.lazy_adam, optimizers.adagrad, optimizers.sgd,
-    lambda: optimizers.sgd(0.1, 0.9)])
+    lambda: optimizers.sgd(0.1, 0.9), optimizers.adam_async, optimizers.adamw,
+    lambda: optimizers.adagrad_decay(0.1, decay_steps=4, decay_rate=0.5),
+    optimizers.ftrl])
 def test_every_optimizer_goes_on_where_it_was(tmp_path, optimizer):
   rng = np.random.RandomState(3)
   batches = [batch_of(rng, step) for step in range(30)]
