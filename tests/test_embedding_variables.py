@@ -1,7 +1,5 @@
 """Whole runs with embeddings that grow."""
 
-import glob
-import json
 import os
 import re
 import signal
@@ -17,7 +15,7 @@ import tensorflow.compat.v1 as tf
 
 import conftest
 from ple_estimator import errors
-from test_experiment import load, metrics_of, SERVE
+from test_experiment import load, metrics_of, served
 from test_metrics import exact_auc
 
 PLAIN = []
@@ -99,16 +97,7 @@ def test_trains_resumes_predicts_and_serves(taobao, tmp_path, kind):
   made.predict()
   made.export()
   wanted = pa.parquet.read_table(str(tmp_path / 'predictions.parquet'))
-  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
-  names = [n for n in rows.column_names
-           if n not in ('clk', 'buy', 'final_gender_code')]
-  path = tmp_path / 'rows.json'
-  path.write_text(json.dumps({n: rows[n].to_pylist() for n in names}))
-  saved, = glob.glob(str(tmp_path / 'export' / 'saved_model' / '*'))
-  out = subprocess.check_output(
-      [sys.executable, '-c', SERVE, saved, str(path)], cwd=str(tmp_path),
-      stderr=subprocess.DEVNULL)
-  for answer in json.loads(out.decode()):
+  for answer in served(tmp_path, taobao, tmp_path):
     np.testing.assert_allclose(
         answer['ctr'], wanted['ctr'].to_numpy(), rtol=1e-4)
 

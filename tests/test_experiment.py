@@ -161,19 +161,23 @@ json.dump([{k: v.tolist() for k, v in found.items()}
 '''
 
 
-def test_served_model_answers_as_predict(trained, taobao, tmp_path):
-  wanted = predicted(trained, taobao)
-  load('gin/base.gin', trained, taobao).export()
+def served(model_dir, taobao, tmp_path):
+  """What the SavedModel says of the test rows, by columns and as Examples."""
   rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
   names = [n for n in rows.column_names
            if n not in ('clk', 'buy', 'final_gender_code')]
   path = tmp_path / 'rows.json'
   path.write_text(json.dumps({n: rows[n].to_pylist() for n in names}))
-  saved, = glob.glob(str(trained / 'export' / 'saved_model' / '*'))
-  out = subprocess.check_output(
+  saved, = glob.glob(str(model_dir / 'export' / 'saved_model' / '*'))
+  return json.loads(subprocess.check_output(
       [sys.executable, '-c', SERVE, saved, str(path)], cwd=str(tmp_path),
-      stderr=subprocess.DEVNULL)
-  for answer in json.loads(out.decode()):
+      stderr=subprocess.DEVNULL).decode())
+
+
+def test_served_model_answers_as_predict(trained, taobao, tmp_path):
+  wanted = predicted(trained, taobao)
+  load('gin/base.gin', trained, taobao).export()
+  for answer in served(trained, taobao, tmp_path):
     for task in ('ctr', 'cvr'):
       np.testing.assert_allclose(
           answer[task], wanted[task].to_numpy(), rtol=1e-4)
