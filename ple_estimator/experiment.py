@@ -130,7 +130,7 @@ class Experiment:
 
   What it writes to model_dir: checkpoints, event files (training in model_dir
   itself, evaluation in eval/), operative_config-<step>.gin, metrics.json,
-  predictions, export/ and, if asked for, timelines.
+  predictions, export/ and, if asked for, timelines and incremental/.
   """
 
   def __init__(self,

@@ -110,11 +110,15 @@ class _Hook(tf.train.SessionRunHook):
       self._timer.update_last_triggered_step(step)
       self._write(session, step)
 
+  def save(self, session, path, since):
+    """Writes what has changed since a global step."""
+    session.run(self._save, {self._path: path, self._since: since})
+
   def _write(self, session, step):
     path = _delta(self._model_dir, self._base, step)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     begin = time.time()
-    session.run(self._save, {self._path: path, self._since: self._last})
+    self.save(session, path, self._last)
     sizes = {suffix: os.path.getsize(path + suffix) for suffix in _FILES}
     with open(path + '.partial', 'w') as f:
       json.dump({'previous': self._last, 'sizes': sizes}, f)

@@ -28,6 +28,11 @@ chrome://tracing.
 
 prints the batches per second of the input alone, here on one processor.
 
+  python tools/benchmark.py --keys 10_000_000
+
+saves an embedding variable of so many keys (dim 16, lazy Adam) whole, and what
+100 batches of 5,000 keys have changed, as an incremental checkpoint does.
+
 A machine that does something else at the time makes all figures smaller and the
 ratios wider; compare ratios, not figures of different days.
 """
@@ -118,6 +123,58 @@ def _child_input(gin_file, bindings, steps):
     cpu = time.process_time() - cpu_begin
   print(json.dumps({'steps_per_second': steps / seconds,
                     'cpu_seconds_per_1000_steps': 1000 * cpu / steps}))
+
+
+def _child_checkpoint(keys):
+  """Saves a full and an incremental checkpoint of a table; prints both."""
+  sys.path.insert(0, _ROOT)
+  import numpy as np
+  import tensorflow.compat.v1 as tf
+  from ple_estimator import checkpoints
+  from ple_estimator import engine
+  from ple_estimator import incremental
+  from ple_estimator import keyed_tables
+  from ple_estimator import optimizers
+
+  engine.quiet()
+  tf.train.create_global_step()
+  bias = tf.get_variable('bias', initializer=0.0)
+  table = keyed_tables.KeyedTable(
+      'table', 16, keys, '--keys', 0.25, training=True)
+  batch = tf.placeholder(tf.int64, [None])
+  vectors = table.lookup(batch, tf.ones_like(batch))
+  trained = [bias, table.source]
+  step = optimizers.train_op(optimizers.lazy_adam, list(zip(
+      tf.gradients(tf.reduce_sum(vectors) + bias, trained), trained)))
+  rng = np.random.RandomState(0)
+  found = {}
+  with tempfile.TemporaryDirectory() as folder, tf.Session() as session:
+    saver = checkpoints.Saver(1, training=False)
+    hook = incremental.IncrementalCheckpoint(save_steps=1).hook(folder, saver)
+    hook.begin()
+    session.run(tf.global_variables_initializer())
+    for first in range(0, keys, 100000):
+      session.run(step, {batch: _scattered(
+          np.arange(first, min(keys, first + 100000)))})
+    full = session.run(tf.train.get_global_step())
+    for name, save in [
+        ('full', lambda: saver.save(session, folder + '/model.ckpt', full)),
+        ('incremental', lambda: hook.save(session, folder + '/delta', full))]:
+      begin = time.time()
+      save()
+      found[name + '_seconds'] = time.time() - begin
+      found[name + '_mb'] = sum(
+          os.path.getsize(path) for path in glob.glob(folder + '/*.data*')
+          ) / 1e6 - found.get('full_mb', 0)
+      for _ in range(100):
+        session.run(step, {batch: _scattered(rng.randint(0, keys, 5000))})
+  print(json.dumps(found))
+
+
+def _scattered(numbers):
+  """Different keys of 63 bits."""
+  import numpy as np
+  return np.unique(numbers) * 0x9e3779b97f4a7 % 2**62
 
 
 def _run(args, command, cpus=None):
@@ -353,7 +410,7 @@ def costliest(trace, count=10):
 def main():
   parser = argparse.ArgumentParser(
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('gin_files', nargs='+')
+  parser.add_argument('gin_files', nargs='*')
   parser.add_argument('--data', default='data',
                       help='folder made by tools/make_data.py')
   parser.add_argument('--pairs', type=int, default=5, help='rounds')
@@ -373,8 +430,14 @@ def main():
                       help='print the costliest ops instead')
   parser.add_argument('--input', action='store_true',
                       help='time the input alone instead')
+  parser.add_argument('--keys', type=int, default=0,
+                      help='time checkpoints of so many keys instead')
   parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
   args = parser.parse_args()
+  if args.keys:
+    return _child_checkpoint(args.keys)
+  if not args.gin_files:
+    parser.error('name a .gin file, or --keys')
   if args.child and args.input:
     return _child_input(args.gin_files[0], args.gin_bindings, args.steps)
   if args.child:
