@@ -57,6 +57,9 @@ class Saver(tf.train.Saver):
     super().build()
 
   def save(self, sess, save_path, global_step=None, **kwargs):
+    # The graph is in graph.pbtxt; to write it beside every checkpoint again
+    # takes longer than the checkpoint of a small model.
+    kwargs['write_meta_graph'] = False
     saved = super().save(sess, save_path, global_step, **kwargs)
     if global_step is not None:
       self.last_step = int(

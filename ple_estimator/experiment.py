@@ -116,11 +116,19 @@ def _write_metrics(model_dir, metrics):
       if value is not None and name.count('/') == 1))
 
 
-def _with_threads(config, fused):
-  """Gives a RunConfig the engine's number of threads if it has none."""
+def _tuned(config, fused):
+  """Gives a RunConfig the engine's number of threads if it has none.
+
+  Args:
+    config: tf.estimator.RunConfig.
+    fused: bool, whether the kernels of native.py run.
+  """
   session_config = config.session_config
   if not session_config.intra_op_parallelism_threads:
     session_config.intra_op_parallelism_threads = engine.intra_op_threads(fused)
+  # Among kernels TensorFlow's graph optimizer finds nothing that a step gains
+  # by, and searches for seconds before the first.
+  session_config.graph_options.rewrite_options.disable_meta_optimizer = fused
   return config.replace(session_config=session_config)
 
 
@@ -198,7 +206,7 @@ class Experiment:
     self._predict_input = predict_input or eval_input
     self._predict_columns = tuple(predict_columns)
     self._predictions_path = os.path.join(model_dir, predictions_path)
-    self._config = _with_threads(
+    self._config = _tuned(
         run_config(model_dir=model_dir), model.is_fused())
     self._max_steps = max_steps
     self._eval_steps = eval_steps
