@@ -274,7 +274,7 @@ def rows_adam(variable, m, v, rows, gradient, scalars):
     variable: resource variable [height, width] float32.
     m: its first moment, likewise.
     v: its second moment, likewise.
-    rows: [n] int64, all different.
+    rows: [n] int64; of one that comes twice the gradients are added up.
     gradient: [n, width] float32.
     scalars: as `dense_adam`.
   """
