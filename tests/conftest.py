@@ -1,4 +1,5 @@
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -57,6 +58,15 @@ def free_port():
   with socket.socket() as s:
     s.bind(('localhost', 0))
     return s.getsockname()[1]
+
+
+def peak_mb():
+  """The peak memory of this process in MB.
+
+  Not ru_maxrss, which begins with that of the process that started this one.
+  """
+  with open('/proc/self/status') as f:
+    return int(re.search(r'VmHWM:\s+(\d+)', f.read()).group(1)) // 1024
 
 
 @pytest.fixture

@@ -190,14 +190,15 @@ def test_real_rows_are_read(spec):
 
 
 PEAK = '''
-import resource, sys
+import sys
+import conftest
 from ple_estimator import inputs, run
 import gin
 run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
 made = inputs.%s(sys.argv[1], shuffle_rows=20000)
 rows = sum(t.num_rows for t in made.tables(
     gin.get_configurable('FeatureSpec')()))
-print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(rows, conftest.peak_mb())
 '''
 
 
@@ -213,7 +214,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path, kind, suffix):
         '--force'])
     out = subprocess.check_output(
         [sys.executable, '-c', PEAK % kind,
-         str(tmp_path / ('taobao_train_data' + suffix))], cwd=conftest.ROOT)
+         str(tmp_path / ('taobao_train_data' + suffix))], cwd=conftest.ROOT,
+        env=dict(os.environ, PYTHONPATH=os.path.join(conftest.ROOT, 'tests')))
     read, peak = map(int, out.split())
     assert read == rows
     peaks.append(peak)

@@ -337,6 +337,7 @@ def test_memory_of_rows_without_a_key_is_not_touched(tmp_path):
 
 _WORKER = '''
 import sys
+import time
 import numpy as np
 import tensorflow.compat.v1 as tf
 from ple_estimator import engine, keyed_tables, optimizers
@@ -360,18 +361,21 @@ with tf.device(tf.train.replica_device_setter(cluster=spec)):
   tables = [x for x in table.snapshot().values()]
   rows = table._rows.export()
   arrived = [tf.get_variable('arrived%d' % i, initializer=0) for i in (0, 1)]
-with tf.Session(server.target) as session:
+# Without filters a session ends only when it has told all other workers, those
+# too that are gone.
+filters = tf.ConfigProto(
+    device_filters=['/job:ps', '/job:worker/task:%d' % index])
+with tf.Session(server.target, config=filters) as session:
   if index == 0:
     session.run(tf.global_variables_initializer())
   else:
-    import time
     while session.run(tf.report_uninitialized_variables()).size:
       time.sleep(.05)
   arrive = arrived[index].assign_add(1).op
   def meet(i):
     session.run(arrive)
     while session.run(arrived[1 - index]) < i:
-      pass
+      time.sleep(.001)
   for i in range(40):  # both processes want the same fresh keys at a time
     meet(i + 1)
     session.run(step, {keys: np.arange(i * 10000, i * 10000 + 10000)})

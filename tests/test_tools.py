@@ -160,9 +160,9 @@ def test_converted_missing_integer_is_read_as_missing(tmp_path):
 @pytest.mark.parametrize('rows', [500000, 2000000])
 def test_conversion_runs_in_constant_memory(tmp_path, rows):
   tool('make_data', '--out', tmp_path, '--train', rows, '--test', 1000)
-  code = ('import resource, sys; sys.path.insert(0, "tools"); '
-          'import csv_to_parquet as c; c.main(sys.argv[1:]); '
-          'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)')
+  code = ('import sys; sys.path[:0] = ["tools", "tests"]; '
+          'import conftest, csv_to_parquet; '
+          'csv_to_parquet.main(sys.argv[1:]); print(conftest.peak_mb())')
   out = subprocess.check_output(
       [sys.executable, '-c', code, str(tmp_path / 'taobao_train_data')],
       cwd=conftest.ROOT).decode().split()
