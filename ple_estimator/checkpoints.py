@@ -5,10 +5,12 @@ import glob
 import os
 import re
 
+from absl import logging
 import gin
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import engine
 from ple_estimator import errors
 from ple_estimator import incremental
 from ple_estimator import keyed_tables
@@ -31,7 +33,9 @@ _TRAINING_ONLY = ('signal_early_stopping/STOP', 'beta1_power', 'beta2_power')
 class Saver(tf.train.Saver):
   """A Saver to which a keyed table is one thing, not a set of variables.
 
-  In training it also goes on from incremental checkpoints.
+  In training it also goes on from incremental checkpoints; and a chief that
+  comes back to parameter servers with a newer state leaves that alone, so that
+  the loss of a chief loses no step.
 
   Attributes:
     last_step: int, the global step of the last checkpoint it saved, or None.
@@ -54,6 +58,10 @@ class Saver(tf.train.Saver):
     if self._var_list is None:  # not before hooks have made their variables
       self._var_list = _plain_variables() + [
           table.saveable() for table in keyed_tables.of_graph()]
+    if self._training:
+      self._is_live = tf.reduce_all(tf.stack([
+          engine.is_initialized(v) for v in tf.global_variables()]))
+      self._step = tf.train.get_global_step()
     super().build()
 
   def save(self, sess, save_path, global_step=None, **kwargs):
@@ -68,8 +76,18 @@ class Saver(tf.train.Saver):
     return saved
 
   def restore(self, sess, save_path):
-    super().restore(sess, incremental.merged(save_path) if self._training
-                    else save_path)
+    if not self._training:
+      super().restore(sess, save_path)
+      return
+    save_path = incremental.merged(save_path)
+    saved_step = int(save_path.rpartition('-')[2])
+    if sess.run(self._is_live):
+      step = int(sess.run(self._step))
+      if step >= saved_step:
+        logging.info('Going on at step %d, which the parameter servers are at; '
+                     'the last checkpoint is of step %d.', step, saved_step)
+        return
+    super().restore(sess, save_path)
 
 
 def latest(model_dir):

@@ -13,6 +13,8 @@ from tensorflow.python.ops import lookup_ops
 from tensorflow.python.training.saving import saveable_object
 from tensorflow.python.util import deprecation
 
+from ple_estimator import errors
+
 # TensorFlow says at import and at every layer that tf.layers and tf.estimator
 # are deprecated: some thirty lines that no user can act on. No public switch.
 deprecation._PRINT_DEPRECATION_WARNINGS = False
@@ -22,6 +24,19 @@ tf.disable_v2_behavior()
 # server on 1.15.
 tf.enable_resource_variables()
 
+
+
+def _recovers_soon(self, *args, **kwargs):
+  kwargs.setdefault('recovery_wait_secs', 1)
+  _init_session_manager(self, *args, **kwargs)
+
+
+# A worker that finds the variables not initialized looks again 30 seconds
+# later, at the start and after every loss of a parameter server. RunConfig
+# cannot say another number.
+_init_session_manager = tf.train.SessionManager.__init__
+tf.train.SessionManager.__init__ = _recovers_soon
+
 SaveableObject = saveable_object.SaveableObject
 SaveSpec = saveable_object.SaveSpec
 
@@ -29,6 +44,19 @@ SaveSpec = saveable_object.SaveSpec
 def describe():
   """Returns the engine in words, e.g. 'stock TensorFlow 1.15.5'."""
   return 'stock TensorFlow %s' % tf.__version__
+
+
+def check_protocol(protocol):
+  """Refuses what the processes of a cluster cannot talk on this engine.
+
+  Args:
+    protocol: str, the binding run_config.protocol.
+
+  Raises:
+    UserError: if the engine does not have it.
+  """
+  errors.check(protocol == 'grpc', "run_config.protocol must be 'grpc' on %s, "
+               'got %r.', describe(), protocol)
 
 
 def intra_op_threads(fused):

@@ -1,10 +1,10 @@
 """Experiment, the root of every .gin file: train, evaluate, predict, export."""
 
 import contextlib
-import json
 import math
 import os
 import re
+import time
 
 from absl import logging
 import gin
@@ -15,105 +15,12 @@ from ple_estimator import checkpoints
 from ple_estimator import cluster
 from ple_estimator import engine
 from ple_estimator import errors
-from ple_estimator import heads
+from ple_estimator import evaluation
 from ple_estimator import hooks
 from ple_estimator import inputs
+from ple_estimator import job
 from ple_estimator import keyed_tables
 from ple_estimator import predictions
-
-
-@gin.register
-class EarlyStopping:
-  """Ends training when a metric of the evaluation no longer improves."""
-
-  def __init__(self, metric='ctr/auc', patience_steps=10000):
-    """Keeps the rule.
-
-    Args:
-      metric: str, as in metrics.json; auc and accuracy are to grow, all
-        others to fall.
-      patience_steps: int, global steps without improvement.
-    """
-    errors.check(patience_steps >= 1, 'EarlyStopping.patience_steps must be at '
-                 'least 1, got %r.', patience_steps)
-    self.metric = metric
-    self._patience_steps = patience_steps
-
-  def hook(self, estimator, every_steps):
-    """Returns the hook for one process of a run."""
-    make = (tf.estimator.experimental.stop_if_no_increase_hook
-            if heads.is_better(self.metric, 1, than=0)
-            else tf.estimator.experimental.stop_if_no_decrease_hook)
-    return make(estimator, self.metric, self._patience_steps,
-                run_every_secs=None, run_every_steps=every_steps)
-
-
-@gin.register
-class Exports:
-  """Which SavedModels to write while training."""
-
-  def __init__(self, best_metric='ctr/auc', best_to_keep=1, latest_to_keep=1):
-    """Keeps the rule.
-
-    Args:
-      best_metric: str, as in metrics.json; auc and accuracy are best when
-        large, all others when small.
-      best_to_keep: int, SavedModels in model_dir/export/best; 0 writes none.
-      latest_to_keep: int, SavedModels in model_dir/export/latest; 0 writes
-        none.
-    """
-    for name, value in [('best_to_keep', best_to_keep),
-                        ('latest_to_keep', latest_to_keep)]:
-      errors.check(value >= 0, 'Exports.%s must not be negative, got %r.',
-                   name, value)
-    self.metric = best_metric
-    self._best_to_keep = best_to_keep
-    self._latest_to_keep = latest_to_keep
-
-  def exporters(self, receiver_fn):
-    """Returns a list of tf.estimator.Exporter."""
-    found = []
-    if self._best_to_keep:
-      found.append(tf.estimator.BestExporter(
-          'best', receiver_fn, exports_to_keep=self._best_to_keep,
-          event_file_pattern='eval/*.tfevents.*', compare_fn=self._is_best))
-    if self._latest_to_keep:
-      found.append(tf.estimator.LatestExporter(
-          'latest', receiver_fn, exports_to_keep=self._latest_to_keep))
-    return found
-
-  def _is_best(self, best_eval_result, current_eval_result):
-    # BestExporter finds the best in the event files, where the current result
-    # is already: a tie is the current result itself.
-    return not heads.is_better(
-        self.metric, float(best_eval_result[self.metric]),
-        than=float(current_eval_result[self.metric]))
-
-
-class _MetricsFile(tf.estimator.Exporter):
-  """Writes metrics.json after every evaluation, whichever process it is in."""
-
-  name = 'metrics'
-
-  def export(self, estimator, export_path, checkpoint_path, eval_result,
-             is_the_final_export):
-    _write_metrics(estimator.model_dir, eval_result)
-
-
-def _write_metrics(model_dir, metrics):
-  """Writes metrics.json, NaN as null, and logs the metrics of the tasks."""
-  flat = {name: float(value) for name, value in metrics.items()}
-  flat = {name: value if math.isfinite(value) else None
-          for name, value in flat.items()}
-  flat['global_step'] = int(flat['global_step'])
-  path = os.path.join(model_dir, 'metrics.json')
-  with open(path + '.partial', 'w') as f:
-    json.dump(flat, f, indent=2, sort_keys=True)
-    f.write('\n')
-  os.replace(path + '.partial', path)
-  logging.info('evaluation at step %d: %s', flat['global_step'], ', '.join(
-      '%s %.4f' % (name, value) for name, value in sorted(flat.items())
-      if value is not None and name.count('/') == 1))
 
 
 def _tuned(config, fused):
@@ -157,7 +64,8 @@ class Experiment:
                exports=None,
                timeline_steps=0,
                hooks=(),
-               incremental=None):
+               incremental=None,
+               peer_timeout_secs=1800):
     """Keeps the parts; reads no data and builds no graph.
 
     Args:
@@ -176,20 +84,24 @@ class Experiment:
       eval_steps: int, global steps between evaluations, a multiple of
         run_config.save_steps; None evaluates every checkpoint.
       eval_secs: int, least seconds between evaluations.
-      early_stopping: EarlyStopping; None trains to max_steps.
-      exports: Exports; None exports only in mode export.
+      early_stopping: evaluation.EarlyStopping; None trains to max_steps.
+      exports: evaluation.Exports; None exports only in mode export.
       timeline_steps: int, global steps between profiles, written to
         model_dir/timeline-<step>.json for chrome://tracing; 0 writes none.
       hooks: list of tf.train.SessionRunHook of your own, for training.
       incremental: incremental.IncrementalCheckpoint, what to save between
         checkpoints; None saves nothing.
+      peer_timeout_secs: int, in a cluster, how long to get nothing done before
+        the process gives up: parameter servers that never come, a chief that
+        is gone for good. More than a checkpoint takes.
 
     Raises:
       UserError: if a value is out of range or names an unknown metric.
     """
     for name, value in [
         ('max_steps', max_steps), ('eval_steps', eval_steps or 0),
-        ('eval_secs', eval_secs), ('timeline_steps', timeline_steps)]:
+        ('eval_secs', eval_secs), ('timeline_steps', timeline_steps),
+        ('peer_timeout_secs', peer_timeout_secs)]:
       errors.check(isinstance(value, int) and value >= 0,
                    'Experiment.%s must be an integer that is not negative, '
                    'got %r.', name, value)
@@ -216,6 +128,9 @@ class Experiment:
     self._timeline_steps = timeline_steps
     self._own_hooks = list(hooks)
     self._incremental = incremental
+    self._peer_timeout_secs = peer_timeout_secs
+    self._role = cluster.role()
+    self._metrics_file = evaluation.MetricsFile()
     self._check()
     self._estimator = tf.estimator.Estimator(
         self._model_fn, model_dir, self._config)
@@ -252,11 +167,17 @@ class Experiment:
   def train(self):
     """Trains to max_steps, evaluating on the way and at the end.
 
-    Continues from the last checkpoint of model_dir.
+    Continues from the last checkpoint of model_dir. In a cluster (TF_CONFIG)
+    this is what each process calls, whatever its role; see job.py.
 
     Raises:
-      UserError: if the data cannot be used, or model_dir holds another model.
+      UserError: if the data cannot be used, model_dir holds another model, or
+        the other processes of a cluster cannot be reached.
     """
+    if self._role.type == 'ps':
+      self._model.is_fused()  # the chief may place its ops here
+      job.serve(self._config, self._role.peers(), self._peer_timeout_secs)
+      return
     spec = self._model.features
     self._train_input.check(spec, keep=self._model.keep)
     if self._eval_input:
@@ -268,34 +189,107 @@ class Experiment:
                  engine.describe(),
                  ', fused kernels' if self._model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
-    train_spec = tf.estimator.TrainSpec(
-        self.train_input_fn, max_steps, self._hooks(max_steps))
-    with self._data_errors():
-      if self._eval_input:
-        self._train_and_evaluate(train_spec)
-      else:
-        errors.check(
-            not self._config.cluster_spec, 'Experiment.eval_input must be '
-            'given in a cluster: there Estimator trains and evaluates at once.')
-        self._estimator.train(
-            train_spec.input_fn, list(train_spec.hooks), max_steps=max_steps)
+    with self._watch(max_steps) as watch, self._data_errors():
+      if self._role.type == 'evaluator':
+        self._evaluate_until_trained(max_steps, watch)
+        return
+      if job.trained_step(self._config.model_dir, max_steps) is None:
+        self._train(max_steps, watch)
+      if self._role.type == 'chief':
+        self._end(max_steps, watch)
 
-  def _train_and_evaluate(self, train_spec):
+  def _watch(self, max_steps):
+    """What sees to SIGTERM and to processes that are lost."""
+    model_dir = self._config.model_dir
+
+    def is_over():
+      return (self._role.type == 'worker' and
+              job.trained_step(model_dir, max_steps) is not None)
+
+    return job.Watch(self._role.peers(), self._peer_timeout_secs, is_over,
+                     self._save if self._config.is_chief else None)
+
+  def _save(self, session):
+    saver, = tf.get_collection(tf.GraphKeys.SAVERS)
+    saver.save(session, os.path.join(self._config.model_dir, 'model.ckpt'),
+               tf.train.get_global_step())
+
+  def _train(self, max_steps, watch):
+    """Is the chief or a worker until the training ends."""
+    config = self._config
+    found = self._hooks(max_steps, watch)
+    if not self._role.is_local:
+      self._server = cluster.server(config)  # lives as long as this process
+    if not self._eval_input or (
+        self._role.is_local and self._role.has_evaluator):
+      self._estimator.train(self.train_input_fn, found, max_steps=max_steps)
+      return
+    with cluster.own_server(config):
+      tf.estimator.train_and_evaluate(
+          self._estimator,
+          tf.estimator.TrainSpec(self.train_input_fn, max_steps, found),
+          tf.estimator.EvalSpec(
+              self._eval_input_fn, steps=None, start_delay_secs=0,
+              throttle_secs=self._eval_secs, hooks=[job.Paused(watch)],
+              exporters=self._exporters()))
+
+  def _exporters(self):
     receiver_fn = inputs.serving_input_receiver_fn(
         self._model.features, self._model.groups)
-    # Without a throttle an evaluator looks for checkpoints in a busy loop.
-    least_secs = 1 if self._config.cluster_spec else 0
-    eval_spec = tf.estimator.EvalSpec(
-        self._eval_input_fn, steps=None, start_delay_secs=0,
-        throttle_secs=max(least_secs, self._eval_secs),
-        exporters=[_MetricsFile()] + (
-            self._exports.exporters(receiver_fn) if self._exports else []))
-    result = tf.estimator.train_and_evaluate(
-        self._estimator, train_spec, eval_spec)
-    # Without a result max_steps had been reached before. In a cluster the
-    # evaluator has it.
-    if not self._config.cluster_spec and not (result and result[0]):
-      self.evaluate()
+    found = self._exports.exporters(receiver_fn) if self._exports else []
+    return found + [self._metrics_file]  # last: it says that all is there
+
+  def _evaluation(self, watch):
+    return evaluation.Evaluation(
+        self._estimator, self._eval_input_fn, self._exporters(), watch.pause)
+
+  def _end(self, max_steps, watch):
+    """Sees to the last evaluation, then lets the other processes go."""
+    model_dir = self._config.model_dir
+    step = job.latest_step(model_dir)
+    if not self._role.is_alone:
+      job.mark_trained(model_dir, max_steps, step)
+    if self._eval_input and not (
+        self._metrics_file.step == step or
+        self._role.has_evaluator and self._is_evaluated_elsewhere(step, watch)):
+      self._evaluation(watch).run(is_final=True)
+    if not self._role.is_local:
+      job.end_parameter_servers(self._config)
+
+  def _is_evaluated_elsewhere(self, step, watch):
+    """Waits for the evaluator; whether it has evaluated a step."""
+    deadline = time.time() + self._peer_timeout_secs
+    while time.time() < deadline:
+      if evaluation.last_step(self._config.model_dir) == step:
+        return True
+      watch.wait(1)
+    logging.warning('The evaluator did not evaluate step %d within %d s '
+                    '(Experiment.peer_timeout_secs): the chief does it.', step,
+                    self._peer_timeout_secs)
+    return False
+
+  def _evaluate_until_trained(self, max_steps, watch):
+    """Is the evaluator of a cluster until the last checkpoint is evaluated."""
+    if not self._eval_input:
+      logging.info('Experiment.eval_input is None: nothing to evaluate.')
+      return
+    model_dir = self._config.model_dir
+    evaluations = self._evaluation(watch)
+    evaluated, last = None, -math.inf
+    while True:
+      end = job.trained_step(model_dir, max_steps)
+      step = job.latest_step(model_dir)  # after `end`: then it is the last
+      if end is not None and step == evaluated:
+        return
+      is_due = step and step != evaluated and (
+          end is not None or evaluated is None or
+          step - evaluated >= (self._eval_steps or 1) and
+          time.time() - last >= self._eval_secs)
+      if is_due:
+        evaluated, last = step, time.time()
+        evaluations.run(is_final=end is not None)
+      else:
+        watch.wait(1)
 
   def evaluate(self):
     """Evaluates the last checkpoint and writes metrics.json.
@@ -308,9 +302,9 @@ class Experiment:
                  'Experiment.eval_input must be given to evaluate, got None.')
     self._eval_input.check(self._model.features, keep=self._model.keep)
     with self._data_errors():
-      _write_metrics(self._config.model_dir,
-                     self._estimator.evaluate(
-                         self._eval_input_fn, checkpoint_path=self._latest()))
+      evaluation.write_metrics(
+          self._config.model_dir, self._estimator.evaluate(
+              self._eval_input_fn, checkpoint_path=self._latest()))
 
   def predict(self):
     """Writes one column of predictions per task, beside predict_columns.
@@ -366,12 +360,14 @@ class Experiment:
     path = checkpoints.latest(self._config.model_dir)
     step = tf.train.load_variable(path, 'global_step') if path else 0
     index, count = cluster.shard(self._config)
-    return self._train_input.dataset(
+    rows = self._train_input.dataset(
         self._model.features, keep=self._model.keep, shard=(index, count),
         seed=self._config.tf_random_seed,
         first_row=int(step) * self._train_input.batch_size // count,
         groups=self._model.groups,
         op_fusion=self._model.op_fusion)
+    # Who is faster than others goes through its share again, to max_steps.
+    return rows if count == 1 else rows.repeat()
 
   def _eval_input_fn(self):
     return self._eval_input.dataset(
@@ -385,8 +381,9 @@ class Experiment:
         seed=self._config.tf_random_seed, groups=self._model.groups,
         op_fusion=self._model.op_fusion)
 
-  def _hooks(self, max_steps):
+  def _hooks(self, max_steps, watch):
     config = self._config
+    in_cluster = not self._role.is_local
     found = [hooks.ProgressHook(
         [task.name for task in self._model.tasks], max_steps,
         self._train_input.batch_size, config.save_summary_steps)]
@@ -395,13 +392,20 @@ class Experiment:
           self._estimator, self._eval_steps or config.save_checkpoints_steps))
     if config.is_chief:
       found.append(gin.tf.GinConfigSaverHook(config.model_dir))
-      if self._eval_steps:
+      evaluates = (in_cluster and self._eval_input and
+                   not self._role.has_evaluator)
+      if self._eval_steps or evaluates:
         found.append(hooks.CheckpointHook(
-            config.model_dir, config.save_checkpoints_steps, self._eval_steps))
+            config.model_dir, config.save_checkpoints_steps, self._eval_steps,
+            [evaluation.EvaluateSaved(self._evaluation(watch), self._eval_secs)]
+            if evaluates else []))
       if self._timeline_steps:
         found.append(tf.train.ProfilerHook(
             save_steps=self._timeline_steps, output_dir=config.model_dir))
-    return found + self._own_hooks
+    elif in_cluster:
+      found.append(job.WaitForCheckpoint(
+          config.model_dir, config.save_checkpoints_steps, watch))
+    return found + self._own_hooks + [watch]
 
   def _latest(self):
     return checkpoints.latest(self._config.model_dir)

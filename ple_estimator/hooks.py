@@ -93,17 +93,19 @@ class CheckpointHook(tf.train.CheckpointSaverHook):
   adds to the saver's; here the listeners sleep until a step is due.
   """
 
-  def __init__(self, model_dir, save_steps, eval_steps):
+  def __init__(self, model_dir, save_steps, eval_steps=None, listeners=()):
     """Keeps the schedule.
 
     Args:
       model_dir: str.
       save_steps: int, global steps between checkpoints.
       eval_steps: int, global steps between evaluations, a multiple of
-        save_steps.
+        save_steps; None is save_steps.
+      listeners: tf.train.CheckpointSaverListeners that evaluate.
     """
-    super().__init__(model_dir, save_steps=save_steps)
-    self._eval_steps = eval_steps
+    super().__init__(
+        model_dir, save_steps=save_steps, listeners=list(listeners))
+    self._eval_steps = eval_steps or save_steps
     self._evaluated = None
 
   def _save(self, session, step):

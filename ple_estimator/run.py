@@ -17,10 +17,8 @@ from absl import flags
 from absl import logging
 import gin
 
-# TensorFlow greets with lines about its build. A cluster keeps them: its
-# "still waiting for response from worker" comes at the same level.
-if 'TF_CONFIG' not in os.environ:
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
+# TensorFlow greets with lines about its build.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
 
 from ple_estimator import engine  # pylint: disable=wrong-import-position
 from ple_estimator import errors  # pylint: disable=wrong-import-position
@@ -131,8 +129,15 @@ def _load_experiment():
     logging.set_verbosity(level)
 
 
+def _on_sigterm(signum, frame):
+  # As process 1 of a container Python would not hear it otherwise.
+  del frame
+  sys.exit(128 + signum)
+
+
 def main(argv):
   """Runs one mode; returns the exit status."""
+  signal.signal(signal.SIGTERM, _on_sigterm)
   engine.quiet()
   logging.use_absl_handler()
   # On a terminal a line takes the place of the progress bar.

@@ -11,13 +11,14 @@ import conftest
 PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 # A module imports only from rows above its own.
 ROWS = [
-    ['cache', 'engine', 'errors'],
+    ['cache', 'errors'],
+    ['engine'],
     ['admission', 'native'],
     ['cluster', 'features', 'keyed_tables', 'metrics', 'nets', 'packing',
      'precision', 'touched_rows', 'update_rules'],
-    ['embeddings', 'heads', 'hooks', 'incremental', 'microbatch', 'networks',
-     'optimizers', 'predictions', 'readers'],
-    ['checkpoints', 'embedding_variables', 'inputs', 'model'],
+    ['embeddings', 'heads', 'hooks', 'incremental', 'job', 'microbatch',
+     'networks', 'optimizers', 'predictions', 'readers'],
+    ['checkpoints', 'embedding_variables', 'evaluation', 'inputs', 'model'],
     ['experiment'],
     ['run'],
 ]

@@ -1,0 +1,393 @@
+"""How the processes of a cluster start, wait for each other and end together.
+
+The chief trains, and when the training is over it
+
+  1. writes `trained.json` to model_dir, which ends the evaluator after the last
+     checkpoint, and any worker that comes late;
+  2. waits until that checkpoint is evaluated and exported, by the evaluator if
+     there is one, or does it itself;
+  3. tells the parameter servers to leave, through a queue on each, and leaves.
+
+So whoever starts the processes has the results once the chief is gone. Nobody
+waits for ever: a process that gets nothing done for `peer_timeout_secs` ends
+with an error that names who does not answer.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+
+from absl import logging
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import cluster
+from ple_estimator import errors
+
+_LOOK_SECS = 0.5
+_WARN_SECS = 30
+_PROBE_SECS = 2
+_STOP_SECS = 20
+TERMINATED = 128 + signal.SIGTERM  # what a shell makes of SIGTERM
+_STUCK_SECS = 10
+_QUEUE = 'job_is_done'
+
+
+# --------------------------------------------------------- trained.json
+
+
+def mark_trained(model_dir, max_steps, global_step):
+  """Notes in model_dir that the training to max_steps ended at global_step."""
+  path = _marker(model_dir)
+  with open(path + '.partial', 'w') as f:
+    json.dump({'max_steps': max_steps, 'global_step': global_step}, f)
+  os.replace(path + '.partial', path)
+
+
+def trained_step(model_dir, max_steps):
+  """The global step at which the training to max_steps ended, or None.
+
+  What was noted of a training to another step, or of checkpoints that are gone,
+  does not count.
+
+  Args:
+    model_dir: str.
+    max_steps: int.
+  """
+  try:
+    with open(_marker(model_dir)) as f:
+      said = json.load(f)
+  except (OSError, ValueError):
+    return None
+  step = latest_step(model_dir)
+  if said['max_steps'] != max_steps or step is None:
+    return None
+  return said['global_step'] if said['global_step'] <= step else None
+
+
+def latest_step(model_dir):
+  """The global step of the newest full checkpoint of model_dir, or None."""
+  path = tf.train.latest_checkpoint(model_dir)
+  return int(path.rpartition('-')[2]) if path else None
+
+
+def _marker(model_dir):
+  return os.path.join(model_dir, 'trained.json')
+
+
+# ---------------------------------------------------- parameter servers
+
+
+def serve(config, peers, timeout_secs):
+  """Is a parameter server until the chief says that the job is done.
+
+  Then the process ends with status 0; on SIGTERM with 143, as soon as the chief
+  is gone, or after some seconds if it goes on. (Server.join() never returns,
+  and lets no signal handler run.)
+
+  Args:
+    config: tf.estimator.RunConfig of a parameter server.
+    peers: list of (name, 'host:port'), the chief.
+    timeout_secs: number, how long the chief may be away.
+
+  Raises:
+    UserError: if the chief is away for longer, or nothing can listen on the
+      address of this process.
+  """
+  server = cluster.server(config)
+  logging.info('Parameter server %d at %s.', config.task_id,
+               config.cluster_spec.task_address('ps', config.task_id))
+  done = threading.Event()
+  threading.Thread(target=_wait_for_end, daemon=True,
+                   args=(server.target, config, done)).start()
+  terminated = []
+  signal.signal(signal.SIGTERM, lambda *unused: terminated.append(time.time()))
+  last_seen = warned = time.time()
+  while not done.wait(_LOOK_SECS):
+    now = time.time()
+    lost = unreachable(peers)
+    if not lost:
+      last_seen = warned = now
+    # If all processes of a job are told to end, the chief has yet to save.
+    if terminated and (lost or now - terminated[0] > _STUCK_SECS):
+      _leave('SIGTERM.', TERMINATED)
+    if now - warned > _WARN_SECS:
+      warned = now
+      logging.warning('Waiting for %s, %d s.', lost, now - last_seen)
+    errors.check(now - last_seen < timeout_secs, 'Gave up: %s did not answer '
+                 'for %d s (Experiment.peer_timeout_secs).', lost,
+                 timeout_secs)
+  time.sleep(_LOOK_SECS)  # the chief waits for an answer
+  _leave('The job is done.', 0)
+
+
+def _leave(text, status):
+  """Ends the process whatever its threads are at, such as a TensorFlow call."""
+  logging.info('%s', text)
+  logging.flush()
+  os._exit(status)
+
+
+def _wait_for_end(target, config, done):
+  with tf.Graph().as_default():
+    end = _end_queue(config.task_id).dequeue()
+    # Nobody else is needed for this session, so it waits for nobody.
+    options = tf.ConfigProto(device_filters=['/job:ps/task:%d' % config.task_id])
+    with tf.Session(target, config=options) as session:
+      session.run(end)
+  done.set()
+
+
+def _end_queue(index):
+  with tf.device('/job:ps/task:%d' % index):
+    return tf.FIFOQueue(1, tf.bool, [[]], shared_name=_QUEUE)
+
+
+def end_parameter_servers(config):
+  """Tells all parameter servers that the job is done; the chief calls it.
+
+  Args:
+    config: tf.estimator.RunConfig of the chief.
+  """
+  threads = [threading.Thread(target=_end, args=(config, index), daemon=True)
+             for index in range(config.num_ps_replicas)]
+  for thread in threads:
+    thread.start()
+  deadline = time.time() + _STOP_SECS
+  for thread in threads:
+    thread.join(max(0, deadline - time.time()))
+  left = [str(i) for i, thread in enumerate(threads) if thread.is_alive()]
+  if left:
+    logging.warning('Parameter server %s did not take the word that the job is '
+                    'done.', ', '.join(left))
+
+
+def _end(config, index):
+  with tf.Graph().as_default():
+    end = _end_queue(index).enqueue(True)
+    options = tf.ConfigProto(
+        device_filters=['/job:ps/task:%d' % index, '/job:chief'])
+    try:
+      with tf.Session(config.master, config=options) as session:
+        session.run(end)
+    except tf.errors.OpError as error:
+      logging.warning('Parameter server %d: %s', index, error.message)
+
+
+# ------------------------------------------------------ watching others
+
+
+def unreachable(peers):
+  """Whose address takes no connection.
+
+  Args:
+    peers: list of (name, 'host:port').
+
+  Returns:
+    str, e.g. 'ps 0 at host:2222'; '' if all answer.
+  """
+  found = []
+  for name, address in peers:
+    host, _, port = address.rpartition(':')
+    try:
+      socket.create_connection(
+          (host.strip('[]'), int(port)), _PROBE_SECS).close()
+    except OSError:
+      found.append('%s at %s' % (name, address))
+  return ', '.join(found)
+
+
+class Watch(tf.train.SessionRunHook):
+  """Ends a process that gets nothing done, or is told to end by SIGTERM.
+
+  A lost parameter server leaves Session.run, or the making of a session,
+  waiting in C++ without a bound and deaf to signals; so a thread watches.
+
+  On SIGTERM the chief saves a checkpoint after the step at hand, and every
+  process ends with status 143: to Kubernetes a pod that is to be started again.
+
+  `with` this object, from the main thread; it is also a hook of the training.
+  """
+
+  def __init__(self, peers, timeout_secs, is_over=lambda: False, save=None):
+    """Keeps whom to watch.
+
+    Args:
+      peers: list of (name, 'host:port').
+      timeout_secs: number, seconds without a step before the process gives up;
+        must be more than a checkpoint takes.
+      is_over: function without arguments to bool, whether the training is over,
+        so that lost peers are no error.
+      save: function of a session, called before the end on SIGTERM; None
+        does nothing.
+    """
+    self._peers = peers
+    self._timeout_secs = timeout_secs
+    self._is_over = is_over
+    self._save = save
+    self._last = time.time()
+    self._in_step = False
+    self._pauses = 0
+    self._terminated = None
+    self._closed = threading.Event()
+
+  def __enter__(self):
+    self.beat()
+    reader, self._writer = socket.socketpair()
+    self._writer.setblocking(False)
+    self._handler = signal.signal(signal.SIGTERM, self._on_sigterm)
+    # Tells of a signal at once, while its handler may have to wait.
+    self._wakeup = signal.set_wakeup_fd(self._writer.fileno())
+    reader.settimeout(_LOOK_SECS)
+    threading.Thread(target=self._run, args=(reader,), daemon=True).start()
+    return self
+
+  def __exit__(self, kind, error, trace):
+    self._closed.set()
+    signal.set_wakeup_fd(self._wakeup)
+    signal.signal(signal.SIGTERM, self._handler)
+    self._writer.close()
+    if kind is None:
+      self.check()
+
+  def _on_sigterm(self, signum, frame):
+    del signum, frame
+    self._terminated = self._terminated or time.time()
+    if not self._in_step:
+      self.check()
+
+  def check(self):
+    """Raises SystemExit if SIGTERM has come."""
+    if self._terminated:
+      raise SystemExit(TERMINATED)
+
+  def beat(self):
+    """Says that something was done."""
+    self._last = time.time()
+
+  @contextlib.contextmanager
+  def pause(self):
+    """A context of work that may take any time and be broken off by SIGTERM."""
+    in_step, self._in_step = self._in_step, False
+    self._pauses += 1
+    self.check()
+    try:
+      yield
+    finally:
+      self._pauses -= 1
+      self._in_step = in_step
+      self.beat()
+
+  def wait(self, secs):
+    """Sleeps between two looks at what another process is to do.
+
+    That takes as long as it takes, while all peers answer.
+    """
+    in_step, self._in_step = self._in_step, False
+    self.check()
+    time.sleep(secs)
+    self._in_step = in_step
+    if not unreachable(self._peers):
+      self.beat()
+
+  def before_run(self, run_context):
+    self._in_step = True
+
+  def after_run(self, run_context, run_values):
+    self.beat()
+    if self._terminated:
+      logging.info('SIGTERM: this step was the last.')
+      if self._save:
+        self._save(run_context.session)
+      self.check()
+
+  def _run(self, reader):
+    warned = 0
+    while not self._closed.is_set():
+      try:
+        if signal.SIGTERM in reader.recv(64):
+          self._terminated = self._terminated or time.time()
+      except socket.timeout:
+        pass
+      last, now = self._last, time.time()
+      status, text = self._verdict(now, now - last)
+      if status is not None and (last, False) == (
+          self._last, self._closed.is_set()):
+        _leave(text, status)
+      if text and now - last > _WARN_SECS < now - warned:
+        warned = now
+        logging.warning('%s', text)
+
+  def _verdict(self, now, idle):
+    """Returns (exit status or None, what to say)."""
+    if idle < _PROBE_SECS or self._pauses:
+      return None, ''
+    if self._is_over():
+      return 0, 'The training is over.'
+    lost = unreachable(self._peers)
+    if lost and self._terminated and now - self._terminated > _STUCK_SECS:
+      return TERMINATED, 'SIGTERM.'
+    if self._peers and idle > self._timeout_secs:
+      return 1, 'Gave up: no step for %d s (Experiment.peer_timeout_secs); %s.' % (
+          idle, 'no answer from ' + lost if lost else
+          'all others answer, so one of them may be stuck')
+    return None, 'Waiting for %s, %d s.' % (lost, idle) if lost else ''
+
+
+class Paused(tf.train.SessionRunHook):
+  """A hook of evaluations, during which a Watch is paused."""
+
+  def __init__(self, watch):
+    """Keeps the Watch."""
+    self._watch = watch
+
+  def begin(self):
+    self._context = self._watch.pause()
+    self._context.__enter__()
+
+  def end(self, session):
+    self._context.__exit__(None, None, None)
+
+
+class WaitForCheckpoint(tf.train.SessionRunHook):
+  """Lets a worker run no further ahead of the last checkpoint than is agreed.
+
+  Without it, steps that workers make while the chief is away are lost if a
+  parameter server goes too.
+  """
+
+  def __init__(self, model_dir, save_steps, watch):
+    """Keeps the rule.
+
+    Args:
+      model_dir: str.
+      save_steps: int, global steps between checkpoints.
+      watch: Watch.
+    """
+    self._model_dir = model_dir
+    self._save_steps = save_steps
+    self._watch = watch
+    self._saved = None
+
+  def before_run(self, run_context):
+    return tf.train.SessionRunArgs(tf.train.get_global_step())
+
+  def after_run(self, run_context, run_values):
+    step = int(run_values.results)
+    waiting_since = None
+    while self._saved is None or step - self._saved >= self._save_steps:
+      saved = latest_step(self._model_dir)
+      # After a loss of parameter servers the step is behind the checkpoint.
+      self._saved = step if saved is None else saved
+      if step - self._saved < self._save_steps:
+        break
+      if waiting_since is None:
+        waiting_since = time.time()
+      elif waiting_since and time.time() - waiting_since > _WARN_SECS:
+        logging.warning('Waiting at step %d for a checkpoint; the last is of '
+                        'step %d.', step, self._saved)
+        waiting_since = 0
+      self._watch.wait(_LOOK_SECS)
