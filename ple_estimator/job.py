@@ -135,7 +135,8 @@ def _wait_for_end(target, config, done):
   with tf.Graph().as_default():
     end = _end_queue(config.task_id).dequeue()
     # Nobody else is needed for this session, so it waits for nobody.
-    options = tf.ConfigProto(device_filters=['/job:ps/task:%d' % config.task_id])
+    options = tf.ConfigProto(
+        device_filters=['/job:ps/task:%d' % config.task_id])
     with tf.Session(target, config=options) as session:
       session.run(end)
   done.set()
@@ -331,9 +332,10 @@ class Watch(tf.train.SessionRunHook):
     if lost and self._terminated and now - self._terminated > _STUCK_SECS:
       return TERMINATED, 'SIGTERM.'
     if self._peers and idle > self._timeout_secs:
-      return 1, 'Gave up: no step for %d s (Experiment.peer_timeout_secs); %s.' % (
-          idle, 'no answer from ' + lost if lost else
-          'all others answer, so one of them may be stuck')
+      return 1, (
+          'Gave up: no step for %d s (Experiment.peer_timeout_secs); %s.' % (
+              idle, 'no answer from ' + lost if lost else
+              'all others answer, so one of them may be stuck'))
     return None, 'Waiting for %s, %d s.' % (lost, idle) if lost else ''
 
 
