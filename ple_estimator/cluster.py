@@ -156,7 +156,8 @@ def run_config(model_dir,
                summary_steps=100,
                inter_op_threads=0,
                intra_op_threads=0,
-               protocol='grpc'):
+               protocol='grpc',
+               xla=False):
   """Returns the tf.estimator.RunConfig of this process.
 
   The role in a cluster comes from the environment variable TF_CONFIG; without
@@ -173,6 +174,8 @@ def run_config(model_dir,
     intra_op_threads: int, threads inside one op; 0 lets TensorFlow choose.
     protocol: 'grpc', how the processes of a cluster talk to each other;
       'grpc++' or 'star_server' where the engine has them.
+    xla: bool, whether XLA compiles what it can. On a processor it made steps
+      slower wherever it was measured.
 
   Raises:
     UserError: if a number is out of range, or TF_CONFIG makes no sense.
@@ -196,6 +199,8 @@ def run_config(model_dir,
       intra_op_parallelism_threads=intra_op_threads)
   session.graph_options.rewrite_options.meta_optimizer_iterations = 1
   session.device_filters.extend(_device_filters(mine))
+  if xla:
+    engine.use_xla(session)
   with _environment(mine):
     return tf.estimator.RunConfig(
         model_dir=model_dir,

@@ -5,6 +5,7 @@ the package is written for. experiment.py does, before any graph is built; who
 builds graphs from other modules alone imports it first.
 """
 
+import os
 import warnings
 
 import tensorflow.compat.v1 as tf
@@ -57,6 +58,20 @@ def check_protocol(protocol):
   """
   errors.check(protocol == 'grpc', "run_config.protocol must be 'grpc' on %s, "
                'got %r.', describe(), protocol)
+
+
+def use_xla(session_config):
+  """Lets XLA compile parts of a graph on the processor.
+
+  TensorFlow reads the environment variable at the first session of a process.
+
+  Args:
+    session_config: tf.ConfigProto, which is changed.
+  """
+  flags = os.environ.get('TF_XLA_FLAGS', '')
+  os.environ['TF_XLA_FLAGS'] = flags + ' --tf_xla_cpu_global_jit'
+  session_config.graph_options.optimizer_options.global_jit_level = (
+      tf.OptimizerOptions.ON_1)
 
 
 def intra_op_threads(fused):

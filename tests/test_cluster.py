@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -152,6 +154,31 @@ def test_refuses():
   with pytest.raises(errors.UserError,
                      match=r'run_config.protocol must be .*grpc\+\+'):
     cluster.run_config('/tmp/x', protocol='grpc++')
+
+
+_COMPILED = '''
+import sys
+import tensorflow.compat.v1 as tf
+from ple_estimator import cluster
+x = tf.placeholder(tf.float32, [3, 5])
+y = x
+for _ in range(4):
+  y = tf.tanh(tf.matmul(y, tf.ones([5, 5])) + 1.)
+config = cluster.run_config('/tmp/x', xla=sys.argv[1] == 'True')
+found = tf.RunMetadata()
+with tf.Session(config=config.session_config) as session:
+  session.run(y, {x: [[1.] * 5] * 3},
+              tf.RunOptions(output_partition_graphs=True), found)
+print([n.op for g in found.partition_graphs for n in g.node])
+'''
+
+
+@pytest.mark.parametrize('xla', [True, False])
+def test_xla_compiles_if_told_to(tf_config, xla):
+  ops = subprocess.check_output(
+      [sys.executable, '-W', 'ignore', '-c', _COMPILED, str(xla)],
+      cwd=conftest.ROOT, stderr=subprocess.DEVNULL)
+  assert (b'_XlaCompile' in ops, b'MatMul' in ops) == (xla, not xla)
 
 
 def test_server_says_whose_address_is_taken(tf_config):
