@@ -46,6 +46,9 @@ class Experiment:
   What it writes to model_dir: checkpoints, event files (training in model_dir
   itself, evaluation in eval/), operative_config-<step>.gin, metrics.json,
   predictions, export/ and, if asked for, timelines and incremental/.
+
+  Attributes:
+    model: model.Model.
   """
 
   def __init__(self,
@@ -112,7 +115,7 @@ class Experiment:
                  'Experiment.early_stopping and Experiment.exports: both go by '
                  'evaluations. Set them to None to train without.')
     predictions.check_path(predictions_path)
-    self._model = model
+    self.model = model
     self._train_input = train_input
     self._eval_input = eval_input
     self._predict_input = predict_input or eval_input
@@ -143,7 +146,7 @@ class Experiment:
         'Experiment.eval_steps must be a multiple of run_config.save_steps '
         '(%d): what is evaluated is a checkpoint. Got %r.',
         save_steps, self._eval_steps)
-    tasks = {task.name: task for task in self._model.tasks}
+    tasks = {task.name: task for task in self.model.tasks}
     for owner, part in [('EarlyStopping.metric', self._early_stopping),
                         ('Exports.best_metric', self._exports)]:
       task, _, metric = (part.metric if part else 'loss').partition('/')
@@ -155,7 +158,7 @@ class Experiment:
           "%s must be 'loss' or a task (%s) and a metric of it, such as "
           "'%s/auc', got %r.", owner, ', '.join(tasks), list(tasks)[0],
           part and part.metric)
-    columns = [column.name for column in self._model.features.columns]
+    columns = [column.name for column in self.model.features.columns]
     for name in self._predict_columns:
       errors.check(
           name in columns, 'Experiment.predict_columns must be columns of '
@@ -175,19 +178,19 @@ class Experiment:
         the other processes of a cluster cannot be reached.
     """
     if self._role.type == 'ps':
-      self._model.is_fused()  # the chief may place its ops here
+      self.model.is_fused()  # the chief may place its ops here
       job.serve(self._config, self._role.peers(), self._peer_timeout_secs)
       return
-    spec = self._model.features
-    self._train_input.check(spec, keep=self._model.keep)
+    spec = self.model.features
+    self._train_input.check(spec, keep=self.model.keep)
     if self._eval_input:
-      self._eval_input.check(spec, keep=self._model.keep)
+      self._eval_input.check(spec, keep=self.model.keep)
     rows = self._train_input.count_rows(spec)
     max_steps = self._max_steps or math.ceil(
         rows * self._train_input.epochs / self._train_input.batch_size)
     logging.info('%s%s; %d training rows; to step %d; results in %s',
                  engine.describe(),
-                 ', fused kernels' if self._model.is_fused() else '', rows,
+                 ', fused kernels' if self.model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
     with self._watch(max_steps) as watch, self._data_errors():
       if self._role.type == 'evaluator':
@@ -235,7 +238,7 @@ class Experiment:
 
   def _exporters(self):
     receiver_fn = inputs.serving_input_receiver_fn(
-        self._model.features, self._model.groups)
+        self.model.features, self.model.groups)
     found = self._exports.exporters(receiver_fn) if self._exports else []
     return found + [self._metrics_file]  # last: it says that all is there
 
@@ -300,7 +303,7 @@ class Experiment:
     self._check_trained()
     errors.check(self._eval_input,
                  'Experiment.eval_input must be given to evaluate, got None.')
-    self._eval_input.check(self._model.features, keep=self._model.keep)
+    self._eval_input.check(self.model.features, keep=self.model.keep)
     with self._data_errors():
       evaluation.write_metrics(
           self._config.model_dir, self._estimator.evaluate(
@@ -315,12 +318,12 @@ class Experiment:
     self._check_trained()
     errors.check(self._predict_input, 'Experiment.predict_input or eval_input '
                  'must be given to predict, got None.')
-    self._predict_input.check(self._model.features, with_labels=False,
+    self._predict_input.check(self.model.features, with_labels=False,
                               keep=self._predict_columns)
     with self._data_errors():
       rows = predictions.write(self._predictions_path, (
           {name: batch[name] for name in
-           self._predict_columns + tuple(t.name for t in self._model.tasks)}
+           self._predict_columns + tuple(t.name for t in self.model.tasks)}
           for batch in self._estimator.predict(
               self._predict_input_fn, checkpoint_path=self._latest(),
               yield_single_examples=False)))
@@ -336,12 +339,12 @@ class Experiment:
     path = self._estimator.export_saved_model(
         os.path.join(self._config.model_dir, 'export', 'saved_model'),
         inputs.serving_input_receiver_fn(
-            self._model.features, self._model.groups),
+            self.model.features, self.model.groups),
         checkpoint_path=self._latest())
     logging.info('SavedModel in %s', path.decode())
 
   def _model_fn(self, features, labels, mode, config):
-    spec = self._model.model_fn(
+    spec = self.model.model_fn(
         features, labels, mode, track_rows=bool(self._incremental))
     training = mode == tf.estimator.ModeKeys.TRAIN
     saver = checkpoints.Saver(config.keep_checkpoint_max, training)
@@ -361,31 +364,31 @@ class Experiment:
     step = tf.train.load_variable(path, 'global_step') if path else 0
     index, count = cluster.shard(self._config)
     rows = self._train_input.dataset(
-        self._model.features, keep=self._model.keep, shard=(index, count),
+        self.model.features, keep=self.model.keep, shard=(index, count),
         seed=self._config.tf_random_seed,
         first_row=int(step) * self._train_input.batch_size // count,
-        groups=self._model.groups,
-        op_fusion=self._model.op_fusion)
+        groups=self.model.groups,
+        op_fusion=self.model.op_fusion)
     # Who is faster than others goes through its share again, to max_steps.
     return rows if count == 1 else rows.repeat()
 
   def _eval_input_fn(self):
     return self._eval_input.dataset(
-        self._model.features, keep=self._model.keep,
-        seed=self._config.tf_random_seed, groups=self._model.groups,
-        op_fusion=self._model.op_fusion)
+        self.model.features, keep=self.model.keep,
+        seed=self._config.tf_random_seed, groups=self.model.groups,
+        op_fusion=self.model.op_fusion)
 
   def _predict_input_fn(self):
     return self._predict_input.dataset(
-        self._model.features, with_labels=False, keep=self._predict_columns,
-        seed=self._config.tf_random_seed, groups=self._model.groups,
-        op_fusion=self._model.op_fusion)
+        self.model.features, with_labels=False, keep=self._predict_columns,
+        seed=self._config.tf_random_seed, groups=self.model.groups,
+        op_fusion=self.model.op_fusion)
 
   def _hooks(self, max_steps, watch):
     config = self._config
     in_cluster = not self._role.is_local
     found = [hooks.ProgressHook(
-        [task.name for task in self._model.tasks], max_steps,
+        [task.name for task in self.model.tasks], max_steps,
         self._train_input.batch_size, config.save_summary_steps)]
     if self._early_stopping:
       found.append(self._early_stopping.hook(

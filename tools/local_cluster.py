@@ -36,6 +36,16 @@ def free_ports(count):
     return [one.getsockname()[1] for one in found]
 
 
+def is_listening(address):
+  """Whether 'host:port' takes connections."""
+  host, _, port = address.rpartition(':')
+  try:
+    socket.create_connection((host, int(port)), 1).close()
+    return True
+  except OSError:
+    return False
+
+
 def exit_status(returncode):
   """As a shell has it: 128 and the signal's number for a killed process."""
   return 128 - returncode if returncode < 0 else returncode
