@@ -36,7 +36,13 @@ setuptools.setup(
         'numpy<2',
         'pyarrow>=8,<19',  # 19 needs numpy 2
     ],
-    extras_require={'test': ['pytest']},
+    extras_require={'test': [
+        'pytest',
+        # For the manifests; what kubernetes-validate needs is not for 3.7.
+        'jsonschema',
+        'pyyaml',
+        'kubernetes-validate; python_version>="3.9"',
+    ]},
     entry_points={
         'console_scripts': ['ple-estimator = ple_estimator.run:console']},
 )

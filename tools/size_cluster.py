@@ -171,8 +171,8 @@ def _print_plan(args, step):
         'and %d rows of %d bytes, %.2f MB.' % (
             traffic(step) / 1e6, 2 * step.dense / 1e6, 2 * step.moments / 1e6,
             step.rows, step.row_traffic, step.rows * step.row_traffic / 1e6))
-  print('| workers | examples/s | GB/s | rows, GB | ps for network | for memory '
-        '| for processors | ps |\n|---|---|---|---|---|---|---|---|')
+  print('| workers | examples/s | GB/s | rows, GB | ps for network '
+        '| for memory | for processors | ps |\n' + '|---' * 8 + '|')
   for workers in args.workers:
     found = plan(step, workers, args.steps_per_second, args.keys,
                  args.memory_gb, args.gbit, args.cores)
