@@ -171,10 +171,8 @@ def test_conversion_runs_in_constant_memory(tmp_path, rows):
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
-  monkeypatch.syspath_prepend(os.path.join(conftest.ROOT, 'tools'))
-  import benchmark
-  return benchmark
+def benchmark():
+  return conftest.tool('benchmark')
 
 
 def test_benchmark_reports_ratios_of_the_same_round(benchmark):

@@ -49,6 +49,8 @@ _MEMORY_SHARE = 0.7  # of memory for rows; the rest is for saving and growing
 # --measure on one core of an AMD EPYC: most of it is copying and gRPC.
 _CPU_SECS_PER_GB = 1.0
 
+_TABLE = re.compile(r'/(embedding|shared|quotient|remainder)(/part_\d+)?$')
+
 Step = collections.namedtuple('Step', [
     'dense', 'moments', 'rows', 'row_traffic', 'row_memory', 'batch_size'])
 Step.__doc__ = """What one training step of one worker asks for.
@@ -115,16 +117,16 @@ def _step(variables, samples):
   """
   counts = {name: sum(c[name] for c, _ in samples) / len(samples)
             for name in samples[0][0]}
+  heights = {shape[0] for name, shape, _, _ in variables if _TABLE.search(name)}
   dense = moments = 0
   memory = moved = 0.0
   for name, shape, size, trainable in variables:
     group = next((g for g in counts if name.startswith(g + '/')), None)
-    if group and shape:
-      width = int(size * _product(shape[1:]))
-      memory += counts[group] * width
-      if re.search(r'/(embedding|shared|quotient|remainder)(/part_\d+)?$',
-                   name):
-        moved += counts[group] * 2 * (8 + width)
+    if group:
+      if shape and shape[0] in heights:
+        width = size * _product(shape[1:])
+        memory += counts[group] * width
+        moved += counts[group] * 2 * (8 + width) * bool(_TABLE.search(name))
     elif trainable:
       dense += size * _product(shape)
     elif 'moving_' in name:
@@ -186,12 +188,16 @@ def _print_plan(args, step):
 # ------------------------------------------------------------- measuring it
 
 
-def connection_bytes(port):
-  """Bytes that have gone through the open connections of a port, both ways."""
-  text = subprocess.check_output(
-      ['ss', '-tinH', 'sport', '=', ':%d' % port], universal_newlines=True)
-  return sum(int(n) for n in re.findall(r'bytes_(?:acked|received):(\d+)',
-                                        text))
+def connection_bytes(pid):
+  """Bytes that have gone through the TCP connections of a process, both ways.
+
+  A parameter server sends what is asked for at its port, and fetches gradients
+  at the ports of the workers.
+  """
+  text = subprocess.check_output(['ss', '-tinpOH'], universal_newlines=True)
+  mine = [line for line in text.splitlines() if ',pid=%d,' % pid in line]
+  return sum(int(n) for n in re.findall(
+      r'bytes_(?:acked|received):(\d+)', '\n'.join(mine)))
 
 
 def _cpu_seconds(pid):
@@ -255,7 +261,6 @@ def measure(gin_file, bindings, workers, num_ps, secs):
 
 
 def _watch(cluster, secs):
-  ports = [int(a.rpartition(':')[2]) for a in cluster.addresses['ps']]
   servers = [cluster.processes[name].pid for name in cluster.names('ps')]
   while not all(map(local_cluster.is_listening, cluster.addresses['ps'])):
     _check(cluster)
@@ -266,7 +271,7 @@ def _watch(cluster, secs):
     time.sleep(1)
 
   def look():
-    return (time.time(), step.read(), [connection_bytes(p) for p in ports],
+    return (time.time(), step.read(), list(map(connection_bytes, servers)),
             sum(map(_cpu_seconds, servers)))
 
   time.sleep(secs / 2)
