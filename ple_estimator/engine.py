@@ -5,13 +5,17 @@ the package is written for. experiment.py does, before any graph is built; who
 builds graphs from other modules alone imports it first.
 """
 
+import re
 import warnings
 
+import tensorflow  # noqa: F401, where deeprec.py looks for DeepRec's API
 import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import gen_lookup_ops
 from tensorflow.python.ops import lookup_ops
 from tensorflow.python.training.saving import saveable_object
 from tensorflow.python.util import deprecation
+
+from ple_estimator import errors
 
 # TensorFlow says at import and at every layer that tf.layers and tf.estimator
 # are deprecated: some thirty lines that no user can act on. No public switch.
@@ -26,9 +30,51 @@ SaveableObject = saveable_object.SaveableObject
 SaveSpec = saveable_object.SaveSpec
 
 
+# What serves a protocol, by the name that TensorFlow has registered it under.
+_SERVERS = {'grpc': ['GRPC_SERVER'], 'grpc++': ['SEASTAR_SERVER'],
+            'star_server': ['SEASTAR_SERVER', 'STAR_SERVER']}  # workers, ps
+
+
+def version():
+  """What TensorFlow says it is: to be shown, not to be decided by."""
+  git = tf.GIT_VERSION
+  git = git.decode() if isinstance(git, bytes) else git
+  return tf.__version__ + (' (%s)' % git if 'deeprec' in git else '')
+
+
 def describe():
   """Returns the engine in words, e.g. 'stock TensorFlow 1.15.5'."""
-  return 'stock TensorFlow %s' % tf.__version__
+  kind = '' if 'deeprec' in version() else 'stock '
+  return '%sTensorFlow %s' % (kind, version())
+
+
+def check_protocol(name):
+  """Checks that this TensorFlow has servers for run_config.protocol.
+
+  Args:
+    name: 'grpc', which all have; 'grpc++' or 'star_server', which DeepRec has.
+
+  Raises:
+    UserError: if it has none.
+  """
+  errors.check(
+      name in _SERVERS, 'run_config.protocol must be %s, got %r.',
+      ', '.join(repr(p) for p in sorted(_SERVERS)), name)
+  found = _registered_servers() if name != 'grpc' else _SERVERS[name]
+  errors.check(
+      set(_SERVERS[name]) <= set(found), 'run_config.protocol = %r needs a '
+      "server that %s lacks (it has %s). Install a wheel of DeepRec, or bind "
+      "'grpc'.", name, describe(), ', '.join(found))
+
+
+def _registered_servers():
+  """The kinds of server there are: what asking for a wrong one answers."""
+  try:
+    tf.train.Server({'local': ['localhost:0']}, protocol='none', start=False)
+  except tf.errors.NotFoundError as error:
+    return re.search(r'factories are: \[ *([^\]]*)', error.message).group(
+        1).replace(',', ' ').split()
+  return []
 
 
 def intra_op_threads(fused):

@@ -13,6 +13,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import checkpoints
 from ple_estimator import cluster
+from ple_estimator import deeprec
 from ple_estimator import engine
 from ple_estimator import errors
 from ple_estimator import heads
@@ -157,7 +158,8 @@ class Experiment:
                exports=None,
                timeline_steps=0,
                hooks=(),
-               incremental=None):
+               incremental=None,
+               engine=None):
     """Keeps the parts; reads no data and builds no graph.
 
     Args:
@@ -183,6 +185,8 @@ class Experiment:
       hooks: list of tf.train.SessionRunHook of your own, for training.
       incremental: incremental.IncrementalCheckpoint, what to save between
         checkpoints; None saves nothing.
+      engine: deeprec.Engine, whether DeepRec's forms are used; None is
+        'auto'.
 
     Raises:
       UserError: if a value is out of range or names an unknown metric.
@@ -206,8 +210,14 @@ class Experiment:
     self._predict_input = predict_input or eval_input
     self._predict_columns = tuple(predict_columns)
     self._predictions_path = os.path.join(model_dir, predictions_path)
+    self._engine = engine or deeprec.Engine()
+    if incremental:
+      self._engine.leave_out('embedding_variable', 'Experiment.incremental')
     self._config = _tuned(
         run_config(model_dir=model_dir), model.is_fused())
+    self._engine.configure(
+        self._config.session_config, model.op_fusion, train_input.prefetch,
+        model.micro_batches)
     self._max_steps = max_steps
     self._eval_steps = eval_steps
     self._eval_secs = eval_secs
@@ -265,7 +275,7 @@ class Experiment:
     max_steps = self._max_steps or math.ceil(
         rows * self._train_input.epochs / self._train_input.batch_size)
     logging.info('%s%s; %d training rows; to step %d; results in %s',
-                 engine.describe(),
+                 self._engine.describe(),
                  ', fused kernels' if self._model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
     train_spec = tf.estimator.TrainSpec(
@@ -347,9 +357,17 @@ class Experiment:
     logging.info('SavedModel in %s', path.decode())
 
   def _model_fn(self, features, labels, mode, config):
+    training = mode == tf.estimator.ModeKeys.TRAIN
+    self._engine.place_in_graph()
+    stage = []
+    if training:
+      (features, labels), stage = self._engine.staged(
+          (features, labels), self._train_input.prefetch)
     spec = self._model.model_fn(
         features, labels, mode, track_rows=bool(self._incremental))
-    training = mode == tf.estimator.ModeKeys.TRAIN
+    if stage:
+      self._engine.mark(spec.train_op)
+      spec = spec._replace(training_hooks=stage)
     saver = checkpoints.Saver(config.keep_checkpoint_max, training)
     spec = spec._replace(scaffold=tf.train.Scaffold(saver=saver))
     if training:
@@ -366,12 +384,15 @@ class Experiment:
     path = checkpoints.latest(self._config.model_dir)
     step = tf.train.load_variable(path, 'global_step') if path else 0
     index, count = cluster.shard(self._config)
+    micro_batches = self._model.micro_batches
     return self._train_input.dataset(
         self._model.features, keep=self._model.keep, shard=(index, count),
         seed=self._config.tf_random_seed,
         first_row=int(step) * self._train_input.batch_size // count,
         groups=self._model.groups,
-        op_fusion=self._model.op_fusion)
+        op_fusion=self._model.op_fusion,
+        micro_batches=(
+            micro_batches if self._engine.slices(micro_batches) else 1))
 
   def _eval_input_fn(self):
     return self._eval_input.dataset(
