@@ -77,7 +77,7 @@ from ple_estimator import admission
 from ple_estimator import engine
 from ple_estimator import errors
 
-# What DeepRec documents, by form: a path below the module tensorflow and the
+# What DeepRec documents, by form: a path in TensorFlow's API and the
 # arguments that are passed, or the field of OptimizerOptions that is set.
 _CALLS = {
     'embedding_variable': [
@@ -252,14 +252,14 @@ class Engine:
     if not self._stages(capacity):
       return tensors, []
     # By one thread: several would change the order of the batches.
-    found = engine.tensorflow.staged(
+    found = engine.find('staged')(
         tf.nest.flatten(tensors), capacity=capacity, num_threads=1)
     return (tf.nest.pack_sequence_as(tensors, found),
-            [engine.tensorflow.make_prefetch_hook()])
+            [engine.find('make_prefetch_hook')()])
 
   def mark(self, train_op):
     """Says which runs a stage is for, where DeepRec asks for it."""
-    mark = _attribute('train.mark_target_node')
+    mark = engine.find('train.mark_target_node')
     if mark:
       mark([train_op])
 
@@ -279,25 +279,26 @@ class Engine:
     Raises:
       UserError: if it would be cut into parts.
     """
-    forms = ['embedding_variable'] + [
-        _OPTION_OF[type(part)] for part in (filter, eviction) if part]
+    parts = [part for part in (filter, eviction) if part]
+    if not all(type(part) in _OPTION_OF for part in parts):
+      return None  # somebody's own
+    forms = ['embedding_variable'] + [_OPTION_OF[type(p)] for p in parts]
     if not all([self.uses(f, 'Model.embedding') for f in forms]):
       return None
-    api = engine.tensorflow
     spread = stddev / _STDDEV_OF_UNIFORM
     start = tf.random_uniform_initializer(-spread, spread)
     with tf.variable_scope(name):
-      made = api.get_embedding_variable(
+      made = engine.find('get_embedding_variable')(
           'embedding', embedding_dim=dim, key_dtype=tf.int64,
           initializer=start,
-          ev_option=api.EmbeddingVariableOption(
+          ev_option=engine.find('EmbeddingVariableOption')(
               filter_option=filter and _filter_option(filter),
               evict_option=eviction and _evict_option(eviction),
-              init_option=api.InitializerOption(
+              init_option=engine.find('InitializerOption')(
                   initializer=start, default_value_dim=_START_VECTORS)))
     errors.check(
         hasattr(made, 'sparse_read'), 'EmbeddingVariable must not be cut into '
-        'parts where it is DeepRec\'s: bind no partitioner to embeddings, or '
+        "parts where it is DeepRec's: bind no partitioner to embeddings, or "
         "leave 'embedding_variable' out of Engine.forms.")
     tf.add_to_collection(_VARIABLES, made)
     return made
@@ -318,7 +319,7 @@ class Engine:
         return None
       kind = getattr(tf.train, _TAUGHT[form])
     elif self.uses(form, 'Model.optimizer = @%s' % form):
-      kind = _attribute(_CALLS[form][0][0])
+      kind = engine.find(_CALLS[form][0][0])
     else:
       return None
     made = kind(**numbers)
@@ -339,7 +340,7 @@ class Engine:
     ids = tf.RaggedTensor.from_row_splits(
         tf.gather(packed.rows, packed.index), tf.cast(packed.splits, tf.int64),
         validate=False)
-    return engine.tensorflow.nn.fused_embedding_lookup_sparse(
+    return engine.find('nn.fused_embedding_lookup_sparse')(
         table, ids.to_sparse(), partition_strategy='div', combiner=combiner)
 
 
@@ -413,10 +414,10 @@ def check_optimizer(optimizer):
 
 def _filter_option(filter):
   if isinstance(filter, admission.CounterFilter):
-    return engine.tensorflow.CounterFilter(filter_freq=filter.filter_freq)
+    return engine.find('CounterFilter')(filter_freq=filter.filter_freq)
   # A counter grows by all that a batch has of a key, past the threshold, and
   # wraps where its type is narrow.
-  return engine.tensorflow.CBFFilter(
+  return engine.find('CBFFilter')(
       filter_freq=filter.filter_freq,
       max_element_size=filter.max_element_size,
       false_positive_probability=filter.false_positive_probability,
@@ -425,27 +426,19 @@ def _filter_option(filter):
 
 def _evict_option(eviction):
   if isinstance(eviction, admission.GlobalStepEviction):
-    return engine.tensorflow.GlobalStepEvict(
+    return engine.find('GlobalStepEvict')(
         steps_to_live=eviction.steps_to_live)
-  return engine.tensorflow.L2WeightEvict(
+  return engine.find('L2WeightEvict')(
       l2_weight_threshold=eviction.l2_weight_threshold)
-
-
-def _attribute(path):
-  """What is at a path below the module tensorflow, or None."""
-  found = engine.tensorflow
-  for part in path.split('.'):
-    found = getattr(found, part, None)
-  return found
 
 
 def _is_there(form):
   """Whether this TensorFlow has all that a form calls or sets."""
   if form in _FIELDS:
-    options = _attribute('OptimizerOptions')
+    options = engine.find('OptimizerOptions')
     return (options is not None and
             _FIELDS[form] in options.DESCRIPTOR.fields_by_name)
-  return all(_takes(_attribute(path), names.split())
+  return all(_takes(engine.find(path), names.split())
              for path, names in _CALLS[form])
 
 

@@ -8,7 +8,7 @@ builds graphs from other modules alone imports it first.
 import re
 import warnings
 
-import tensorflow  # noqa: F401, where deeprec.py looks for DeepRec's API
+import tensorflow
 import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import gen_lookup_ops
 from tensorflow.python.ops import lookup_ops
@@ -28,6 +28,17 @@ tf.enable_resource_variables()
 
 SaveableObject = saveable_object.SaveableObject
 SaveSpec = saveable_object.SaveSpec
+
+
+def find(path):
+  """Returns what TensorFlow has at a path, e.g. 'train.Server', or None."""
+  # TensorFlow 1.15 warns of names that are asked for at the second place.
+  for found in (tf, tensorflow):
+    for part in path.split('.'):
+      found = getattr(found, part, None)
+    if found is not None:
+      return found
+  return None
 
 
 # What serves a protocol, by the name that TensorFlow has registered it under.

@@ -67,7 +67,7 @@ AdamW = _record(
 
 
 class Surface(types.SimpleNamespace):
-  """The module tensorflow of DeepRec; `calls` is what was called, in order."""
+  """The API of DeepRec; `calls` is what was called, in order."""
 
   def __init__(self, without=()):
     fields = dict.fromkeys(
@@ -146,10 +146,12 @@ class Surface(types.SimpleNamespace):
 
 @pytest.fixture
 def surface(monkeypatch):
-  """Puts a Surface in place of TensorFlow's; a function of what it lacks."""
+  """Adds a Surface to TensorFlow's API; a function of what it lacks."""
   def put(*without):
     made = Surface(without)
     monkeypatch.setattr(engine, 'tensorflow', made)
+    # Which has the options' proto, but not with DeepRec's fields.
+    monkeypatch.setattr(tf, 'OptimizerOptions', made.OptimizerOptions)
     return made
   return put
 
@@ -406,6 +408,15 @@ def test_kinds_that_keep_their_form(surface, embedding):
   deeprec.Engine(forms=deeprec.FORMS).place_in_graph()
   _embed(embedding, True)
   assert found.calls == []
+
+
+def test_a_filter_of_ones_own_keeps_our_form(surface):
+  class Filter(admission.CounterFilter):
+    pass
+
+  surface()
+  assert deeprec.Engine().embedding_variable(
+      'a', 3, 0.1, Filter(2), None) is None
 
 
 def test_refuses_an_embedding_variable_in_parts(surface, monkeypatch):
