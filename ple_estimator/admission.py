@@ -68,6 +68,8 @@ class CbfFilter:
       false_positive_probability: float, p, in (0, 1).
     """
     self.filter_freq = _freq('CbfFilter', filter_freq)
+    self.max_element_size = max_element_size
+    self.false_positive_probability = false_positive_probability
     errors.check(
         isinstance(max_element_size, int) and max_element_size >= 1,
         'CbfFilter.max_element_size must be an integer of at least 1, got %r.',
@@ -108,7 +110,7 @@ class GlobalStepEviction:
         isinstance(steps_to_live, int) and steps_to_live >= 1,
         'GlobalStepEviction.steps_to_live must be an integer of at least 1, '
         'got %r.', steps_to_live)
-    self._steps_to_live = steps_to_live
+    self.steps_to_live = steps_to_live
 
   def is_stale(self, versions, step):
     """[n] bool.
@@ -117,7 +119,7 @@ class GlobalStepEviction:
       versions: [n] int64, the step that trained or saw each key last.
       step: int64 scalar, the global step of the checkpoint.
     """
-    return step - versions > self._steps_to_live
+    return step - versions > self.steps_to_live
 
   def evicts(self, values, versions, step):
     """[n] bool, which rows to take back.
@@ -150,7 +152,7 @@ class L2Eviction:
         l2_weight_threshold > 0,
         'L2Eviction.l2_weight_threshold must be positive, got %r.',
         l2_weight_threshold)
-    self._threshold = l2_weight_threshold
+    self.l2_weight_threshold = l2_weight_threshold
 
   def is_stale(self, versions, step):
     """As GlobalStepEviction.is_stale: a key that waits has no norm."""
@@ -160,7 +162,8 @@ class L2Eviction:
   def evicts(self, values, versions, step):
     """As GlobalStepEviction.evicts."""
     del versions, step
-    return 0.5 * tf.reduce_sum(tf.square(values()), axis=1) < self._threshold
+    norms = 0.5 * tf.reduce_sum(tf.square(values()), axis=1)
+    return norms < self.l2_weight_threshold
 
 
 class Everyone:

@@ -10,6 +10,7 @@ import gin
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import deeprec
 from ple_estimator import engine
 from ple_estimator import errors
 from ple_estimator import incremental
@@ -122,14 +123,18 @@ def check(model_dir, training):
   variables = sorted(
       _plain_variables(), key=lambda v: (not v.trainable, v.op.name))
   wanted = collections.OrderedDict(
-      (v.op.name, v.shape.as_list()) for v in variables)
+      (v.op.name, v.shape.as_list()) for v in variables
+      if not deeprec.owns(v.op.name))
   for table in keyed_tables.of_graph():
     wanted.update(table.checkpoint_shapes())
+  for variable in deeprec.variables():
+    wanted[variable.op.name + '-keys'] = [None]
+    wanted[variable.op.name + '-values'] = [None] + variable.shape.as_list()
   lacking = [name for name in wanted if name not in saved]
   shapes = [name for name in wanted
             if name in saved and not _fits(saved[name], wanted[name])]
   more = [name for name in sorted(saved) if name not in wanted and
-          name not in _TRAINING_ONLY and
+          name not in _TRAINING_ONLY and not deeprec.owns(name) and
           (training or not _is_training_only(name, saved))]
   changed = _changed_bindings(model_dir)
   if not (lacking or shapes or more or

@@ -7,6 +7,7 @@ import gin
 import numpy as np
 import tensorflow.compat.v1 as tf
 from ple_estimator import admission
+from ple_estimator import deeprec
 from ple_estimator import embeddings
 from ple_estimator import errors
 from ple_estimator import keyed_tables
@@ -56,6 +57,13 @@ class EmbeddingVariable(embeddings.Embedding):
     self._eviction = eviction
 
   def _vectors(self, group, packed, training):
+    variable = deeprec.of_graph().embedding_variable(
+        group.name, group.dim, self._spread(group.dim), self._filter,
+        self._eviction)
+    if variable is not None:
+      counted = training and self._filter
+      return deeprec.look_up(
+          variable, packed.rows, packing.counts(packed) if counted else None)
     table = self._table(group.name, group.dim, training)
     return table.lookup(packed.rows, packing.counts(packed))
 

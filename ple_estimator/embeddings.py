@@ -11,6 +11,7 @@ import gin
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import deeprec
 from ple_estimator import errors
 from ple_estimator import native
 from ple_estimator import packing
@@ -59,9 +60,13 @@ class Embedding:
     found = []
     for group in self.groups(columns):
       packed = group.take(features)
-      vectors = self._vectors(group, packed, training)
-      found.append(pool(vectors, packed, group, op_fusion))
+      found.append(self._pooled(group, packed, training, op_fusion))
     return found
+
+  def _pooled(self, group, packed, training, op_fusion):
+    """[batch, columns * dim] float32, what `pool` makes of `_vectors`."""
+    return pool(
+        self._vectors(group, packed, training), packed, group, op_fusion)
 
   def _vectors(self, group, packed, training):
     """The vectors of the rows of a batch.
@@ -103,7 +108,13 @@ def pool(vectors, packed, group, op_fusion=False):
       tf.range(fields), packed.splits[1:] - packed.splits[:-1])
   combine = {'mean': tf.sparse.segment_mean, 'sum': tf.sparse.segment_sum,
              'sqrtn': tf.sparse.segment_sqrt_n}[group.combiner]
-  by_field = combine(vectors, packed.index, field, num_segments=fields)
+  return _by_row(
+      combine(vectors, packed.index, field, num_segments=fields), group)
+
+
+def _by_row(by_field, group):
+  """[columns * batch, dim] -> [batch, columns * dim]."""
+  count = len(group.columns)
   by_row = tf.transpose(
       tf.reshape(by_field, [count, -1, group.dim]), [1, 0, 2])
   return tf.reshape(by_row, [-1, count * group.dim])
@@ -131,6 +142,20 @@ class HashEmbedding(Embedding):
       UserError: if stddev is negative.
     """
     super().__init__(stddev, emb_fusion)
+
+  def _is_composed(self, column):
+    """Whether the vectors of a column are made of several rows."""
+    del column
+    return False
+
+  def _pooled(self, group, packed, training, op_fusion):
+    engine = deeprec.of_graph()
+    if (not self._emb_fusion or self._is_composed(group.columns[0]) or
+        not engine.uses('fused_lookup', 'HashEmbedding.emb_fusion')):
+      return super()._pooled(group, packed, training, op_fusion)
+    rows = table(group.name, 'embedding', group.num_rows, group.dim,
+                 self._spread(group.dim))
+    return _by_row(engine.fused_lookup(rows, packed, group.combiner), group)
 
   def _vectors(self, group, packed, training):
     del training  # every bucket has its row

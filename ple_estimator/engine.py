@@ -6,8 +6,10 @@ builds graphs from other modules alone imports it first.
 """
 
 import os
+import re
 import warnings
 
+import tensorflow
 import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import gen_lookup_ops
 from tensorflow.python.ops import lookup_ops
@@ -42,22 +44,62 @@ SaveableObject = saveable_object.SaveableObject
 SaveSpec = saveable_object.SaveSpec
 
 
+def find(path):
+  """Returns what TensorFlow has at a path, e.g. 'train.Server', or None."""
+  # TensorFlow 1.15 warns of names that are asked for at the second place.
+  for found in (tf, tensorflow):
+    for part in path.split('.'):
+      found = getattr(found, part, None)
+    if found is not None:
+      return found
+  return None
+
+
+# What serves a protocol, by the name that TensorFlow has registered it under.
+_SERVERS = {'grpc': ['GRPC_SERVER'], 'grpc++': ['SEASTAR_SERVER'],
+            'star_server': ['SEASTAR_SERVER', 'STAR_SERVER']}  # workers, ps
+
+
+def version():
+  """What TensorFlow says it is: to be shown, not to be decided by."""
+  git = tf.GIT_VERSION
+  git = git.decode() if isinstance(git, bytes) else git
+  return tf.__version__ + (' (%s)' % git if 'deeprec' in git else '')
+
+
 def describe():
   """Returns the engine in words, e.g. 'stock TensorFlow 1.15.5'."""
-  return 'stock TensorFlow %s' % tf.__version__
+  kind = '' if 'deeprec' in version() else 'stock '
+  return '%sTensorFlow %s' % (kind, version())
 
 
-def check_protocol(protocol):
-  """Refuses what the processes of a cluster cannot talk on this engine.
+def check_protocol(name):
+  """Checks that this TensorFlow has servers for run_config.protocol.
 
   Args:
-    protocol: str, the binding run_config.protocol.
+    name: 'grpc', which all have; 'grpc++' or 'star_server', which DeepRec has.
 
   Raises:
-    UserError: if the engine does not have it.
+    UserError: if it has none.
   """
-  errors.check(protocol == 'grpc', "run_config.protocol must be 'grpc' on %s, "
-               'got %r.', describe(), protocol)
+  errors.check(
+      name in _SERVERS, 'run_config.protocol must be %s, got %r.',
+      ', '.join(repr(p) for p in sorted(_SERVERS)), name)
+  found = _registered_servers() if name != 'grpc' else _SERVERS[name]
+  errors.check(
+      set(_SERVERS[name]) <= set(found), 'run_config.protocol = %r needs a '
+      "server that %s lacks (it has %s). Install a wheel of DeepRec, or bind "
+      "'grpc'.", name, describe(), ', '.join(found))
+
+
+def _registered_servers():
+  """The kinds of server there are: what asking for a wrong one answers."""
+  try:
+    tf.train.Server({'local': ['localhost:0']}, protocol='none', start=False)
+  except tf.errors.NotFoundError as error:
+    return re.search(r'factories are: \[ *([^\]]*)', error.message).group(
+        1).replace(',', ' ').split()
+  return []
 
 
 def use_xla(session_config):

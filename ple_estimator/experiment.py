@@ -13,6 +13,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import checkpoints
 from ple_estimator import cluster
+from ple_estimator import deeprec
 from ple_estimator import engine
 from ple_estimator import errors
 from ple_estimator import evaluation
@@ -68,7 +69,8 @@ class Experiment:
                timeline_steps=0,
                hooks=(),
                incremental=None,
-               peer_timeout_secs=1800):
+               peer_timeout_secs=1800,
+               engine=None):
     """Keeps the parts; reads no data and builds no graph.
 
     Args:
@@ -97,6 +99,8 @@ class Experiment:
       peer_timeout_secs: int, in a cluster, how long to get nothing done before
         the process gives up: parameter servers that never come, a chief that
         is gone for good. More than a checkpoint takes.
+      engine: deeprec.Engine, whether DeepRec's forms are used; None is
+        'auto'.
 
     Raises:
       UserError: if a value is out of range or names an unknown metric.
@@ -121,8 +125,14 @@ class Experiment:
     self._predict_input = predict_input or eval_input
     self._predict_columns = tuple(predict_columns)
     self._predictions_path = os.path.join(model_dir, predictions_path)
+    self._engine = engine or deeprec.Engine()
+    if incremental:
+      self._engine.leave_out('embedding_variable', 'Experiment.incremental')
     self._config = _tuned(
         run_config(model_dir=model_dir), model.is_fused())
+    self._engine.configure(
+        self._config.session_config, model.op_fusion, train_input.prefetch,
+        model.micro_batches)
     self._max_steps = max_steps
     self._eval_steps = eval_steps
     self._eval_secs = eval_secs
@@ -189,7 +199,7 @@ class Experiment:
     max_steps = self._max_steps or math.ceil(
         rows * self._train_input.epochs / self._train_input.batch_size)
     logging.info('%s%s; %d training rows; to step %d; results in %s',
-                 engine.describe(),
+                 self._engine.describe(),
                  ', fused kernels' if self.model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
     with self._watch(max_steps) as watch, self._data_errors():
@@ -344,9 +354,17 @@ class Experiment:
     logging.info('SavedModel in %s', path.decode())
 
   def _model_fn(self, features, labels, mode, config):
+    training = mode == tf.estimator.ModeKeys.TRAIN
+    self._engine.place_in_graph()
+    stage = []
+    if training:
+      (features, labels), stage = self._engine.staged(
+          (features, labels), self._train_input.prefetch)
     spec = self.model.model_fn(
         features, labels, mode, track_rows=bool(self._incremental))
-    training = mode == tf.estimator.ModeKeys.TRAIN
+    if stage:
+      self._engine.mark(spec.train_op)
+      spec = spec._replace(training_hooks=stage)
     saver = checkpoints.Saver(config.keep_checkpoint_max, training)
     spec = spec._replace(scaffold=tf.train.Scaffold(saver=saver))
     if training:
@@ -363,12 +381,15 @@ class Experiment:
     path = checkpoints.latest(self._config.model_dir)
     step = tf.train.load_variable(path, 'global_step') if path else 0
     index, count = cluster.shard(self._config)
+    micro_batches = self.model.micro_batches
     rows = self._train_input.dataset(
         self.model.features, keep=self.model.keep, shard=(index, count),
         seed=self._config.tf_random_seed,
         first_row=int(step) * self._train_input.batch_size // count,
         groups=self.model.groups,
-        op_fusion=self.model.op_fusion)
+        op_fusion=self.model.op_fusion,
+        micro_batches=(
+            micro_batches if self._engine.slices(micro_batches) else 1))
     # Who is faster than others goes through its share again, to max_steps.
     return rows if count == 1 else rows.repeat()
 

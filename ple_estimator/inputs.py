@@ -1,5 +1,7 @@
 """input_fns: files to batches of ids, and what a served model is fed."""
 
+import math
+
 from absl import logging
 import gin
 import numpy as np
@@ -43,7 +45,7 @@ class _FileInput:
     self._shuffle_rows = shuffle_rows
     self.epochs = epochs
     self._drop_remainder = drop_remainder
-    self._prefetch = prefetch
+    self.prefetch = prefetch
     self._bad_rows = readers.BadRows(on_bad_row == 'skip')
     self.error = None
 
@@ -70,7 +72,7 @@ class _FileInput:
     return self._reader(spec, spec.read(with_labels=False)).count_rows()
 
   def tables(self, spec, with_labels=True, keep=(), shard=(0, 1), seed=0,
-             first_row=0, convert=None):
+             first_row=0, convert=None, micro_batches=1):
     """Yields the batches of all epochs as pa.Table of typed columns.
 
     Args:
@@ -85,6 +87,7 @@ class _FileInput:
         several it is approximate, as shares differ in size.
       convert: function of pa.Table to pa.Table with the same rows, applied
         before rows are shuffled and batched.
+      micro_batches: int, how many of the batches have batch_size rows.
     """
     reader = self._reader(spec, spec.read(with_labels, keep))
     index, count = shard
@@ -94,8 +97,8 @@ class _FileInput:
       epoch, rest = divmod(first_row, max(1, reader.count_rows() // count))
     rows = self._epochs(reader, slices, seed, epoch, convert)
     return readers.batched(
-        readers.without_first(rows, rest), self.batch_size,
-        self._drop_remainder)
+        readers.without_first(rows, rest),
+        math.ceil(self.batch_size / micro_batches), self._drop_remainder)
 
   def _epochs(self, reader, slices, seed, first_epoch, convert):
     """Yields the rows of every epoch; an epoch ends before the next begins."""
@@ -122,7 +125,8 @@ class _FileInput:
                    'in %r.', name, self._files)
 
   def dataset(self, spec, with_labels=True, keep=(), shard=(0, 1), seed=0,
-              first_row=0, groups=(), op_fusion=False):
+              first_row=0, groups=(), op_fusion=False,
+              micro_batches=1):
     """Returns the tf.data.Dataset of what the model reads.
 
     Args:
@@ -135,6 +139,7 @@ class _FileInput:
       groups: list of packing.Group, which take the place of their columns.
       op_fusion: bool, whether to make their ids by the kernels of native.py,
         without text on the way: the same ids, several times faster.
+      micro_batches: int, see `tables`.
 
     Returns:
       tf.data.Dataset of (features, labels), or of features without labels;
@@ -143,10 +148,11 @@ class _FileInput:
     encoder = _Encoder(spec, with_labels, keep, groups, op_fusion)
     rows = tf.data.Dataset.from_generator(
         lambda: map(encoder.arrays, self._tables_or_error(
-            spec, with_labels, keep, shard, seed, first_row, encoder.convert)),
+            spec, with_labels, keep, shard, seed, first_row, encoder.convert,
+            micro_batches)),
         encoder.dtypes, tuple(tf.TensorShape([None]) for _ in encoder.dtypes))
     return rows.map(encoder.encode, num_parallel_calls=_ENCODERS).prefetch(
-        self._prefetch)
+        self.prefetch)
 
   def _tables_or_error(self, *args):
     """As `tables`; keeps the error that TensorFlow would bury."""

@@ -3,6 +3,7 @@
 import gin
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import deeprec
 from ple_estimator import errors
 from ple_estimator import features as features_lib
 from ple_estimator import keyed_tables
@@ -65,7 +66,7 @@ class Model:
     self._optimizer = optimizer
     self._clip_norm = clip_norm
     self.op_fusion = op_fusion
-    self._micro_batches = micro_batches
+    self.micro_batches = micro_batches
     self._check_tasks()
     self.groups = embedding.groups(features.categories)
     # Columns that the tasks read as they stand in the file.
@@ -180,7 +181,9 @@ class Model:
       return (losses, gates, gradients), d_inputs
 
     (losses, gates, gradients), d_inputs = microbatch.accumulate(
-        of_rows, (inputs, labels, weights), self._micro_batches)
+        of_rows, (inputs, labels, weights),
+        1 if deeprec.of_graph().slices(self.micro_batches)
+        else self.micro_batches)
     self._summarize(losses, gates)
     # On into the embedding; and what is no sum over rows comes in once.
     trained = sources + tf.trainable_variables()[before:]

@@ -9,6 +9,7 @@ inside model_fn. A learning rate is a number or a schedule, bound uncalled too
 import gin
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import deeprec
 from ple_estimator import errors
 from ple_estimator import keyed_tables
 from ple_estimator import touched_rows
@@ -46,8 +47,10 @@ def lazy_adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
     beta2: float, decay of the second moment.
     epsilon: float, the paper's epsilon hat.
   """
-  return update_rules.LazyAdam(
-      _rate('lazy_adam', learning_rate), beta1, beta2, epsilon)
+  rate = _rate('lazy_adam', learning_rate)
+  return _deeprec(
+      'lazy_adam', learning_rate=rate, beta1=beta1, beta2=beta2, epsilon=epsilon
+  ) or update_rules.LazyAdam(rate, beta1, beta2, epsilon)
 
 
 @gin.register
@@ -66,9 +69,11 @@ def adam_async(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
     apply_sparse_rmsprop: bool, whether embedding rows are updated by RMSProp
       with momentum beta1 in place of Adam.
   """
-  return update_rules.AdamAsync(
-      _rate('adam_async', learning_rate), beta1, beta2, epsilon,
-      apply_sparse_rmsprop)
+  rate = _rate('adam_async', learning_rate)
+  return _deeprec(
+      'adam_async', learning_rate=rate, beta1=beta1, beta2=beta2,
+      epsilon=epsilon, apply_sparse_rmsprop=apply_sparse_rmsprop
+  ) or update_rules.AdamAsync(rate, beta1, beta2, epsilon, apply_sparse_rmsprop)
 
 
 @gin.register
@@ -101,9 +106,14 @@ def adamw(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
                weight_decay)
   errors.check(not isinstance(exclude, str),
                'adamw.exclude must be a tuple of texts, got %r.', exclude)
-  return update_rules.AdamW(
-      _rate('adamw', learning_rate), beta1, beta2, epsilon, weight_decay,
-      decay_follows_rate, exclude)
+  rate = _rate('adamw', learning_rate)
+  made = None
+  if not decay_follows_rate and not exclude:  # all that DeepRec's knows
+    made = _deeprec(
+        'adamw', weight_decay=weight_decay, learning_rate=rate, beta1=beta1,
+        beta2=beta2, epsilon=epsilon)
+  return made or update_rules.AdamW(
+      rate, beta1, beta2, epsilon, weight_decay, decay_follows_rate, exclude)
 
 
 @gin.register
@@ -114,8 +124,10 @@ def adagrad(learning_rate=0.01, initial_accumulator_value=0.1):
     learning_rate: float, or function of the global step to a scalar.
     initial_accumulator_value: float, positive, start of the sums of squares.
   """
-  return tf.train.AdagradOptimizer(
-      _rate('adagrad', learning_rate), initial_accumulator_value)
+  numbers = dict(learning_rate=_rate('adagrad', learning_rate),
+                 initial_accumulator_value=initial_accumulator_value)
+  return (_deeprec('adagrad', **numbers) or
+          tf.train.AdagradOptimizer(**numbers))
 
 
 @gin.register
@@ -144,9 +156,14 @@ def adagrad_decay(learning_rate=0.01, initial_accumulator_value=0.1,
   errors.check(0 < decay_rate < 1,
                'adagrad_decay.decay_rate must be in (0, 1), got %r.',
                decay_rate)
-  return update_rules.AdagradDecay(
-      _rate('adagrad_decay', learning_rate), tf.train.get_global_step(),
-      initial_accumulator_value, decay_steps, decay_rate)
+  rate = _rate('adagrad_decay', learning_rate)
+  step = tf.train.get_global_step()
+  return _deeprec(
+      'adagrad_decay', learning_rate=rate, global_step=step,
+      initial_accumulator_value=initial_accumulator_value,
+      accumulator_decay_step=decay_steps, accumulator_decay_rate=decay_rate
+  ) or update_rules.AdagradDecay(
+      rate, step, initial_accumulator_value, decay_steps, decay_rate)
 
 
 @gin.register
@@ -256,12 +273,16 @@ def train_op(optimizer, gradients, clip_norm=None, op_fusion=False,
   """
   made = optimizer()
   made.op_fusion = op_fusion
+  deeprec.check_optimizer(made)
   owners = {id(table.source): table for table in keyed_tables.of_graph()}
   pairs = [(g, v) for g, v in gradients if g is not None]
   tables = [owners[id(v)] for _, v in pairs if id(v) in owners]
   keyed = [owners[id(v)].masked(g) for g, v in pairs if id(v) in owners]
   gradients, variables = zip(*[p for p in pairs if id(p[1]) not in owners])
-  summed = [_sum_rows(g) for g in gradients]
+  # DeepRec finds the counts of keys by the tensor that holds the keys, and
+  # they are all different.
+  summed = [g if deeprec.is_variable(v) else _sum_rows(g)
+            for g, v in zip(gradients, variables)]
   norm = tf.global_norm(summed + keyed)
   if clip_norm is not None:
     clipped, _ = tf.clip_by_global_norm(summed + keyed, clip_norm, norm)
@@ -318,6 +339,13 @@ def _sum_rows(gradient):
   return tf.IndexedSlices(
       tf.unsorted_segment_sum(gradient.values, position, tf.size(rows)),
       rows, gradient.dense_shape)
+
+
+def _deeprec(name, **numbers):
+  """DeepRec's optimizer in place of one of ours, or None."""
+  if keyed_tables.of_graph():  # whose slots must be made by initializers
+    return None
+  return deeprec.of_graph().optimizer(name, **numbers)
 
 
 def _rate(owner, learning_rate):

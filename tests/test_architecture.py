@@ -14,6 +14,7 @@ ROWS = [
     ['cache', 'errors'],
     ['engine'],
     ['admission', 'native'],
+    ['deeprec'],
     ['cluster', 'features', 'keyed_tables', 'metrics', 'nets', 'packing',
      'precision', 'touched_rows', 'update_rules'],
     ['embeddings', 'heads', 'hooks', 'incremental', 'job', 'microbatch',

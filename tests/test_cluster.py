@@ -152,7 +152,7 @@ def test_refuses():
   with pytest.raises(errors.UserError, match='run_config.seed must be an'):
     cluster.run_config('/tmp/x', seed=None)
   with pytest.raises(errors.UserError,
-                     match=r'run_config.protocol must be .*grpc\+\+'):
+                     match=r"protocol = 'grpc\+\+' needs a server that stock"):
     cluster.run_config('/tmp/x', protocol='grpc++')
 
 
