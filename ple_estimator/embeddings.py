@@ -42,7 +42,7 @@ class Embedding:
     return packing.groups(
         columns, self._emb_fusion, kind=self._group_kind)
 
-  def __call__(self, features, columns, training, op_fusion=False):
+  def __call__(self, features, columns, training, op_fusion=False, num_ps=0):
     """Looks up the vectors of all category columns.
 
     Args:
@@ -50,6 +50,9 @@ class Embedding:
       columns: the category columns (features.Hashed, HashedList, Integer).
       training: bool, whether values that are new may get a row.
       op_fusion: bool, whether to use the fused op for pooling.
+      num_ps: int, the parameter servers that tables which grow lie on; 0 is
+        none. Other tables are variables, which the partitioner of the variable
+        scope in force cuts.
 
     Returns:
       list of [batch, n] float32; side by side they are the vectors of all
@@ -59,17 +62,18 @@ class Embedding:
     found = []
     for group in self.groups(columns):
       packed = group.take(features)
-      vectors = self._vectors(group, packed, training)
+      vectors = self._vectors(group, packed, training, num_ps)
       found.append(pool(vectors, packed, group, op_fusion))
     return found
 
-  def _vectors(self, group, packed, training):
+  def _vectors(self, group, packed, training, num_ps):
     """The vectors of the rows of a batch.
 
     Args:
       group: packing.Group.
       packed: packing.Packed, [n] different rows.
       training: bool.
+      num_ps: int.
 
     Returns:
       [n, group.dim] float32.
@@ -132,8 +136,8 @@ class HashEmbedding(Embedding):
     """
     super().__init__(stddev, emb_fusion)
 
-  def _vectors(self, group, packed, training):
-    del training  # every bucket has its row
+  def _vectors(self, group, packed, training, num_ps):
+    del training, num_ps  # every bucket has its row
     return _look_up(group, 'embedding', packed.rows, group.num_rows, group.dim,
                     self._spread(group.dim))
 
@@ -253,9 +257,9 @@ class MultiHashEmbedding(HashEmbedding):
     first = dim // 2 if self._quotient_dim is None else self._quotient_dim
     return first, dim - first
 
-  def _vectors(self, group, packed, training):
+  def _vectors(self, group, packed, training, num_ps):
     if not self._is_composed(group.columns[0]):
-      return super()._vectors(group, packed, training)
+      return super()._vectors(group, packed, training, num_ps)
     rows = packed.rows
     heights = np.array([self._heights(c) for c in group.columns])
     firsts = np.cumsum(heights, axis=0) - heights  # of each column, in Q, R
@@ -285,7 +289,11 @@ def _look_up(group, name, rows, num_rows, dim, stddev):
 
 
 def table(scope, name, num_rows, dim, stddev):
-  """A trainable [num_rows, dim] float32 variable, truncated normal at first."""
+  """A trainable [num_rows, dim] float32 variable, truncated normal at first.
+
+  Where the variable scope in force has a partitioner it is cut by rows; look it
+  up with partition_strategy='div', for which the number of parts is nothing.
+  """
   with tf.variable_scope(scope):
     return tf.get_variable(
         name, [num_rows, dim],
