@@ -348,7 +348,8 @@ class Experiment:
 
   def _model_fn(self, features, labels, mode, config):
     spec = self._model.model_fn(
-        features, labels, mode, track_rows=bool(self._incremental))
+        features, labels, mode, track_rows=bool(self._incremental),
+        num_ps=config.num_ps_replicas)
     training = mode == tf.estimator.ModeKeys.TRAIN
     saver = checkpoints.Saver(config.keep_checkpoint_max, training)
     spec = spec._replace(scaffold=tf.train.Scaffold(saver=saver))
