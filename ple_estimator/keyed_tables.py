@@ -103,30 +103,31 @@ class PartitionedTable:
   def lookup(self, keys, counts, shared=None, admitted=None):
     """As KeyedTable.lookup."""
     return self._ask(
-        lambda part, of: part.lookup(of(keys), of(counts), shared,
-                                     admitted if admitted is None
-                                     else of(admitted)), keys)
+        lambda part, keys, counts, *admitted: part.lookup(
+            keys, counts, shared, *admitted),
+        keys, counts, *([] if admitted is None else [admitted]))
 
   def seen(self, keys):
     """As KeyedTable.seen."""
-    return self._ask(lambda part, of: part.seen(of(keys)), keys)
+    return self._ask(lambda part, keys: part.seen(keys), keys)
 
-  def _ask(self, question, keys):
+  def _ask(self, question, keys, *of_keys):
     """Asks each part about its keys, and puts the answers into their order.
 
     Args:
-      question: function of (KeyedTable, function of [n, ...] to what of it is
-        about keys of that table) to one answer per key.
+      question: function of (KeyedTable, its share of keys and of_keys) to one
+        answer per key.
       keys: [n] int64.
+      *of_keys: [n], what goes with the keys.
     """
-    if len(self._parts) == 1:
-      return question(self._parts[0], lambda x: x)
     count = len(self._parts)
+    if count == 1:
+      return question(self._parts[0], keys, *of_keys)
     owner = _part_of(keys, count)
-    split = lambda x: tf.dynamic_partition(x, owner, count)
-    places = split(tf.range(tf.size(keys)))
-    found = [question(part, lambda x, i=i: split(x)[i])
-             for i, part in enumerate(self._parts)]
+    places, *shares = [tf.dynamic_partition(x, owner, count) for x in (
+        tf.range(tf.size(keys)), keys) + of_keys]
+    found = [question(part, *share)
+             for part, share in zip(self._parts, zip(*shares))]
     answer = tf.dynamic_stitch(places, found)
     answer.set_shape(found[0].shape)
     return answer
@@ -150,10 +151,10 @@ def _part_of(keys, count):
 
 
 def _height(capacity, parts):
-  """The rows of each part of a table with a capacity.
+  """The rows of each part of a table that is to hold `capacity` keys.
 
-  A key's part is as good as random, so parts differ: six deviations more than
-  an equal share hold any `capacity` keys but once in a billion tables.
+  Whose key is whose is as good as random, so parts differ: six deviations more
+  than an equal share are too few once in a billion tables.
   """
   share = -(-capacity // parts)
   return min(capacity, share + math.ceil(6 * share ** 0.5) + 6)
@@ -191,7 +192,7 @@ class KeyedTable:
     """
     self._owner = owner
     self._capacity = capacity
-    self._height = _height(capacity, num_parts) if num_parts > 1 else capacity
+    self._height = _height(capacity, num_parts)
     self._part, self._num_parts = part, num_parts
     self._dim = dim
     self._stddev = stddev
@@ -243,7 +244,7 @@ class KeyedTable:
   # ------------------------------------------------------------ the step
 
   def lookup(self, keys, counts, shared=None, admitted=None):
-    """Looks up the vectors of different keys.
+    """Looks up the vectors of different keys, of this part.
 
     Args:
       keys: [n] int64, not negative.
