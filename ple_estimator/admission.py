@@ -37,13 +37,18 @@ class CounterFilter:
     """
     self.filter_freq = _freq('CounterFilter', filter_freq)
 
-  def build(self, name):
-    """Makes the counts of one table in the variable scope in force.
+  def build(self, name, device='', num_parts=1):
+    """Makes the counts of a table, or of a part of one.
 
     Args:
-      name: str, of that scope.
+      name: str, different for every part; what has to be a variable is made in
+        the variable scope in force, which is the same for all.
+      device: str, where the part is.
+      num_parts: int, how many parts the table has.
     """
-    return _Counts(name, self.filter_freq)
+    del num_parts  # a key waits where its row will be
+    with tf.device(device):
+      return _Counts(name, self.filter_freq)
 
 
 @gin.register
@@ -87,10 +92,10 @@ class CbfFilter:
         'CbfFilter.false_positive_probability must be at least 2^-%d, got %r.',
         _MAX_HASHES, false_positive_probability)
 
-  def build(self, name):
-    """As CounterFilter.build."""
+  def build(self, name, device='', num_parts=1):
+    """As CounterFilter.build; all parts of a table share the counters."""
     del name
-    return _Bloom(self)
+    return _Bloom(self, device, num_parts)
 
 
 @gin.register
@@ -212,8 +217,12 @@ class Everyone:
     empty = tf.zeros([0], tf.int64)
     return empty, empty, empty
 
+  def clear(self):
+    """Drops all keys that wait; returns an op."""
+    return tf.no_op()
+
   def load(self, keys, counts, versions):
-    """Puts what `export` returned in place of what waits; returns an op."""
+    """Lets keys wait, as `export` returned them; returns an op."""
     del keys, counts, versions
     return tf.no_op()
 
@@ -249,40 +258,66 @@ class _Counts(Everyone):
     keys, packed = self._waiting.export()
     return (keys,) + _unpack(packed)
 
+  def clear(self):
+    return self._waiting.clear()
+
   def load(self, keys, counts, versions):
-    return self._waiting.replace(keys, _pack(counts, versions))
+    return self._waiting.insert(keys, _pack(counts, versions))
 
 
 class _Bloom(Everyone):
-  """Counts in a counting Bloom filter."""
+  """Counts in a counting Bloom filter.
+
+  The counters of a key may be any, so the parts of a table have one filter in
+  common: its counters are cut into as many pieces, whose number is of no
+  importance to a checkpoint. The lock of a part orders what is done with the
+  part's own keys; others can but raise a count meanwhile.
+  """
 
   counts = True
 
-  def __init__(self, sizes):
+  def __init__(self, sizes, device, num_parts):
     self._sizes = sizes
     freq = sizes.filter_freq
     dtype = (tf.uint8 if freq < 1 << 8 else tf.uint16 if freq < 1 << 16
              else tf.int32)
-    self._counters = tf.get_variable(
-        'counters', [sizes.num_counters], dtype, tf.zeros_initializer(),
-        trainable=False)
+    pieces = min(num_parts, sizes.num_counters)
+    with tf.device(device if pieces == 1 else ''), tf.variable_scope(
+        tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+      made = tf.get_variable(
+          'counters', [sizes.num_counters], dtype, tf.zeros_initializer(),
+          trainable=False, partitioner=(
+              tf.fixed_size_partitioner(pieces) if pieces > 1 else None))
+    self._counters = list(made) if pieces > 1 else [made]
 
   def admits(self, keys, counts):
     return self.seen(keys) + counts >= self._sizes.filter_freq
 
   def seen(self, keys):
-    return tf.reduce_min(tf.cast(
-        tf.gather(self._counters, self._places(keys)), tf.int64), axis=1)
+    return tf.reduce_min(tf.cast(tf.nn.embedding_lookup(
+        self._counters, self._places(keys), partition_strategy='div'),
+                                 tf.int64), axis=1)
 
   def count(self, keys, counts, step):
     del step
     total = tf.minimum(self.seen(keys) + counts, self._sizes.filter_freq)
+    places = self._places(keys)
+    updates = tf.tile(tf.cast(total, self._counters[0].dtype)[:, tf.newaxis],
+                      [1, self._sizes.num_hashes])
+    return [self._raise(counters, places, updates)
+            for counters in self._counters]
+
+  @staticmethod
+  def _raise(counters, places, updates):
+    """Raises those counters of a piece that are below what is asked for."""
     # The greatest of what its keys ask for is enough for a counter: no count
     # is too low, and none overflows.
-    return [tf.raw_ops.ResourceScatterMax(
-        resource=self._counters.handle, indices=self._places(keys),
-        updates=tf.tile(tf.cast(total, self._counters.dtype)[:, tf.newaxis],
-                        [1, self._sizes.num_hashes]))]
+    places -= np.int64(engine.whole(counters)[2])
+    here = (places >= 0) & (places < counters.shape[0].value)
+    with tf.device(counters.device):
+      return tf.raw_ops.ResourceScatterMax(
+          resource=counters.handle, indices=tf.boolean_mask(places, here),
+          updates=tf.boolean_mask(updates, here))
 
   def _places(self, keys):
     """[n, hashes] int64: the counters of each key, by double hashing."""

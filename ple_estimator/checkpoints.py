@@ -34,9 +34,10 @@ _TRAINING_ONLY = ('signal_early_stopping/STOP', 'beta1_power', 'beta2_power')
 class Saver(tf.train.Saver):
   """A Saver to which a keyed table is one thing, not a set of variables.
 
-  In training it also goes on from incremental checkpoints; and a chief that
-  comes back to parameter servers with a newer state leaves that alone, so that
-  the loss of a chief loses no step.
+  What it saves restores on any number of parameter servers. In training it also
+  goes on from incremental checkpoints; and a chief that comes back to parameter
+  servers with a newer state leaves that alone, so that the loss of a chief
+  loses no step.
 
   Attributes:
     last_step: int, the global step of the last checkpoint it saved, or None.
@@ -53,12 +54,17 @@ class Saver(tf.train.Saver):
     self.last_step = None
     super().__init__(
         sharded=True, max_to_keep=keep_checkpoint_max,
-        save_relative_paths=True, defer_build=training)
+        save_relative_paths=True, builder=engine.SaverBuilder(),
+        defer_build=training)
 
   def build(self):
     if self._var_list is None:  # not before hooks have made their variables
-      self._var_list = _plain_variables() + [
-          table.saveable() for table in keyed_tables.of_graph()]
+      variables, copies = _plain_variables(), collections.defaultdict(list)
+      for variable in filter(engine.is_copy, variables):
+        copies[engine.whole(variable)[0]].append(variable)
+      self._var_list = [v for v in variables if not engine.is_copy(v)] + [
+          _Copies(name, copies[name]) for name in sorted(copies)] + [
+              table.saveable() for table in keyed_tables.of_graph()]
     if self._training:
       self._is_live = tf.reduce_all(tf.stack([
           engine.is_initialized(v) for v in tf.global_variables()]))
@@ -77,18 +83,41 @@ class Saver(tf.train.Saver):
     return saved
 
   def restore(self, sess, save_path):
-    if not self._training:
-      super().restore(sess, save_path)
-      return
-    save_path = incremental.merged(save_path)
-    saved_step = int(save_path.rpartition('-')[2])
-    if sess.run(self._is_live):
-      step = int(sess.run(self._step))
-      if step >= saved_step:
-        logging.info('Going on at step %d, which the parameter servers are at; '
-                     'the last checkpoint is of step %d.', step, saved_step)
+    if self._training:
+      save_path = incremental.merged(save_path)
+      if self._is_newer(sess, int(save_path.rpartition('-')[2])):
         return
-    super().restore(sess, save_path)
+    names = set(tf.train.load_checkpoint(save_path).get_variable_to_shape_map())
+    feed = {table.sources: table.sources_in(names)
+            for table in keyed_tables.of_graph(sess.graph)}
+    feed[self.saver_def.filename_tensor_name] = save_path
+    sess.run(self.saver_def.restore_op_name, feed)
+
+  def _is_newer(self, sess, saved_step):
+    """Whether the variables have values, of a later step than a checkpoint."""
+    step = int(sess.run(self._step)) if sess.run(self._is_live) else -1
+    if step < saved_step:
+      return False
+    logging.info('Going on at step %d, which the parameter servers are at; the '
+                 'last checkpoint is of step %d.', step, saved_step)
+    return True
+
+
+class _Copies(engine.SaveableObject):
+  """Variables that are equal, one for each part of another, saved once."""
+
+  def __init__(self, name, variables):
+    self._variables = variables
+    value = variables[0].read_value()
+    super().__init__(
+        variables[0].handle,
+        [engine.SaveSpec(value, '', name, value.dtype)], name)
+
+  def restore(self, restored_tensors, restored_shapes):
+    del restored_shapes
+    value, = restored_tensors
+    return tf.group(*[v.assign(tf.reshape(value, []), read_value=False)
+                      for v in self._variables])
 
 
 def latest(model_dir):
@@ -119,12 +148,13 @@ def check(model_dir, training):
   if path is None:
     return
   saved = dict(tf.train.list_variables(path))
+  saved = {whole: saved[parts[0]]
+           for whole, parts in keyed_tables.joined(saved).items()}
   # The network's own variables before the optimizer's.
   variables = sorted(
       _plain_variables(), key=lambda v: (not v.trainable, v.op.name))
   wanted = collections.OrderedDict(
-      (v.op.name, v.shape.as_list()) for v in variables
-      if not deeprec.owns(v.op.name))
+      engine.whole(v)[:2] for v in variables if not deeprec.owns(v.op.name))
   for table in keyed_tables.of_graph():
     wanted.update(table.checkpoint_shapes())
   for variable in deeprec.variables():

@@ -23,6 +23,9 @@ class EmbeddingVariable(embeddings.Embedding):
   and serving a key without a row has the zero vector, as has a key in training
   that the filter has not admitted. A row starts from numbers uniform around 0
   that depend on its key, its table and run_config.seed alone.
+
+  In a cluster each parameter server has a part of every table, by key, whatever
+  the size: one that grows cannot be cut by the size it has at the start.
   """
 
   _group_kind = packing.KeyedGroup
@@ -35,7 +38,9 @@ class EmbeddingVariable(embeddings.Embedding):
       capacity: int, the rows that a table can hold, those included that wait
         for reuse after the last eviction. Memory of rows that no key has had
         is never touched, so a large number costs nothing; training ends with
-        an error when it is used up, and goes on with a larger one.
+        an error when it is used up, and goes on with a larger one. In a cluster
+        each parameter server has a share of the keys, and its part the room
+        for a little more than an equal share of them.
       stddev: float, of what rows start from; None is 1 / sqrt(dim).
       emb_fusion: bool, whether columns of one dim and combiner share a table
         and one lookup; else each has its own. Another choice is another model
@@ -56,7 +61,7 @@ class EmbeddingVariable(embeddings.Embedding):
     self._filter = filter
     self._eviction = eviction
 
-  def _vectors(self, group, packed, training):
+  def _vectors(self, group, packed, training, num_ps):
     variable = deeprec.of_graph().embedding_variable(
         group.name, group.dim, self._spread(group.dim), self._filter,
         self._eviction)
@@ -64,13 +69,13 @@ class EmbeddingVariable(embeddings.Embedding):
       counted = training and self._filter
       return deeprec.look_up(
           variable, packed.rows, packing.counts(packed) if counted else None)
-    table = self._table(group.name, group.dim, training)
+    table = self._table(group.name, group.dim, training, num_ps)
     return table.lookup(packed.rows, packing.counts(packed))
 
-  def _table(self, name, dim, training, **kwargs):
-    return keyed_tables.KeyedTable(
-        name, dim, self._capacity, type(self).__name__ + '.capacity',
-        self._spread(dim), training,
+  def _table(self, name, dim, training, num_ps, **kwargs):
+    return keyed_tables.PartitionedTable(
+        max(1, num_ps), name, dim, self._capacity,
+        type(self).__name__ + '.capacity', self._spread(dim), training,
         **dict(dict(filter=self._filter, eviction=self._eviction), **kwargs))
 
 
@@ -109,10 +114,10 @@ class AdaptiveEmbedding(EmbeddingVariable):
                  '1, got %r.', shared_rows)
     self._shared_rows = shared_rows
 
-  def _vectors(self, group, packed, training):
+  def _vectors(self, group, packed, training, num_ps):
     shared = embeddings.table(group.name, 'shared', self._shared_rows,
                               group.dim, self._spread(group.dim))
-    table = self._table(group.name, group.dim, training)
+    table = self._table(group.name, group.dim, training, num_ps)
     return table.lookup(
         packed.rows, packing.counts(packed),
         lambda keys: tf.nn.embedding_lookup(
@@ -167,7 +172,7 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
                      eviction)
     self._frequencies = frequencies
 
-  def _vectors(self, group, packed, training):
+  def _vectors(self, group, packed, training, num_ps):
     blocks = len(self._frequencies)
     errors.check(
         group.dim % blocks == 0, 'DynamicDimensionEmbedding.frequencies must '
@@ -178,7 +183,7 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
     for i, frequency in enumerate(self._frequencies):
       table = self._table(
           '%s/block_%d' % (group.name, i), group.dim // blocks, training,
-          **({'filter': None} if first else {}))
+          num_ps, **({'filter': None} if first else {}))
       first = first or table
       often = (first.seen(packed.rows) + counts >= frequency
                if training and i else None)

@@ -43,7 +43,7 @@ class Embedding:
     return packing.groups(
         columns, self._emb_fusion, kind=self._group_kind)
 
-  def __call__(self, features, columns, training, op_fusion=False):
+  def __call__(self, features, columns, training, op_fusion=False, num_ps=0):
     """Looks up the vectors of all category columns.
 
     Args:
@@ -51,6 +51,9 @@ class Embedding:
       columns: the category columns (features.Hashed, HashedList, Integer).
       training: bool, whether values that are new may get a row.
       op_fusion: bool, whether to use the fused op for pooling.
+      num_ps: int, the parameter servers that tables which grow lie on; 0 is
+        none. Other tables are variables, which the partitioner of the variable
+        scope in force cuts.
 
     Returns:
       list of [batch, n] float32; side by side they are the vectors of all
@@ -60,21 +63,22 @@ class Embedding:
     found = []
     for group in self.groups(columns):
       packed = group.take(features)
-      found.append(self._pooled(group, packed, training, op_fusion))
+      found.append(self._pooled(group, packed, training, op_fusion, num_ps))
     return found
 
-  def _pooled(self, group, packed, training, op_fusion):
+  def _pooled(self, group, packed, training, op_fusion, num_ps):
     """[batch, columns * dim] float32, what `pool` makes of `_vectors`."""
-    return pool(
-        self._vectors(group, packed, training), packed, group, op_fusion)
+    vectors = self._vectors(group, packed, training, num_ps)
+    return pool(vectors, packed, group, op_fusion)
 
-  def _vectors(self, group, packed, training):
+  def _vectors(self, group, packed, training, num_ps):
     """The vectors of the rows of a batch.
 
     Args:
       group: packing.Group.
       packed: packing.Packed, [n] different rows.
       training: bool.
+      num_ps: int.
 
     Returns:
       [n, group.dim] float32.
@@ -148,17 +152,17 @@ class HashEmbedding(Embedding):
     del column
     return False
 
-  def _pooled(self, group, packed, training, op_fusion):
+  def _pooled(self, group, packed, training, op_fusion, num_ps):
     engine = deeprec.of_graph()
     if (not self._emb_fusion or self._is_composed(group.columns[0]) or
         not engine.uses('fused_lookup', 'HashEmbedding.emb_fusion')):
-      return super()._pooled(group, packed, training, op_fusion)
+      return super()._pooled(group, packed, training, op_fusion, num_ps)
     rows = table(group.name, 'embedding', group.num_rows, group.dim,
                  self._spread(group.dim))
     return _by_row(engine.fused_lookup(rows, packed, group.combiner), group)
 
-  def _vectors(self, group, packed, training):
-    del training  # every bucket has its row
+  def _vectors(self, group, packed, training, num_ps):
+    del training, num_ps  # every bucket has its row
     return _look_up(group, 'embedding', packed.rows, group.num_rows, group.dim,
                     self._spread(group.dim))
 
@@ -278,9 +282,9 @@ class MultiHashEmbedding(HashEmbedding):
     first = dim // 2 if self._quotient_dim is None else self._quotient_dim
     return first, dim - first
 
-  def _vectors(self, group, packed, training):
+  def _vectors(self, group, packed, training, num_ps):
     if not self._is_composed(group.columns[0]):
-      return super()._vectors(group, packed, training)
+      return super()._vectors(group, packed, training, num_ps)
     rows = packed.rows
     heights = np.array([self._heights(c) for c in group.columns])
     firsts = np.cumsum(heights, axis=0) - heights  # of each column, in Q, R
@@ -310,7 +314,11 @@ def _look_up(group, name, rows, num_rows, dim, stddev):
 
 
 def table(scope, name, num_rows, dim, stddev):
-  """A trainable [num_rows, dim] float32 variable, truncated normal at first."""
+  """A trainable [num_rows, dim] float32 variable, truncated normal at first.
+
+  Where the variable scope in force has a partitioner it is cut by rows; look it
+  up with partition_strategy='div', for which the number of parts is nothing.
+  """
   with tf.variable_scope(scope):
     return tf.get_variable(
         name, [num_rows, dim],

@@ -13,6 +13,8 @@ import tensorflow
 import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import gen_lookup_ops
 from tensorflow.python.ops import lookup_ops
+from tensorflow.python.ops import variables
+from tensorflow.python.training import saver
 from tensorflow.python.training.saving import saveable_object
 from tensorflow.python.util import deprecation
 
@@ -42,6 +44,76 @@ tf.train.SessionManager.__init__ = _recovers_soon
 
 SaveableObject = saveable_object.SaveableObject
 SaveSpec = saveable_object.SaveSpec
+
+
+class SaverBuilder(saver.BulkSaverBuilder):
+  """Lets saveables with `reads_itself` read a checkpoint as they like.
+
+  Their `restore` gets the checkpoint's prefix, a string scalar, in the place of
+  each tensor.
+  """
+
+  def bulk_restore(self, filename_tensor, saveables, preferred_shard,
+                   restore_sequentially):
+    others = [s for s in saveables if not hasattr(s, 'reads_itself')]
+    tensors = iter(super().bulk_restore(
+        filename_tensor, others, preferred_shard, restore_sequentially)
+                   if others else ())
+    return [filename_tensor if hasattr(s, 'reads_itself') else next(tensors)
+            for s in saveables for _ in s.specs]
+
+
+def whole(variable):
+  """What a variable is called in a checkpoint, where it may be a part.
+
+  Args:
+    variable: resource variable; of a partitioned one, a part.
+
+  Returns:
+    (name, shape, first): of the whole, and the row of it that the variable
+    begins with.
+  """
+  info = variable._get_save_slice_info()
+  if info is None:
+    return variable.op.name, variable.shape.as_list(), 0
+  return info.full_name, list(info.full_shape), (list(info.var_offset) + [0])[0]
+
+
+def is_copy(variable):
+  """Whether a variable was declared one of several equal ones."""
+  info = variable._get_save_slice_info()
+  return info is not None and not info.full_shape
+
+
+def declare_copy(variable, name):
+  """Says that a scalar is one of several that a checkpoint has once.
+
+  Args:
+    variable: resource variable, a scalar.
+    name: str, what the checkpoint calls it.
+  """
+  variable._set_save_slice_info(
+      variables.Variable.SaveSliceInfo(name, [], [], []))
+
+
+def declare_slot(slot, variable):
+  """Says which part of a whole slot belongs to a part of a variable.
+
+  TensorFlow 1.15 takes every slot to have the shape of its variable; and the
+  slot of a part may also be a scalar, equal for all parts.
+
+  Args:
+    slot: resource variable, an optimizer's for `variable`.
+    variable: resource variable; nothing is done unless it is a part.
+  """
+  info = variable._get_save_slice_info()
+  if info is None:
+    return
+  name = info.full_name + slot.op.name[len(variable.op.name):]
+  rank = len(slot.shape)
+  slot._set_save_slice_info(variables.Variable.SaveSliceInfo(
+      name, info.full_shape[:rank], info.var_offset[:rank],
+      info.var_shape[:rank]))
 
 
 def find(path):
@@ -176,10 +248,11 @@ class HashTable:
       tensor.set_shape([None])  # TensorFlow 2 does not know it
     return tuple(pairs)
 
-  def replace(self, keys, values):
-    """Puts new contents in place of all; returns an op."""
+  def clear(self):
+    """Drops all keys; returns an op."""
+    nothing = tf.zeros([0], tf.int64)
     return gen_lookup_ops.lookup_table_import_v2(
-        self._table.resource_handle, keys, values)
+        self._table.resource_handle, nothing, nothing)
 
 
 def uninitialized(shape, dtype=tf.float32, partition_info=None):

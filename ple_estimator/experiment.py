@@ -361,7 +361,8 @@ class Experiment:
       (features, labels), stage = self._engine.staged(
           (features, labels), self._train_input.prefetch)
     spec = self.model.model_fn(
-        features, labels, mode, track_rows=bool(self._incremental))
+        features, labels, mode, track_rows=bool(self._incremental),
+        num_ps=config.num_ps_replicas)
     if stage:
       self._engine.mark(spec.train_op)
       spec = spec._replace(training_hooks=stage)

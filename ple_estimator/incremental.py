@@ -17,6 +17,7 @@ So training, evaluation, prediction and export need nothing of their own. Rows
 are evicted when a full checkpoint is saved, and only then.
 """
 
+import collections
 import json
 import os
 import re
@@ -28,6 +29,7 @@ import gin
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import engine
 from ple_estimator import errors
 from ple_estimator import keyed_tables
 from ple_estimator import touched_rows
@@ -129,22 +131,29 @@ class _Hook(tf.train.SessionRunHook):
 
 
 def _changes(since):
-  """What a delta holds: dict of name to tensor.
+  """What a delta holds: dict of name to tensor; parts are joined.
 
   Args:
     since: int64 scalar, the global step of the delta before.
   """
-  found = {}
+  pieces = collections.defaultdict(list)
   apart = set()
   for table in keyed_tables.of_graph():
-    found.update(table.snapshot(since))
+    for name, tensor in table.snapshot(since).items():
+      whole, = keyed_tables.joined([name])
+      pieces[whole].append(tensor)
     apart.update(id(v) for v in table.variables)
   for rows in touched_rows.of_graph():
-    found.update(rows.changes(since))
+    for name, tensor in rows.changes(since).items():
+      pieces[name].append(tensor)
     apart.update(id(v) for v in rows.variables)
-  found.update({v.op.name: v.read_value() for v in tf.global_variables()
-                if id(v) not in apart})
-  return found
+  others = [v for v in tf.global_variables() if id(v) not in apart]
+  for variable in sorted(others, key=lambda v: engine.whole(v)[2]):
+    name = engine.whole(variable)[0]
+    if not (engine.is_copy(variable) and name in pieces):
+      pieces[name].append(variable.read_value())
+  return {name: of[0] if len(of) == 1 else tf.concat(of, axis=0)
+          for name, of in pieces.items()}
 
 
 def _delta(model_dir, base, step):
@@ -283,5 +292,5 @@ def _merge_keyed(table, full, delta):
 
 def _tensors(path):
   reader = tf.train.load_checkpoint(path)
-  return {name: reader.get_tensor(name)
-          for name in reader.get_variable_to_shape_map()}
+  parts = keyed_tables.joined(reader.get_variable_to_shape_map())
+  return {name: keyed_tables.read(reader, of) for name, of in parts.items()}

@@ -16,8 +16,17 @@ Saving takes the same lock: it evicts, then copies keys, rows, counters and all
 slots in one piece. A checkpoint does not know of row numbers, so it restores
 into any capacity that holds its keys. Names of its tensors are DeepRec's
 ("Embedding-Variable-Export-Format"), keys in ascending order.
+
+With several parameter servers each has a part of the table, a table of its own
+with its own lock, and a key belongs to one of them. Part i of X is saved as
+X/part_i, as DeepRec does, by the server that it is on; who restores reads of
+any number of parts those that may hold its own keys. `joined` and `read` are
+for all who look into a checkpoint besides.
 """
 
+import collections
+import math
+import re
 import zlib
 
 import numpy as np
@@ -30,18 +39,132 @@ _NO_ROW = -1
 _STDDEV_OF_UNIFORM = 3 ** -0.5  # of numbers uniform in [-1, 1)
 _MANTISSA_BITS = 24  # integers up to 2^24 are exact in float32
 FULL = '%s must be raised: %d rows are not enough for '
+_WAITING = ['-keys_filtered', '-freqs_filtered', '-versions_filtered']
+_PART = re.compile(r'/part_(\d+)(?=(/\w+)?-\w+$)')
 
 
-def of_graph():
-  """The keyed tables that the default graph looks up in, a list."""
+def of_graph(graph=None):
+  """The keyed tables, or parts, of a graph or the default one, a list."""
   # A key that is no text: TensorFlow does not try to export the collection.
-  return tf.get_collection(KeyedTable)
+  return (graph or tf.get_default_graph()).get_collection(KeyedTable)
+
+
+def joined(names):
+  """Which tensors of a checkpoint are parts of which.
+
+  Args:
+    names: iterable of the names of all tensors.
+
+  Returns:
+    dict of name to a list of names: a tensor of a table that was saved in parts
+    is all of these, one behind the other; any other is its own.
+  """
+  parts = collections.defaultdict(list)
+  for name in names:
+    part = _PART.search(name)
+    parts[_PART.sub('', name)].append((int(part.group(1)) if part else 0, name))
+  return {whole: [name for _, name in sorted(found)]
+          for whole, found in parts.items()}
+
+
+def read(reader, names):
+  """A tensor of a checkpoint as an array.
+
+  Args:
+    reader: what tf.train.load_checkpoint returns.
+    names: list of str, its parts, see `joined`.
+  """
+  parts = [reader.get_tensor(name) for name in names]
+  return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class PartitionedTable:
+  """A table whose keys are dealt out to KeyedTables on all parameter servers.
+
+  What is looked up does not depend on their number: a row starts from its key.
+  """
+
+  def __init__(self, num_parts, *args, **kwargs):
+    """Makes the parts in the default graph.
+
+    Args:
+      num_parts: int, of parameter servers; 1 is a table in one piece.
+      *args: as KeyedTable's, and so `kwargs`.
+      **kwargs: likewise.
+    """
+    self._parts = []
+    device = ''
+    for i in range(num_parts):
+      with tf.device(device):
+        self._parts.append(KeyedTable(
+            *args, part=i, num_parts=num_parts, **kwargs))
+      device = _next_task(self._parts[-1].values.device, num_parts)
+
+  def lookup(self, keys, counts, shared=None, admitted=None):
+    """As KeyedTable.lookup."""
+    return self._ask(
+        lambda part, keys, counts, *admitted: part.lookup(
+            keys, counts, shared, *admitted),
+        keys, counts, *([] if admitted is None else [admitted]))
+
+  def seen(self, keys):
+    """As KeyedTable.seen."""
+    return self._ask(lambda part, keys: part.seen(keys), keys)
+
+  def _ask(self, question, keys, *of_keys):
+    """Asks each part about its keys, and puts the answers into their order.
+
+    Args:
+      question: function of (KeyedTable, its share of keys and of_keys) to one
+        answer per key.
+      keys: [n] int64.
+      *of_keys: [n], what goes with the keys.
+    """
+    count = len(self._parts)
+    if count == 1:
+      return question(self._parts[0], keys, *of_keys)
+    owner = _part_of(keys, count)
+    places, *shares = [tf.dynamic_partition(x, owner, count) for x in (
+        tf.range(tf.size(keys)), keys) + of_keys]
+    found = [question(part, *share)
+             for part, share in zip(self._parts, zip(*shares))]
+    answer = tf.dynamic_stitch(places, found)
+    answer.set_shape(found[0].shape)
+    return answer
+
+
+def _next_task(device, count):
+  """The device string of the parameter server after one; '' where is none."""
+  spec = tf.DeviceSpec.from_string(device)
+  if spec.job is None:
+    return ''
+  return tf.DeviceSpec(
+      job=spec.job, task=((spec.task or 0) + 1) % count).to_string()
+
+
+def _part_of(keys, count):
+  """[n] int64 keys -> [n] int32, which of `count` parts each belongs to."""
+  # Ids may be multiples of anything.
+  positive = tf.bitwise.bitwise_and(
+      admission.scramble(keys), np.int64(2**63 - 1))
+  return tf.cast(tf.mod(positive, np.int64(count)), tf.int32)
+
+
+def _height(capacity, parts):
+  """The rows of each part of a table that is to hold `capacity` keys.
+
+  Whose key is whose is as good as random, so parts differ: six deviations more
+  than an equal share are too few once in a billion tables.
+  """
+  share = -(-capacity // parts)
+  return min(capacity, share + math.ceil(6 * share ** 0.5) + 6)
 
 
 class KeyedTable:
-  """One table: [capacity, dim] float32 and what belongs to its rows.
+  """A table, or a part of one: [height, dim] float32 and what belongs to rows.
 
   Attributes:
+    name: str, what its tensors begin with in a checkpoint.
     values: variable, the rows.
     source: [n, dim] float32, the vectors of the lookup in training, to
       differentiate a loss by; `masked` drops the gradients of keys that are
@@ -51,43 +174,52 @@ class KeyedTable:
   """
 
   def __init__(self, name, dim, capacity, owner, stddev, training,
-               filter=None, eviction=None):
+               filter=None, eviction=None, part=0, num_parts=1):
     """Makes the variables in the default graph.
 
     Args:
       name: str, the variable scope.
       dim: int.
-      capacity: int, rows.
+      capacity: int, rows, of all parts together.
       owner: str, the gin binding that sets capacity, for messages.
       stddev: float, of what rows start from, uniform around 0.
       training: bool; else the table is read only, and has keys and rows alone.
       filter: an object with `build`, e.g. admission.CounterFilter; None admits
         every key.
       eviction: e.g. admission.GlobalStepEviction; None evicts nothing.
+      part: int, which part this is.
+      num_parts: int, how many parts the table has.
     """
     self._owner = owner
     self._capacity = capacity
+    self._height = _height(capacity, num_parts)
+    self._part, self._num_parts = part, num_parts
     self._dim = dim
     self._stddev = stddev
     self._training = training
     self._eviction = eviction
     self._slots = []
     self.reads = []
-    with tf.variable_scope(name):
+    with tf.variable_scope(name) as scope:
+      scope.set_partitioner(None)  # it is by key, not by row
       self.values = self._column('embedding', [dim], tf.float32)
+      place = self._of_part(scope.name)
+      self._filter = admission.Everyone() if not (training and filter) else (
+          filter.build(place, self.values.device, num_parts))
       with tf.device(self.values.device):
-        self._make_state(filter)
+        self._make_state(place)
     self.name = self.values.op.name
+    self._whole_name = scope.name + '/embedding'
     tf.add_to_collection(KeyedTable, self)
 
-  def _make_state(self, filter):
-    scope = tf.get_variable_scope().name
-    self._rows = engine.HashTable(scope + '/rows', default=_NO_ROW)
+  def _make_state(self, place):
+    self._rows = engine.HashTable(place + '/rows', default=_NO_ROW)
+    # Fed where a checkpoint has another number of parts; see `sources_in`.
+    self.sources = tf.placeholder_with_default([self.values.op.name], [None])
+    self.variables = [self.values]
     if not self._training:
-      self.variables = [self.values]
       return
-    self._lock = engine.Lock(scope)
-    self._filter = filter.build(scope) if filter else admission.Everyone()
+    self._lock = engine.Lock(place)
     self._freqs = self._column('freqs', [], tf.int64)
     self._versions = self._column('versions', [], tf.int64)
     # Rows that were taken back, a ring: of all that ever were, the first
@@ -96,20 +228,23 @@ class KeyedTable:
     # waits there until the next eviction.
     self._free = self._column('free_rows', [], tf.int64)
     self._state = tf.get_variable(  # next new row, taken, reusable, freed
-        'state', [4], tf.int64, tf.zeros_initializer(), trainable=False)
-    self.variables = [self.values, self._freqs, self._versions, self._free,
-                      self._state]
+        self._of_part('state'), [4], tf.int64, tf.zeros_initializer(),
+        trainable=False)
+    self.variables += [self._freqs, self._versions, self._free, self._state]
+
+  def _of_part(self, name):
+    return '%s/part_%d' % (name, self._part) if self._num_parts > 1 else name
 
   def _column(self, name, row_shape, dtype):
     """A variable with one entry per row."""
     return tf.get_variable(
-        name, [self._capacity] + row_shape, dtype, engine.uninitialized,
-        trainable=False)
+        self._of_part(name), [self._height] + row_shape, dtype,
+        engine.uninitialized, trainable=False)
 
   # ------------------------------------------------------------ the step
 
   def lookup(self, keys, counts, shared=None, admitted=None):
-    """Looks up the vectors of different keys.
+    """Looks up the vectors of different keys, of this part.
 
     Args:
       keys: [n] int64, not negative.
@@ -158,7 +293,8 @@ class KeyedTable:
 
   def _start(self, keys):
     """[n] keys -> [n, dim] float32, what their rows start from."""
-    seed = (tf.get_default_graph().seed or 0) ^ zlib.crc32(self.name.encode())
+    seed = (tf.get_default_graph().seed or 0) ^ zlib.crc32(
+        self._whole_name.encode())
     keys = admission.scramble(tf.bitwise.bitwise_xor(keys, np.int64(seed)))
     numbers = admission.scramble(
         keys[:, tf.newaxis] + np.arange(self._dim, dtype=np.int64))
@@ -237,11 +373,11 @@ class KeyedTable:
     next_row, taken, reusable, freed = tf.unstack(self._state.read_value())
     again = tf.minimum(count, reusable - taken)
     after = next_row + count - again
-    fits = tf.Assert(after <= self._capacity, [
+    fits = tf.Assert(after <= self._height, [
         FULL % (self._owner, self._capacity) + 'training'])
     # The lock does not order what is inside of it: check and read, then write.
     with tf.control_dependencies([fits]):
-      places = tf.mod(taken + tf.range(again), np.int64(self._capacity))
+      places = tf.mod(taken + tf.range(again), np.int64(self._height))
       rows = tf.concat([self._gather(self._free, places),
                         tf.range(next_row, after)], axis=0)
     with tf.control_dependencies([rows]):
@@ -256,13 +392,16 @@ class KeyedTable:
                   initializer=None, **kwargs):
     """A custom getter that makes the slots of `values` without filling them.
 
-    Their rows are written when a key gets them. Slots with another height,
-    such as the powers of a beta, are made as ever.
+    Their rows are written when a key gets them. Slots of no height, the powers
+    of a beta, are made as ever, and are the same for all parts.
     """
-    if (not name.startswith(self.name + '/') or shape is None or
-        tf.TensorShape(shape).as_list()[:1] != [self._capacity]):
-      return getter(name, shape=shape, dtype=dtype, initializer=initializer,
+    if not name.startswith(self.name + '/') or not tf.TensorShape(shape).rank:
+      slot = getter(name, shape=shape, dtype=dtype, initializer=initializer,
                     **kwargs)
+      if self._num_parts > 1 and name.startswith(self.name + '/'):
+        engine.declare_copy(
+            slot, self._whole_name + slot.op.name[len(self.name):])
+      return slot
     slot = getter(name, shape=shape, dtype=dtype,
                   initializer=engine.uninitialized, **kwargs)
     row_shape = tf.TensorShape(shape).as_list()[1:]
@@ -325,14 +464,14 @@ class KeyedTable:
     """The names of the tensors of `snapshot`, in its order."""
     names = ['-keys'] + [suffix for suffix, _ in self.columns()]
     if self._training:
-      names += ['-keys_filtered', '-freqs_filtered', '-versions_filtered']
+      names += _WAITING
     return [self.name + suffix for suffix in names]
 
   def checkpoint_shapes(self):
-    """Names of the tensors of `snapshot`, with shapes as far as known."""
+    """Names of the tensors of the whole, with shapes as far as known."""
     shapes = [[None]] + [[None] + column.shape.as_list()[1:]
                          for _, column in self.columns()]
-    names = self.tensor_names()
+    names = [_PART.sub('', name) for name in self.tensor_names()]
     return dict(zip(names, shapes + [[None]] * (len(names) - len(shapes))))
 
   def _evict(self):
@@ -345,7 +484,7 @@ class KeyedTable:
     keys, rows = [tf.boolean_mask(x, gone) for x in (keys, rows)]
     next_row, taken, _, freed = tf.unstack(self._state.read_value())
     count = tf.size(rows, out_type=tf.int64)
-    places = tf.mod(freed + tf.range(count), np.int64(self._capacity))
+    places = tf.mod(freed + tf.range(count), np.int64(self._height))
     with tf.control_dependencies([places, rows]):
       return self._filter.forget_stale(self._eviction, step) + [
           self._rows.remove(keys),
@@ -354,32 +493,97 @@ class KeyedTable:
               tf.stack([next_row, taken, freed, freed + count]),
               read_value=False)]
 
-  def load(self, tensors):
-    """Puts a snapshot in place of all contents; returns an op.
+  def sources_in(self, names):
+    """Which tables of a checkpoint may hold keys of this one: what to feed.
 
     Args:
-      tensors: dict as `snapshot` returns.
+      names: set of the names of its tensors.
+
+    Returns:
+      list of str, values for `sources`.
     """
-    values = {name[len(self.name):]: x for name, x in tensors.items()}
-    keys = values['-keys']
-    count = tf.size(keys, out_type=tf.int64)
-    rows = tf.range(count)
-    fits = tf.Assert(count <= self._capacity, [
+    if self._whole_name + '-keys' in names:
+      return [self._whole_name]
+    saved = [self._whole_name + '/part_%d' % i for i in range(len(names))]
+    saved = [name for name in saved if name + '-keys' in names]
+    # By the remainders of one number: if it is `part` of num_parts and i of
+    # len(saved), the two are equal modulo what divides both.
+    common = math.gcd(self._num_parts, len(saved))
+    return saved[self._part % common:len(saved):common] or [self.name]
+
+  def restore(self, prefix):
+    """Puts what a checkpoint holds in place of all contents; returns an op.
+
+    One of `sources` after the other, so that no more need be in memory.
+
+    Args:
+      prefix: string scalar.
+    """
+    def locked():
+      columns = [column for _, column in self.columns()]
+      emptied = [self._rows.clear(), self._filter.clear()] + [
+          self._allocated(column) for column in columns + (
+              [self._free] if self._training else [])]
+      with tf.control_dependencies(emptied):
+        begin = [tf.zeros([], tf.int32), tf.zeros([], tf.int64)]
+      _, count = tf.while_loop(
+          lambda i, count: i < tf.size(self.sources),
+          lambda i, count: (i + 1, self._load(prefix, self.sources[i], count)),
+          begin, parallel_iterations=1, back_prop=False)
+      if not self._training:
+        return count
+      zero = tf.zeros([], tf.int64)
+      written = self._state.assign(
+          tf.stack([count, zero, zero, zero]), read_value=False)
+      with tf.control_dependencies([written]):
+        return tf.identity(count)
+
+    with tf.device(self.values.device):
+      # Who trains on meanwhile must not give out rows by the old count.
+      done = self._lock.execute(locked) if self._training else locked()
+      return done.op
+
+  def _load(self, prefix, source, count):
+    """Adds what a table of a checkpoint holds for this one.
+
+    Args:
+      prefix: string scalar, of the checkpoint.
+      source: string scalar, the name of the table.
+      count: int64 scalar, the rows that are taken already.
+
+    Returns:
+      int64 scalar, the rows that are taken then.
+    """
+    columns = self.columns()
+    keys, *found = self._read(
+        prefix, source, ['-keys'] + [suffix for suffix, _ in columns],
+        [tf.int64] + [column.dtype.base_dtype for _, column in columns])
+    rows = tf.range(count, count + tf.size(keys, out_type=tf.int64))
+    count += tf.size(keys, out_type=tf.int64)
+    fits = tf.Assert(count <= self._height, [
         FULL % (self._owner, self._capacity) + 'the checkpoint'])
     with tf.control_dependencies([fits]):
-      written = [self._fill(column, rows, values[suffix])
-                 for suffix, column in self.columns()]
+      written = [self._scatter('Update', column, rows, values)
+                 for (_, column), values in zip(columns, found)]
       if self._training:
-        zero = tf.zeros([], tf.int64)
-        written += [
-            self._allocated(self._free),
-            self._state.assign(tf.stack([count, zero, zero, zero]),
-                               read_value=False),
-            self._filter.load(values['-keys_filtered'],
-                              values['-freqs_filtered'],
-                              values['-versions_filtered'])]
+        written.append(self._filter.load(*self._read(
+            prefix, source, _WAITING, [tf.int64] * len(_WAITING))))
     with tf.control_dependencies(written):
-      return self._rows.replace(keys, rows)
+      inserted = self._rows.insert(keys, rows)
+    with tf.control_dependencies([inserted]):
+      return tf.identity(count)
+
+  def _read(self, prefix, source, suffixes, dtypes):
+    """Tensors of a table in a checkpoint, keys first: what is of this part."""
+    with tf.device('/cpu:0'):
+      found = tf.raw_ops.RestoreV2(
+          prefix=prefix, tensor_names=tf.strings.join([source, suffixes]),
+          shape_and_slices=[''] * len(suffixes), dtypes=dtypes)
+    if self._num_parts == 1:
+      return found
+    keys = tf.reshape(found[0], [-1])
+    own = tf.where(tf.equal(_part_of(keys, self._num_parts), self._part))[:, 0]
+    return [tf.gather(x, own) for x in found]
 
   def _allocated(self, column):
     """Gives a variable its memory, if it has none: a restore replaces init."""
@@ -388,10 +592,6 @@ class KeyedTable:
         lambda: tf.group(column.assign(
             engine.uninitialized(column.shape, column.dtype.base_dtype),
             read_value=False)))
-
-  def _fill(self, column, rows, values):
-    with tf.control_dependencies([self._allocated(column)]):
-      return self._scatter('Update', column, rows, values)
 
   # By the raw ops: the methods of a variable read all of it, or copy it.
 
@@ -409,16 +609,15 @@ class KeyedTable:
 class _Saveable(engine.SaveableObject):
   """A KeyedTable to tf.train.Saver."""
 
+  reads_itself = True  # see engine.SaverBuilder
+
   def __init__(self, table):
     self._table = table
-    tensors = table.snapshot()
-    self._names = list(tensors)
     super().__init__(
         table.values.handle,
         [engine.SaveSpec(tensor, '', name, tensor.dtype)
-         for name, tensor in tensors.items()], table.name)
+         for name, tensor in table.snapshot().items()], table.name)
 
   def restore(self, restored_tensors, restored_shapes):
     del restored_shapes
-    with tf.device(self._table.values.device):
-      return self._table.load(dict(zip(self._names, restored_tensors)))
+    return self._table.restore(restored_tensors[0])

@@ -26,7 +26,9 @@ class Model:
                optimizer=gin.REQUIRED,
                clip_norm=None,
                op_fusion=True,
-               micro_batches=1):
+               micro_batches=1,
+               input_layer_partitioner=0,
+               dense_layer_partitioner=0):
     """Keeps the parts; builds no graph.
 
     Args:
@@ -48,6 +50,14 @@ class Model:
         and gradients are those of the whole batch, but for batch norm, whose
         statistics are those of a slice and whose moving averages move once
         per slice.
+      input_layer_partitioner: int, MB. In a cluster embedding tables are cut
+        into parts of this size, of one parameter server each; into as many as
+        there are servers where the size would give more. 0 cuts none.
+        Embedding variables, whose size is not known, are always cut, by key.
+        A run without parameter servers has everything in one part. The
+        mathematics and what a checkpoint restores are the same for any number.
+      dense_layer_partitioner: int, kB; the same for the kernels of dense
+        layers. Biases and batch norm stay whole.
 
     Raises:
       UserError: if tasks and columns do not fit together.
@@ -58,6 +68,10 @@ class Model:
     errors.check(micro_batches >= 1,
                  'Model.micro_batches must be at least 1, got %r.',
                  micro_batches)
+    for name, value in [('input_layer_partitioner', input_layer_partitioner),
+                        ('dense_layer_partitioner', dense_layer_partitioner)]:
+      errors.check(isinstance(value, int) and value >= 0, 'Model.%s must be an '
+                   'integer that is not negative, got %r.', name, value)
     self.features = features
     self.tasks = list(tasks)
     self._embedding = embedding
@@ -67,6 +81,8 @@ class Model:
     self._clip_norm = clip_norm
     self.op_fusion = op_fusion
     self.micro_batches = micro_batches
+    self._input_part_bytes = input_layer_partitioner << 20
+    self._dense_part_bytes = dense_layer_partitioner << 10
     self._check_tasks()
     self.groups = embedding.groups(features.categories)
     # Columns that the tasks read as they stand in the file.
@@ -108,7 +124,7 @@ class Model:
           "The label %r of the binary task %s must be 0 or 1: add 'values': "
           '(0, 1) to its column, or set Task.loss.', task.label, task.name)
 
-  def model_fn(self, features, labels, mode, track_rows=False):
+  def model_fn(self, features, labels, mode, track_rows=False, num_ps=0):
     """Builds the graph of one mode.
 
     Args:
@@ -117,6 +133,8 @@ class Model:
       mode: tf.estimator.ModeKeys.
       track_rows: bool, whether training notes which rows of tables it
         touches (touched_rows.py).
+      num_ps: int, parameter servers. Only training is done on them: in all
+        other modes one process has all tables whole.
 
     Returns:
       tf.estimator.EstimatorSpec. It predicts one [batch] float32 per task,
@@ -125,13 +143,14 @@ class Model:
     training = mode == tf.estimator.ModeKeys.TRAIN
     # A SavedModel must load where these ops are not.
     op_fusion = self.op_fusion and mode != tf.estimator.ModeKeys.PREDICT
-    inputs = self._inputs(features, training, op_fusion)
+    num_ps = num_ps if training else 0
+    inputs = self._inputs(features, training, op_fusion, num_ps)
     if training:
       sources = tf.trainable_variables() + [
           table.source for table in keyed_tables.of_graph()]
       return self._train_spec(
           inputs, sources, labels, self._weights(features, labels), op_fusion,
-          track_rows)
+          track_rows, num_ps)
     logits, gates = self._logits(inputs, training, op_fusion)
     if mode == tf.estimator.ModeKeys.PREDICT:
       return self._predict_spec(features, {
@@ -142,24 +161,26 @@ class Model:
         mode, loss=self._total(self._losses(labels, logits, weights)),
         eval_metric_ops=self._metrics(labels, logits, weights, gates))
 
-  def _inputs(self, features, training, op_fusion):
+  def _inputs(self, features, training, op_fusion, num_ps):
     """Returns what the network reads, [batch, in_dim] float32."""
-    vectors = self._embedding(
-        features, self.features.categories, training, op_fusion)
+    with _parts(num_ps, self._input_part_bytes):
+      vectors = self._embedding(features, self.features.categories, training,
+                                op_fusion, num_ps)
     numbers = [features[name][:, tf.newaxis] for name in self.features.numbers]
     return tf.concat(vectors + numbers, axis=1)
 
-  def _logits(self, inputs, training, op_fusion):
+  def _logits(self, inputs, training, op_fusion, num_ps=0):
     """Returns ({task name: [batch] float32}, gates)."""
-    per_task, gates = self._network(
-        inputs, [task.name for task in self.tasks], training, self._precision,
-        op_fusion)
-    return {task.name: task.logits(per_task[task.name], training,
-                                   self._precision, op_fusion)
-            for task in self.tasks}, gates
+    with _parts(num_ps, self._dense_part_bytes):
+      per_task, gates = self._network(
+          inputs, [task.name for task in self.tasks], training,
+          self._precision, op_fusion)
+      return {task.name: task.logits(per_task[task.name], training,
+                                     self._precision, op_fusion)
+              for task in self.tasks}, gates
 
   def _train_spec(self, inputs, sources, labels, weights, op_fusion,
-                  track_rows):
+                  track_rows, num_ps):
     """The spec of training, whose inputs are made from sources."""
     before = len(tf.trainable_variables())
     step = tf.train.get_or_create_global_step()
@@ -169,7 +190,7 @@ class Model:
 
     def of_rows(rows):
       inputs, labels, weights = rows
-      logits, gates = self._logits(inputs, True, op_fusion)
+      logits, gates = self._logits(inputs, True, op_fusion, num_ps)
       losses = self._losses(labels, logits, weights, total_weights)
       gates = tf.nest.map_structure(lambda x: share * tf.reduce_sum(x), gates)
       variables = tf.trainable_variables()[before:]
@@ -259,6 +280,19 @@ class Model:
         export_outputs={
             tf.saved_model.signature_constants
             .DEFAULT_SERVING_SIGNATURE_DEF_KEY: output})
+
+
+def _parts(num_ps, part_bytes):
+  """A variable scope that cuts variables into num_ps parts, or fewer of a size.
+
+  Args:
+    num_ps: int; 0 and 1 cut none.
+    part_bytes: int; 0 cuts none.
+  """
+  return tf.variable_scope(
+      tf.get_variable_scope(), partitioner=tf.min_max_variable_partitioner(
+          max_partitions=num_ps, min_slice_size=part_bytes)
+      if num_ps > 1 and part_bytes else None)
 
 
 def _add(a, b):

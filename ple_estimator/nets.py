@@ -7,6 +7,7 @@ times faster. Variables are the same, so a checkpoint of one serves the other.
 """
 
 import collections
+import contextlib
 
 import tensorflow.compat.v1 as tf
 
@@ -40,9 +41,18 @@ class Net(collections.namedtuple('Net', 'x units linear linear_bias')):
     return super().__new__(cls, x, tuple(units), linear, linear_bias)
 
 
-# A layer's variables; norm is a _Norm, None where no batch norm follows.
+# A layer's variables: the kernel, which may be a PartitionedVariable; norm is a
+# _Norm, None where no batch norm follows.
 _Layer = collections.namedtuple('_Layer', 'kernel bias norm')
 _Norm = collections.namedtuple('_Norm', 'gamma beta mean variance')
+
+
+@contextlib.contextmanager
+def _unpartitioned(name):
+  """A variable scope for vectors, which are not worth being cut."""
+  with tf.variable_scope(name) as scope:
+    scope.set_partitioner(None)
+    yield
 
 
 class Mlp:
@@ -127,13 +137,14 @@ class Mlp:
       kernel = tf.get_variable(
           'kernel', [width, units], tf.float32,
           tf.glorot_uniform_initializer(), regularizer)
+    with _unpartitioned(name):
       return kernel, tf.get_variable(
           'bias', [units], tf.float32, tf.zeros_initializer()) if bias else None
 
   def _norm_variables(self, name, units):
     if not self._batch_norm:
       return None
-    with tf.variable_scope(name):
+    with _unpartitioned(name):
       ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
       return _Norm(
           tf.get_variable('gamma', [units], tf.float32, ones),

@@ -10,6 +10,7 @@ import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import deeprec
+from ple_estimator import engine
 from ple_estimator import errors
 from ple_estimator import keyed_tables
 from ple_estimator import touched_rows
@@ -323,12 +324,18 @@ def _note_rows(optimizer, gradients, variables, step):
 
 
 def _make_slots(optimizer, variables, tables):
-  """Makes the slots of an optimizer; those of keyed tables without rows."""
+  """Makes the slots of an optimizer; those of keyed tables without rows.
+
+  A variable may be a part of another.
+  """
   for table in tables:
     with tf.variable_scope(
         tf.get_variable_scope(), custom_getter=table.slot_getter):
       optimizer._create_slots([table.values])
   optimizer._create_slots(variables)
+  for variable in variables:
+    for name in optimizer.get_slot_names():
+      engine.declare_slot(optimizer.get_slot(variable, name), variable)
 
 
 def _sum_rows(gradient):

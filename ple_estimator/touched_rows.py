@@ -15,6 +15,8 @@ def of_graph():
 class TouchedRows:
   """Notes the last step that updated each row of a variable.
 
+  The variable may be a part of another; rows are then the other's.
+
   Attributes:
     variables: list of the variable and those of its slots that have its height.
   """
@@ -26,20 +28,21 @@ class TouchedRows:
       variable: the table.
       slots: list of variables, its optimizer's slots.
     """
-    self._name = variable.op.name
+    self._whole_name, _, self._first = engine.whole(variable)
     height = variable.shape.as_list()[0]
     self.variables = [variable] + [
         slot for slot in slots if slot.shape.as_list()[:1] == [height]]
     self._device = variable.device
     with tf.device(self._device):
-      self._steps = engine.HashTable(self._name + '/touched', default=_NEVER)
+      self._steps = engine.HashTable(
+          variable.op.name + '/touched', default=_NEVER)
     tf.add_to_collection(TouchedRows, self)
 
   def note(self, rows, step):
     """Notes rows; returns an op.
 
     Args:
-      rows: [n] int64.
+      rows: [n] int64, of the variable.
       step: int64 scalar, the global step.
     """
     with tf.device(self._device):
@@ -53,7 +56,7 @@ class TouchedRows:
 
     Returns:
       dict of name in a delta to tensor: <variable>-rows, and -values for each
-      of `variables`.
+      of `variables`, by the names of the wholes.
     """
     with tf.device(self._device):
       all_rows, steps = self._steps.export()
@@ -61,7 +64,7 @@ class TouchedRows:
       forget = self._steps.remove(tf.boolean_mask(all_rows, old))
       with tf.control_dependencies([forget]):
         rows = tf.sort(tf.boolean_mask(all_rows, ~old))
-      found = {self._name + '-rows': rows}
+      found = {self._whole_name + '-rows': rows + self._first}
       for variable in self.variables:
-        found[variable.op.name + '-values'] = tf.gather(variable, rows)
+        found[engine.whole(variable)[0] + '-values'] = tf.gather(variable, rows)
     return found

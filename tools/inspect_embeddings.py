@@ -23,6 +23,7 @@ import tensorflow.compat.v1 as tf
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from ple_estimator import checkpoints
+from ple_estimator import keyed_tables
 
 _ENTRY_BYTES = 48  # of a MutableHashTable, measured with 10 million keys
 _BAR = 40  # characters
@@ -41,24 +42,24 @@ def find(checkpoint):
 def tables(path):
   """Yields the figures of each table of a checkpoint, as dicts."""
   reader = tf.train.load_checkpoint(path)
-  names = sorted(reader.get_variable_to_shape_map())
-  for name in names:
+  parts = keyed_tables.joined(reader.get_variable_to_shape_map())
+  read = lambda name: keyed_tables.read(reader, parts[name])
+  for name in sorted(parts):
     if not name.endswith('-keys'):
       continue
     table = name[:-len('-keys')]
-    get = lambda suffix: reader.get_tensor(table + suffix)
+    get = lambda suffix, table=table: read(table + suffix)
     values, freqs = get('-values'), get('-freqs')
-    own = [n for n in names if n.startswith(table) and
+    own = [n for n in parts if n.startswith(table) and
            n[len(table)] in '-/' and not n.endswith('_filtered')]
     waiting = get('-freqs_filtered')
     counters = os.path.dirname(table) + '/counters'
     yield {
         'name': table, 'rows': len(values), 'dim': values.shape[1],
         'waiting': len(waiting),
-        'bytes': sum(reader.get_tensor(n).nbytes for n in own) +
+        'bytes': sum(read(n).nbytes for n in own) +
                  _ENTRY_BYTES * (len(values) + len(waiting)),
-        'counter_bytes': (reader.get_tensor(counters).nbytes
-                          if counters in names else 0),
+        'counter_bytes': read(counters).nbytes if counters in parts else 0,
         'frequencies': by_power(np.concatenate([freqs, waiting])),
         'norms': by_norm(0.5 * np.sum(values.astype('d') ** 2, axis=1))}
 
