@@ -35,16 +35,20 @@ class Saver(tf.train.Saver):
 
   Attributes:
     last_step: int, the global step of the last checkpoint it saved, or None.
+    work_queue: work_queue.WorkQueue or None.
   """
 
-  def __init__(self, keep_checkpoint_max, training):
+  def __init__(self, keep_checkpoint_max, training, work_queue=None):
     """Makes the Saver of the default graph.
 
     Args:
       keep_checkpoint_max: int, checkpoints kept; 0 keeps all.
       training: bool; hooks may then add variables before the Saver is built.
+      work_queue: work_queue.WorkQueue, whose state is saved and restored with
+        the variables, or None.
     """
     self._training = training
+    self.work_queue = work_queue
     self.last_step = None
     super().__init__(
         sharded=True, max_to_keep=keep_checkpoint_max,
@@ -60,16 +64,27 @@ class Saver(tf.train.Saver):
     # The graph is in graph.pbtxt; to write it beside every checkpoint again
     # takes longer than the checkpoint of a small model.
     kwargs['write_meta_graph'] = False
-    saved = super().save(sess, save_path, global_step, **kwargs)
     if global_step is not None:
-      self.last_step = int(
+      global_step = int(
           global_step if isinstance(global_step, (int, np.integer))
           else tf.train.global_step(sess, global_step))
+    # Before the variables: what is acknowledged by now will be in them.
+    if self.work_queue:
+      self.work_queue.save(global_step)
+    saved = super().save(sess, save_path, global_step, **kwargs)
+    if self.work_queue:
+      self.work_queue.clean()
+    if global_step is not None:
+      self.last_step = global_step
     return saved
 
   def restore(self, sess, save_path):
-    super().restore(sess, incremental.merged(save_path) if self._training
-                    else save_path)
+    if self._training:
+      save_path = incremental.merged(save_path)
+    # Before the variables, which others wait for before they ask for work.
+    if self.work_queue:
+      self.work_queue.load(int(save_path.rpartition('-')[2]))
+    super().restore(sess, save_path)
 
 
 def latest(model_dir):

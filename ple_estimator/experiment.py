@@ -157,7 +157,8 @@ class Experiment:
                exports=None,
                timeline_steps=0,
                hooks=(),
-               incremental=None):
+               incremental=None,
+               work_queue=None):
     """Keeps the parts; reads no data and builds no graph.
 
     Args:
@@ -183,6 +184,8 @@ class Experiment:
       hooks: list of tf.train.SessionRunHook of your own, for training.
       incremental: incremental.IncrementalCheckpoint, what to save between
         checkpoints; None saves nothing.
+      work_queue: work_queue.WorkQueue, which hands out slices of train_input
+        to whichever process is free; None gives each process its own share.
 
     Raises:
       UserError: if a value is out of range or names an unknown metric.
@@ -216,6 +219,7 @@ class Experiment:
     self._timeline_steps = timeline_steps
     self._own_hooks = list(hooks)
     self._incremental = incremental
+    self._work_queue = work_queue
     self._check()
     self._estimator = tf.estimator.Estimator(
         self._model_fn, model_dir, self._config)
@@ -269,7 +273,7 @@ class Experiment:
                  ', fused kernels' if self._model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
     train_spec = tf.estimator.TrainSpec(
-        self.train_input_fn, max_steps, self._hooks(max_steps))
+        self.train_input_fn, self._last_step(max_steps), self._hooks(max_steps))
     with self._data_errors():
       if self._eval_input:
         self._train_and_evaluate(train_spec)
@@ -278,7 +282,18 @@ class Experiment:
             not self._config.cluster_spec, 'Experiment.eval_input must be '
             'given in a cluster: there Estimator trains and evaluates at once.')
         self._estimator.train(
-            train_spec.input_fn, list(train_spec.hooks), max_steps=max_steps)
+            train_spec.input_fn, list(train_spec.hooks),
+            max_steps=train_spec.max_steps)
+    if self._work_queue:
+      self._work_queue.close()
+
+  def _last_step(self, max_steps):
+    """Where training stops; None where the data end it.
+
+    A work queue has more batches than rows / batch_size: the last of each
+    process is not full, and what a lost process had in hand is done again.
+    """
+    return None if self._work_queue and not self._max_steps else max_steps
 
   def _train_and_evaluate(self, train_spec):
     receiver_fn = inputs.serving_input_receiver_fn(
@@ -347,10 +362,13 @@ class Experiment:
     logging.info('SavedModel in %s', path.decode())
 
   def _model_fn(self, features, labels, mode, config):
+    training = mode == tf.estimator.ModeKeys.TRAIN
+    if training and self._work_queue:
+      self._work_queue.follow(features)
     spec = self._model.model_fn(
         features, labels, mode, track_rows=bool(self._incremental))
-    training = mode == tf.estimator.ModeKeys.TRAIN
-    saver = checkpoints.Saver(config.keep_checkpoint_max, training)
+    saver = checkpoints.Saver(config.keep_checkpoint_max, training,
+                              self._work_queue if training else None)
     spec = spec._replace(scaffold=tf.train.Scaffold(saver=saver))
     if training:
       tf.add_to_collection(tf.GraphKeys.SAVERS, saver)  # for CheckpointHook
@@ -362,6 +380,9 @@ class Experiment:
 
   def train_input_fn(self):
     """The input_fn of training: tf.data.Dataset of (features, labels)."""
+    if self._work_queue:
+      self._work_queue.start(
+          self._config, self._train_input, self._model.features)
     # A run that continues goes on with the rows behind those it has seen.
     path = checkpoints.latest(self._config.model_dir)
     step = tf.train.load_variable(path, 'global_step') if path else 0
@@ -371,7 +392,8 @@ class Experiment:
         seed=self._config.tf_random_seed,
         first_row=int(step) * self._train_input.batch_size // count,
         groups=self._model.groups,
-        op_fusion=self._model.op_fusion)
+        op_fusion=self._model.op_fusion,
+        queue=self._work_queue)
 
   def _eval_input_fn(self):
     return self._eval_input.dataset(
@@ -390,14 +412,18 @@ class Experiment:
     found = [hooks.ProgressHook(
         [task.name for task in self._model.tasks], max_steps,
         self._train_input.batch_size, config.save_summary_steps)]
+    if self._work_queue:
+      found.append(self._work_queue.hook(config.save_summary_steps))
     if self._early_stopping:
       found.append(self._early_stopping.hook(
           self._estimator, self._eval_steps or config.save_checkpoints_steps))
     if config.is_chief:
       found.append(gin.tf.GinConfigSaverHook(config.model_dir))
-      if self._eval_steps:
+      # Estimator's own would save before the work queue knows of the step.
+      if self._eval_steps or self._work_queue:
         found.append(hooks.CheckpointHook(
-            config.model_dir, config.save_checkpoints_steps, self._eval_steps))
+            config.model_dir, config.save_checkpoints_steps,
+            self._eval_steps or config.save_checkpoints_steps))
       if self._timeline_steps:
         found.append(tf.train.ProfilerHook(
             save_steps=self._timeline_steps, output_dir=config.model_dir))

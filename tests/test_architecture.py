@@ -13,10 +13,10 @@ PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 ROWS = [
     ['cache', 'engine', 'errors'],
     ['admission', 'native'],
-    ['cluster', 'features', 'keyed_tables', 'metrics', 'nets', 'packing',
-     'precision', 'touched_rows', 'update_rules'],
+    ['cluster', 'features', 'keyed_tables', 'ledger', 'metrics', 'nets',
+     'packing', 'precision', 'touched_rows', 'update_rules'],
     ['embeddings', 'heads', 'hooks', 'incremental', 'microbatch', 'networks',
-     'optimizers', 'predictions', 'readers'],
+     'optimizers', 'predictions', 'readers', 'work_queue'],
     ['checkpoints', 'embedding_variables', 'inputs', 'model'],
     ['experiment'],
     ['run'],
