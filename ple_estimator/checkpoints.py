@@ -69,13 +69,13 @@ class Saver(tf.train.Saver):
           global_step if isinstance(global_step, (int, np.integer))
           else tf.train.global_step(sess, global_step))
     # Before the variables: what is acknowledged by now will be in them.
-    if self.work_queue:
+    if self.work_queue and global_step is not None:
       self.work_queue.save(global_step)
     saved = super().save(sess, save_path, global_step, **kwargs)
-    if self.work_queue:
-      self.work_queue.clean()
     if global_step is not None:
       self.last_step = global_step
+    if self.work_queue:
+      self.work_queue.clean()
     return saved
 
   def restore(self, sess, save_path):

@@ -274,7 +274,7 @@ class Experiment:
                  max_steps, self._config.model_dir)
     train_spec = tf.estimator.TrainSpec(
         self.train_input_fn, self._last_step(max_steps), self._hooks(max_steps))
-    with self._data_errors():
+    with self._data_errors(), self._handing_out():
       if self._eval_input:
         self._train_and_evaluate(train_spec)
       else:
@@ -284,8 +284,15 @@ class Experiment:
         self._estimator.train(
             train_spec.input_fn, list(train_spec.hooks),
             max_steps=train_spec.max_steps)
-    if self._work_queue:
-      self._work_queue.close()
+
+  @contextlib.contextmanager
+  def _handing_out(self):
+    """Gives back, at the end, what the work queue has handed out."""
+    try:
+      yield
+    finally:
+      if self._work_queue:
+        self._work_queue.close()
 
   def _last_step(self, max_steps):
     """Where training stops; None where the data end it.
