@@ -28,7 +28,8 @@ from ple_estimator import engine
 
 FREE, DONE = 0, -1  # owners that are none
 WAIT, END = -1, -2  # positions that are none
-_State = collections.namedtuple('_State', 'generation digest epoch owner expiry')
+_State = collections.namedtuple(
+    '_State', 'generation digest epoch owner expiry')
 
 
 class Ledger:

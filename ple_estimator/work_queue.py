@@ -46,6 +46,7 @@ LEASE = 'work_queue_lease'
 _FOLDER = 'work_queue'
 _POLL_SECS = 0.1  # between two questions of a client that has nothing to do
 _BEAT_SECS = 1.0  # between two attempts to say what could not be said
+_CLOSE_SECS = 5.0  # how long the end waits for a server
 _LOST = (tf.errors.AbortedError, tf.errors.UnavailableError,
          tf.errors.CancelledError, tf.errors.InternalError,
          tf.errors.UnknownError, tf.errors.DeadlineExceededError)
@@ -177,7 +178,7 @@ class WorkQueue:
     os.replace(path + '.partial', path)
 
   def clean(self):
-    """Removes the states of checkpoints, full and incremental, that are gone."""
+    """Removes the states of full and incremental checkpoints that are gone."""
     for path in glob.glob(self._path('*')):
       step = re.findall(r'\d+', os.path.basename(path))[0]
       if not any(glob.glob(os.path.join(self._model_dir, name % step)) for name
@@ -561,7 +562,9 @@ class _Link:
 
   def close(self):
     """Closes the session."""
-    self._drop(self._session)
+    closing = self._drop(self._session)
+    if closing:
+      closing.join(_CLOSE_SECS)
 
   def _guarded(self, session, function, *args):
     try:
@@ -573,14 +576,26 @@ class _Link:
       raise tf.errors.AbortedError(None, None, str(error))
 
   def _drop(self, session):
+    """Closes a session; in a thread, as that waits for servers that are gone.
+
+    Returns:
+      threading.Thread or None.
+    """
     with self._lock:
       if self._session is session:
         self._session = None
-    if session:
-      try:
-        session.close()
-      except tf.errors.OpError:
-        pass  # its server is gone
+    if session is None:
+      return None
+    closing = threading.Thread(target=_close, args=[session], daemon=True)
+    closing.start()
+    return closing
+
+
+def _close(session):
+  try:
+    session.close()
+  except tf.errors.OpError:
+    pass
 
 
 class _Hook(tf.train.SessionRunHook):

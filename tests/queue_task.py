@@ -6,7 +6,9 @@ TF_CONFIG says which process. What a step has trained goes to `log` too, a line
 of row numbers per step; the variable `seen` is what has not been rolled back.
 """
 
+import faulthandler
 import os
+import signal
 import sys
 import time
 
@@ -21,7 +23,7 @@ from ple_estimator import inputs
 from ple_estimator import run
 from ple_estimator import work_queue
 
-STEP_SECS = 0.03
+STEP_SECS = 0.1
 _init = tf.train.SessionManager.__init__
 
 
@@ -86,5 +88,6 @@ def main(data, model_dir, log, epochs):
 
 
 if __name__ == '__main__':
+  faulthandler.register(signal.SIGUSR1)
   assert os.environ['TF_CONFIG'] and conftest
   main(*sys.argv[1:])
