@@ -81,10 +81,11 @@ class Saver(tf.train.Saver):
   def restore(self, sess, save_path):
     if self._training:
       save_path = incremental.merged(save_path)
-    # Before the variables, which others wait for before they ask for work.
+    super().restore(sess, save_path)
+    # After the variables: what others trained until now may be lost, and what
+    # they have acknowledged until now is forgotten.
     if self.work_queue:
       self.work_queue.load(int(save_path.rpartition('-')[2]))
-    super().restore(sess, save_path)
 
 
 def latest(model_dir):

@@ -173,7 +173,7 @@ class Experiment:
       predict_columns: names of input columns to copy to the predictions.
       predictions_path: str, ending in .parquet or .csv; relative to model_dir.
       max_steps: int, the global step to stop at; 0 is the number of batches
-        in the epochs of train_input.
+        in the epochs of train_input, or where work_queue ends.
       eval_steps: int, global steps between evaluations, a multiple of
         run_config.save_steps; None evaluates every checkpoint.
       eval_secs: int, least seconds between evaluations.

@@ -154,8 +154,9 @@ class WorkQueue:
       coordinator: tf.train.Coordinator, which stops before the session closes.
     """
     self._coordinator = coordinator
-    if self.is_chief and not (self._loaded and self._progress()):
+    if self.is_chief and not self._loaded:
       self.load(None)
+    self._loaded = False  # by the next session
 
   def trained(self, serial):
     """Takes note that a step has trained a batch."""
@@ -186,7 +187,7 @@ class WorkQueue:
         os.remove(path)
 
   def load(self, step):
-    """Loads the state of a checkpoint; before its variables are restored.
+    """Loads the state of a checkpoint; after its variables were restored.
 
     Args:
       step: int, its global step; None begins afresh.
