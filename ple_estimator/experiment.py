@@ -138,7 +138,8 @@ class Experiment:
 
   What it writes to model_dir: checkpoints, event files (training in model_dir
   itself, evaluation in eval/), operative_config-<step>.gin, metrics.json,
-  predictions, export/ and, if asked for, timelines and incremental/.
+  predictions, export/ and, if asked for, timelines, incremental/ and
+  work_queue/.
   """
 
   def __init__(self,
