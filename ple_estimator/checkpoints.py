@@ -41,16 +41,20 @@ class Saver(tf.train.Saver):
 
   Attributes:
     last_step: int, the global step of the last checkpoint it saved, or None.
+    work_queue: work_queue.WorkQueue or None.
   """
 
-  def __init__(self, keep_checkpoint_max, training):
+  def __init__(self, keep_checkpoint_max, training, work_queue=None):
     """Makes the Saver of the default graph.
 
     Args:
       keep_checkpoint_max: int, checkpoints kept; 0 keeps all.
       training: bool; hooks may then add variables before the Saver is built.
+      work_queue: work_queue.WorkQueue, whose state is saved and restored with
+        the variables, or None.
     """
     self._training = training
+    self.work_queue = work_queue
     self.last_step = None
     super().__init__(
         sharded=True, max_to_keep=keep_checkpoint_max,
@@ -75,23 +79,36 @@ class Saver(tf.train.Saver):
     # The graph is in graph.pbtxt; to write it beside every checkpoint again
     # takes longer than the checkpoint of a small model.
     kwargs['write_meta_graph'] = False
-    saved = super().save(sess, save_path, global_step, **kwargs)
     if global_step is not None:
-      self.last_step = int(
+      global_step = int(
           global_step if isinstance(global_step, (int, np.integer))
           else tf.train.global_step(sess, global_step))
+    # Before the variables: what is acknowledged by now will be in them.
+    if self.work_queue and global_step is not None:
+      self.work_queue.save(global_step)
+    saved = super().save(sess, save_path, global_step, **kwargs)
+    if global_step is not None:
+      self.last_step = global_step
+    if self.work_queue:
+      self.work_queue.clean()
     return saved
 
   def restore(self, sess, save_path):
     if self._training:
       save_path = incremental.merged(save_path)
       if self._is_newer(sess, int(save_path.rpartition('-')[2])):
+        if self.work_queue:
+          self.work_queue.keep()
         return
     names = set(tf.train.load_checkpoint(save_path).get_variable_to_shape_map())
     feed = {table.sources: table.sources_in(names)
             for table in keyed_tables.of_graph(sess.graph)}
     feed[self.saver_def.filename_tensor_name] = save_path
     sess.run(self.saver_def.restore_op_name, feed)
+    # After the variables: what others trained until now may be lost, and what
+    # they have acknowledged until now is forgotten.
+    if self.work_queue:
+      self.work_queue.load(int(save_path.rpartition('-')[2]))
 
   def _is_newer(self, sess, saved_step):
     """Whether the variables have values, of a later step than a checkpoint."""

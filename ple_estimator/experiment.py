@@ -46,7 +46,8 @@ class Experiment:
 
   What it writes to model_dir: checkpoints, event files (training in model_dir
   itself, evaluation in eval/), operative_config-<step>.gin, metrics.json,
-  predictions, export/ and, if asked for, timelines and incremental/.
+  predictions, export/ and, if asked for, timelines, incremental/ and
+  work_queue/.
 
   Attributes:
     model: model.Model.
@@ -70,7 +71,8 @@ class Experiment:
                hooks=(),
                incremental=None,
                peer_timeout_secs=1800,
-               engine=None):
+               engine=None,
+               work_queue=None):
     """Keeps the parts; reads no data and builds no graph.
 
     Args:
@@ -85,7 +87,7 @@ class Experiment:
       predict_columns: names of input columns to copy to the predictions.
       predictions_path: str, ending in .parquet or .csv; relative to model_dir.
       max_steps: int, the global step to stop at; 0 is the number of batches
-        in the epochs of train_input.
+        in the epochs of train_input, or where work_queue ends.
       eval_steps: int, global steps between evaluations, a multiple of
         run_config.save_steps; None evaluates every checkpoint.
       eval_secs: int, least seconds between evaluations.
@@ -101,6 +103,8 @@ class Experiment:
         is gone for good. More than a checkpoint takes.
       engine: deeprec.Engine, whether DeepRec's forms are used; None is
         'auto'.
+      work_queue: work_queue.WorkQueue, which hands out slices of train_input
+        to whichever process is free; None gives each process its own share.
 
     Raises:
       UserError: if a value is out of range or names an unknown metric.
@@ -144,6 +148,7 @@ class Experiment:
     self._peer_timeout_secs = peer_timeout_secs
     self._role = cluster.role()
     self._metrics_file = evaluation.MetricsFile()
+    self._work_queue = work_queue
     self._check()
     self._estimator = tf.estimator.Estimator(
         self._model_fn, model_dir, self._config)
@@ -202,7 +207,8 @@ class Experiment:
                  self._engine.describe(),
                  ', fused kernels' if self.model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
-    with self._watch(max_steps) as watch, self._data_errors():
+    with self._watch(max_steps) as watch, self._data_errors(), (
+        self._handing_out()):
       if self._role.type == 'evaluator':
         self._evaluate_until_trained(max_steps, watch)
         return
@@ -210,6 +216,23 @@ class Experiment:
         self._train(max_steps, watch)
       if self._role.type == 'chief':
         self._end(max_steps, watch)
+
+  @contextlib.contextmanager
+  def _handing_out(self):
+    """Gives back, at the end, what the work queue has handed out."""
+    try:
+      yield
+    finally:
+      if self._work_queue:
+        self._work_queue.close()
+
+  def _last_step(self, max_steps):
+    """Where training stops; None where the data end it.
+
+    A work queue has more batches than rows / batch_size: the last of each
+    process is not full, and what a lost process had in hand is done again.
+    """
+    return None if self._work_queue and not self._max_steps else max_steps
 
   def _watch(self, max_steps):
     """What sees to SIGTERM and to processes that are lost."""
@@ -230,17 +253,17 @@ class Experiment:
   def _train(self, max_steps, watch):
     """Is the chief or a worker until the training ends."""
     config = self._config
-    found = self._hooks(max_steps, watch)
+    found, last = self._hooks(max_steps, watch), self._last_step(max_steps)
     if not self._role.is_local:
       self._server = cluster.server(config)  # lives as long as this process
     if not self._eval_input or (
         self._role.is_local and self._role.has_evaluator):
-      self._estimator.train(self.train_input_fn, found, max_steps=max_steps)
+      self._estimator.train(self.train_input_fn, found, max_steps=last)
       return
     with cluster.own_server(config):
       tf.estimator.train_and_evaluate(
           self._estimator,
-          tf.estimator.TrainSpec(self.train_input_fn, max_steps, found),
+          tf.estimator.TrainSpec(self.train_input_fn, last, found),
           tf.estimator.EvalSpec(
               self._eval_input_fn, steps=None, start_delay_secs=0,
               throttle_secs=self._eval_secs, hooks=[job.Paused(watch)],
@@ -355,6 +378,8 @@ class Experiment:
 
   def _model_fn(self, features, labels, mode, config):
     training = mode == tf.estimator.ModeKeys.TRAIN
+    if training and self._work_queue:
+      self._work_queue.follow(features)
     self._engine.place_in_graph()
     stage = []
     if training:
@@ -366,7 +391,8 @@ class Experiment:
     if stage:
       self._engine.mark(spec.train_op)
       spec = spec._replace(training_hooks=stage)
-    saver = checkpoints.Saver(config.keep_checkpoint_max, training)
+    saver = checkpoints.Saver(config.keep_checkpoint_max, training,
+                              self._work_queue if training else None)
     spec = spec._replace(scaffold=tf.train.Scaffold(saver=saver))
     if training:
       tf.add_to_collection(tf.GraphKeys.SAVERS, saver)  # for CheckpointHook
@@ -378,6 +404,9 @@ class Experiment:
 
   def train_input_fn(self):
     """The input_fn of training: tf.data.Dataset of (features, labels)."""
+    if self._work_queue:
+      self._work_queue.start(
+          self._config, self._train_input, self._model.features)
     # A run that continues goes on with the rows behind those it has seen.
     path = checkpoints.latest(self._config.model_dir)
     step = tf.train.load_variable(path, 'global_step') if path else 0
@@ -390,9 +419,10 @@ class Experiment:
         groups=self.model.groups,
         op_fusion=self.model.op_fusion,
         micro_batches=(
-            micro_batches if self._engine.slices(micro_batches) else 1))
+            micro_batches if self._engine.slices(micro_batches) else 1),
+        queue=self._work_queue)
     # Who is faster than others goes through its share again, to max_steps.
-    return rows if count == 1 else rows.repeat()
+    return rows if count == 1 or self._work_queue else rows.repeat()
 
   def _eval_input_fn(self):
     return self._eval_input.dataset(
@@ -412,6 +442,8 @@ class Experiment:
     found = [hooks.ProgressHook(
         [task.name for task in self.model.tasks], max_steps,
         self._train_input.batch_size, config.save_summary_steps)]
+    if self._work_queue:
+      found.append(self._work_queue.hook(config.save_summary_steps))
     if self._early_stopping:
       found.append(self._early_stopping.hook(
           self._estimator, self._eval_steps or config.save_checkpoints_steps))
@@ -419,7 +451,8 @@ class Experiment:
       found.append(gin.tf.GinConfigSaverHook(config.model_dir))
       evaluates = (in_cluster and self._eval_input and
                    not self._role.has_evaluator)
-      if self._eval_steps or evaluates:
+      # Estimator's own would save before the work queue knows of the step.
+      if self._eval_steps or evaluates or self._work_queue:
         found.append(hooks.CheckpointHook(
             config.model_dir, config.save_checkpoints_steps, self._eval_steps,
             [evaluation.EvaluateSaved(self._evaluation(watch), self._eval_secs)]

@@ -66,8 +66,7 @@ class IncrementalCheckpoint:
 
     Args:
       model_dir: str.
-      saver: a tf.train.Saver whose last_step is that of the last full
-        checkpoint, or None.
+      saver: checkpoints.Saver, of full checkpoints.
     """
     return _Hook(model_dir, saver, tf.train.SecondOrStepTimer(
         every_secs=self._save_secs, every_steps=self._save_steps))
@@ -120,6 +119,8 @@ class _Hook(tf.train.SessionRunHook):
     path = _delta(self._model_dir, self._base, step)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     begin = time.time()
+    if self._saver.work_queue:
+      self._saver.work_queue.save(step)
     self.save(session, path, self._last)
     sizes = {suffix: os.path.getsize(path + suffix) for suffix in _FILES}
     with open(path + '.partial', 'w') as f:

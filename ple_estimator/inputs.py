@@ -13,6 +13,7 @@ from ple_estimator import features as features_lib
 from ple_estimator import native
 from ple_estimator import packing
 from ple_estimator import readers
+from ple_estimator import work_queue
 
 _ENCODERS = 2  # batches made at a time; their order stays
 
@@ -42,7 +43,7 @@ class _FileInput:
     self._files = files
     self._data_dir = data_dir
     self.batch_size = batch_size
-    self._shuffle_rows = shuffle_rows
+    self.shuffle_rows = shuffle_rows
     self.epochs = epochs
     self._drop_remainder = drop_remainder
     self.prefetch = prefetch
@@ -70,6 +71,16 @@ class _FileInput:
   def count_rows(self, spec):
     """Returns the number of rows of one epoch, bad ones included."""
     return self._reader(spec, spec.read(with_labels=False)).count_rows()
+
+  def slices(self, spec, most_rows=None):
+    """Returns the rows of one epoch as a list of readers.Slice.
+
+    Args:
+      spec: features.FeatureSpec.
+      most_rows: int, rows in a slice (of CSV, about); None is no limit.
+    """
+    return self._reader(spec, spec.read(with_labels=False)).slices(
+        most_rows=most_rows)
 
   def tables(self, spec, with_labels=True, keep=(), shard=(0, 1), seed=0,
              first_row=0, convert=None, micro_batches=1):
@@ -105,13 +116,13 @@ class _FileInput:
     for epoch in range(first_epoch, self.epochs):
       order, rows, skipped = slices, 0, self._bad_rows.skipped
       rng = np.random.RandomState([seed % 2**32, epoch])
-      if self._shuffle_rows:
+      if self.shuffle_rows:
         order = _by_file(slices, rng)
       tables = (table for piece in order for table in reader.read(piece))
       if convert:
         tables = map(convert, tables)
-      if self._shuffle_rows > 1:
-        tables = readers.shuffled(tables, self._shuffle_rows, rng)
+      if self.shuffle_rows > 1:
+        tables = readers.shuffled(tables, self.shuffle_rows, rng)
       for table in tables:
         rows += table.num_rows
         yield table
@@ -120,13 +131,61 @@ class _FileInput:
       if skipped:
         logging.warning('%s %r: skipped %d bad rows of %d in epoch %d.', name,
                         self._files, skipped, skipped + rows, epoch)
-      # An endless loop over nothing would look like a slow input.
-      errors.check(rows, '%s.files must have rows that can be used, got none '
-                   'in %r.', name, self._files)
+      self._check_rows(rows)
+
+  def _tables_of(self, queue, spec, keep, seed, convert, micro_batches):
+    """As `tables`, of what a work queue hands out: (pa.Table, serial)."""
+    reader = self._reader(spec, spec.read(True, keep))
+    client = queue.client()
+    rows = self._handed_out(
+        reader, client, np.random.RandomState(seed % 2**32), convert)
+    for table in readers.batched(
+        rows, math.ceil(self.batch_size / micro_batches)):
+      yield table, client.sent(table)
+
+  def _handed_out(self, reader, client, rng, convert):
+    """Yields the rows of slices; None where it has to wait for the next.
+
+    Rows that wait for a full batch have to be trained then: others may be
+    waiting for the slices that they belong to.
+    """
+    work, taken, rows = client.take(), 0, 0
+
+    def of_epoch(epoch):
+      nonlocal work, taken
+      while work and work.epoch == epoch:
+        taken += 1
+        for table in reader.read(work.piece):
+          yield client.mark(convert(table) if convert else table, work)
+        client.read(work)
+        work = client.take()
+
+    while True:
+      if not work:
+        yield None
+        work = client.wait()
+        if not work:
+          break
+      tables = of_epoch(work.epoch)
+      if self.shuffle_rows > 1:
+        tables = readers.shuffled(tables, self.shuffle_rows, rng)
+      for table in tables:
+        rows += table.num_rows
+        yield table
+      self._check_rows(rows or taken < client.slices)
+    if self._bad_rows.skipped:
+      logging.warning('%s %r: skipped %d bad rows of %d.', type(self).__name__,
+                      self._files, self._bad_rows.skipped,
+                      self._bad_rows.skipped + rows)
+
+  def _check_rows(self, rows):
+    # An endless loop over nothing would look like a slow input.
+    errors.check(rows, '%s.files must have rows that can be used, got none '
+                 'in %r.', type(self).__name__, self._files)
 
   def dataset(self, spec, with_labels=True, keep=(), shard=(0, 1), seed=0,
-              first_row=0, groups=(), op_fusion=False,
-              micro_batches=1):
+              first_row=0, groups=(), op_fusion=False, micro_batches=1,
+              queue=None):
     """Returns the tf.data.Dataset of what the model reads.
 
     Args:
@@ -140,25 +199,54 @@ class _FileInput:
       op_fusion: bool, whether to make their ids by the kernels of native.py,
         without text on the way: the same ids, several times faster.
       micro_batches: int, see `tables`.
+      queue: work_queue.WorkQueue, started, which hands out slices in place of
+        shard and first_row. Needs labels.
 
     Returns:
       tf.data.Dataset of (features, labels), or of features without labels;
-      both are dicts as FeatureSpec.encode makes them.
+      both are dicts as FeatureSpec.encode makes them. With a queue, features
+      have work_queue.BATCH besides.
+
+    Raises:
+      UserError: if there is a queue and drop_remainder.
     """
+    errors.check(
+        not (queue and self._drop_remainder), '%s.drop_remainder must be False '
+        'with Experiment.work_queue: rows that are dropped are never trained, '
+        'and their slices never done.', type(self).__name__)
     encoder = _Encoder(spec, with_labels, keep, groups, op_fusion)
+
+    def batches():
+      if not queue:
+        for table in self.tables(spec, with_labels, keep, shard, seed,
+                                 first_row, encoder.convert, micro_batches):
+          yield encoder.arrays(table)
+        return
+      for table, serial in self._tables_of(
+          queue, spec, keep, seed, encoder.convert, micro_batches):
+        yield encoder.arrays(table) + (serial,)
+
+    def encode(*values):
+      if not queue:
+        return encoder.encode(*values)
+      features, labels = encoder.encode(*values[:-1])
+      features[work_queue.BATCH] = values[-1]
+      return features, labels
+
+    dtypes, shapes = encoder.dtypes, ([None],) * len(encoder.dtypes)
+    if queue:
+      dtypes, shapes = dtypes + (tf.int64,), shapes + ([],)
     rows = tf.data.Dataset.from_generator(
-        lambda: map(encoder.arrays, self._tables_or_error(
-            spec, with_labels, keep, shard, seed, first_row, encoder.convert,
-            micro_batches)),
-        encoder.dtypes, tuple(tf.TensorShape([None]) for _ in encoder.dtypes))
-    return rows.map(encoder.encode, num_parallel_calls=_ENCODERS).prefetch(
+        lambda: self._or_error(batches()), dtypes,
+        tuple(map(tf.TensorShape, shapes)))
+    return rows.map(encode, num_parallel_calls=_ENCODERS).prefetch(
         self.prefetch)
 
-  def _tables_or_error(self, *args):
-    """As `tables`; keeps the error that TensorFlow would bury."""
+  def _or_error(self, elements):
+    """Passes elements on; keeps the error that TensorFlow would bury."""
     try:
-      for table in self.tables(*args):
-        yield table
+      for element in elements:
+        yield element
     except errors.UserError as error:
       self.error = error
       raise

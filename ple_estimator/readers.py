@@ -139,16 +139,20 @@ class ParquetReader:
     """Returns the number of rows, from the footers."""
     return sum(self._open(path).metadata.num_rows for path in self._paths)
 
-  def slices(self, at_least=1):
-    """Returns the row groups, each cut so that there are at_least slices."""
+  def slices(self, at_least=1, most_rows=None):
+    """Returns the row groups, cut to have at_least slices, of most_rows."""
     groups = []
     for path in self._paths:
       metadata = self._open(path).metadata
       for group in range(metadata.num_row_groups):
         groups.append((path, group, metadata.row_group(group).num_rows))
-    pieces = -(-at_least // max(1, len(groups)))
-    return [Slice(path, group, rows * i // pieces, rows * (i + 1) // pieces)
-            for path, group, rows in groups for i in range(pieces)]
+    least = -(-at_least // max(1, len(groups)))
+    found = []
+    for path, group, rows in groups:
+      pieces = max(least, -(-rows // (most_rows or max(1, rows))))
+      found += [Slice(path, group, rows * i // pieces, rows * (i + 1) // pieces)
+                for i in range(pieces)]
+    return found
 
   def read(self, piece):
     """Yields the rows of a Slice as pa.Table.
@@ -235,9 +239,16 @@ class CsvReader:
         (os.path.abspath(path), size, os.stat(path).st_mtime, start),
         lambda: _count_lines(path, start, size))
 
-  def slices(self, at_least=1):
-    """Returns byte ranges; a line belongs to that in which it starts."""
+  def slices(self, at_least=1, most_rows=None):
+    """Returns byte ranges; a line belongs to that in which it starts.
+
+    Args:
+      at_least: int, slices.
+      most_rows: int, rows in a slice on average; None is no limit.
+    """
     total = sum(os.path.getsize(path) for path in self._paths)
+    if most_rows:
+      at_least = max(at_least, -(-self.count_rows() // most_rows))
     size = min(_CSV_SLICE_BYTES, max(1, total // max(1, at_least)))
     found = []
     for path in self._paths:
@@ -473,7 +484,8 @@ def batched(tables, batch_size, drop_remainder=False):
   """Cuts a stream of tables into tables of batch_size rows.
 
   Args:
-    tables: iterable of pa.Table of one schema.
+    tables: iterable of pa.Table of one schema; None among them lets out what
+      waits for more rows.
     batch_size: int.
     drop_remainder: bool, whether to drop a last table with fewer rows.
 
@@ -482,6 +494,11 @@ def batched(tables, batch_size, drop_remainder=False):
   """
   held, rows = [], 0
   for table in tables:
+    if table is None:
+      if rows:
+        yield pa.concat_tables(held)
+      held, rows = [], 0
+      continue
     held.append(table)
     rows += table.num_rows
     if rows < batch_size:
