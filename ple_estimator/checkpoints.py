@@ -50,6 +50,7 @@ class Saver(tf.train.Saver):
     """
     self._training = training
     self.last_step = None
+    self._is_live = None
     super().__init__(
         sharded=True, max_to_keep=keep_checkpoint_max,
         save_relative_paths=True, defer_build=training)
@@ -58,7 +59,8 @@ class Saver(tf.train.Saver):
     if self._var_list is None:  # not before hooks have made their variables
       self._var_list = _plain_variables() + [
           table.saveable() for table in keyed_tables.of_graph()]
-    if self._training:
+    # A session that is made again builds the Saver again, in the same graph.
+    if self._training and self._is_live is None:
       self._is_live = tf.reduce_all(tf.stack([
           engine.is_initialized(v) for v in tf.global_variables()]))
       self._step = tf.train.get_global_step()
