@@ -193,6 +193,8 @@ class Experiment:
       if self._role.type == 'evaluator':
         self._evaluate_until_trained(max_steps, watch)
         return
+      if not self._role.is_local:
+        self._server = cluster.server(self._config)  # lives as this process
       if job.trained_step(self._config.model_dir, max_steps) is None:
         self._train(max_steps, watch)
       if self._role.type == 'chief':
@@ -218,8 +220,6 @@ class Experiment:
     """Is the chief or a worker until the training ends."""
     config = self._config
     found = self._hooks(max_steps, watch)
-    if not self._role.is_local:
-      self._server = cluster.server(config)  # lives as long as this process
     if not self._eval_input or (
         self._role.is_local and self._role.has_evaluator):
       self._estimator.train(self.train_input_fn, found, max_steps=max_steps)
