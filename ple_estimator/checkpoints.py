@@ -4,6 +4,8 @@ import collections
 import glob
 import os
 import re
+import shutil
+import tempfile
 
 from absl import logging
 import gin
@@ -24,6 +26,11 @@ _IDENTITY = re.compile(
     r'Task\.(label|loss)$|MultiHashEmbedding\.(operation|rows)$)')
 # What may explain another shape or name.
 _RELATED = re.compile(r'(\w+/)*(Model|\w*Embedding\w*)\.')
+# What a save that was broken off leaves, beside data without an index.
+_LEFTOVER = re.compile(
+    r'model\.ckpt-\d+_temp|model\.ckpt-.*\.tempstate\d+$|'
+    r'(checkpoint|graph\.pbtxt)\.tmp\w{32}$')
+_DATA = re.compile(r'(model\.ckpt-\d+)\.data-\d+-of-\d+$')
 # What only training needs.
 _KEYED_TRAINING_ONLY = re.compile(
     r'-(freqs|versions|(keys|freqs|versions)_filtered)$|/counters$')
@@ -90,6 +97,42 @@ class Saver(tf.train.Saver):
                      'the last checkpoint is of step %d.', step, saved_step)
         return
     super().restore(sess, save_path)
+
+
+def prepare(model_dir, saves):
+  """Makes a model_dir, or sees that it can be used.
+
+  Args:
+    model_dir: str.
+    saves: bool, whether this process is the one that saves checkpoints, and so
+      may remove what is left of a save that was broken off.
+
+  Raises:
+    UserError: if nothing can be written there.
+  """
+  try:
+    os.makedirs(model_dir, exist_ok=True)
+    if saves:
+      _remove_leftovers(model_dir)
+    with tempfile.TemporaryFile(dir=model_dir) as f:
+      f.write(b'can be written')
+  except OSError as error:
+    raise errors.UserError(
+        'Experiment.model_dir must be a folder that can be written to, got %r: '
+        '%s.' % (model_dir, error.strerror))
+
+
+def _remove_leftovers(model_dir):
+  names = os.listdir(model_dir)
+  for name in names:
+    data = _DATA.match(name)
+    if _LEFTOVER.match(name) or data and data.group(1) + '.index' not in names:
+      path = os.path.join(model_dir, name)
+      logging.info('Removing %s: it was not saved to its end.', path)
+      if os.path.isdir(path):
+        shutil.rmtree(path)
+      else:
+        os.remove(path)
 
 
 def latest(model_dir):

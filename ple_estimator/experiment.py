@@ -1,6 +1,7 @@
 """Experiment, the root of every .gin file: train, evaluate, predict, export."""
 
 import contextlib
+import errno
 import math
 import os
 import re
@@ -21,6 +22,11 @@ from ple_estimator import inputs
 from ple_estimator import job
 from ple_estimator import keyed_tables
 from ple_estimator import predictions
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES,
+                errno.EFBIG, errno.EIO)
+# TensorFlow's words for them: the path, then the system's text.
+_DISK = re.compile(r'(\S+); (%s)' % '|'.join(map(os.strerror, _DISK_ERRORS)))
 
 
 def _tuned(config, fused):
@@ -174,6 +180,8 @@ class Experiment:
       UserError: if the data cannot be used, model_dir holds another model, or
         the other processes of a cluster cannot be reached.
     """
+    if self._role.type != 'worker':  # a worker writes nothing
+      checkpoints.prepare(self._config.model_dir, self._config.is_chief)
     if self._role.type == 'ps':
       self._model.is_fused()  # the chief may place its ops here
       job.serve(self._config, self._role.peers(), self._peer_timeout_secs)
@@ -189,7 +197,7 @@ class Experiment:
                  engine.describe(),
                  ', fused kernels' if self._model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
-    with self._watch(max_steps) as watch, self._data_errors():
+    with self._watch(max_steps) as watch, self._user_errors():
       if self._role.type == 'evaluator':
         self._evaluate_until_trained(max_steps, watch)
         return
@@ -301,7 +309,7 @@ class Experiment:
     errors.check(self._eval_input,
                  'Experiment.eval_input must be given to evaluate, got None.')
     self._eval_input.check(self._model.features, keep=self._model.keep)
-    with self._data_errors():
+    with self._user_errors():
       evaluation.write_metrics(
           self._config.model_dir, self._estimator.evaluate(
               self._eval_input_fn, checkpoint_path=self._latest()))
@@ -317,7 +325,7 @@ class Experiment:
                  'must be given to predict, got None.')
     self._predict_input.check(self._model.features, with_labels=False,
                               keep=self._predict_columns)
-    with self._data_errors():
+    with self._user_errors():
       rows = predictions.write(self._predictions_path, (
           {name: batch[name] for name in
            self._predict_columns + tuple(t.name for t in self._model.tasks)}
@@ -333,11 +341,12 @@ class Experiment:
       UserError: if there is no checkpoint.
     """
     self._check_trained()
-    path = self._estimator.export_saved_model(
-        os.path.join(self._config.model_dir, 'export', 'saved_model'),
-        inputs.serving_input_receiver_fn(
-            self._model.features, self._model.groups),
-        checkpoint_path=self._latest())
+    with self._user_errors():
+      path = self._estimator.export_saved_model(
+          os.path.join(self._config.model_dir, 'export', 'saved_model'),
+          inputs.serving_input_receiver_fn(
+              self._model.features, self._model.groups),
+          checkpoint_path=self._latest())
     logging.info('SavedModel in %s', path.decode())
 
   def _model_fn(self, features, labels, mode, config):
@@ -417,8 +426,8 @@ class Experiment:
         'first.', os.path.abspath(self._config.model_dir))
 
   @contextlib.contextmanager
-  def _data_errors(self):
-    """Raises the error of an input in place of what TensorFlow makes of it."""
+  def _user_errors(self):
+    """Raises what a user can mend in place of what TensorFlow makes of it."""
     try:
       yield
     except tf.errors.OpError as error:
@@ -432,4 +441,30 @@ class Experiment:
         raise errors.UserError(
             full.group() + '. The last checkpoint restores into a larger '
             'capacity: train on with it.') from error
+      failed = _DISK.search(error.message)
+      owner = failed and self._whose(failed.group(1))
+      if owner:
+        raise self._disk_error(owner, *failed.groups()) from error
       raise
+    except OSError as error:  # a write to an open file does not say which
+      path = str(error.filename or self._config.model_dir)
+      owner = error.errno in _DISK_ERRORS and self._whose(path)
+      if owner:
+        raise self._disk_error(owner, path, error.strerror) from error
+      raise
+
+  def _whose(self, path):
+    """The binding that a path to write to comes from, or None."""
+    for name, own in [('model_dir', self._config.model_dir),
+                      ('predictions_path', self._predictions_path)]:
+      if os.path.abspath(path).startswith(os.path.abspath(own)):
+        return 'Experiment.' + name
+    return None
+
+  def _disk_error(self, owner, path, text):
+    step = job.latest_step(self._config.model_dir)
+    return errors.UserError(
+        '%s must have room and be writable: %s: %s. %s' % (
+            owner, path, text, 'There is no checkpoint yet.' if step is None
+            else 'The checkpoint of step %d is whole: the same command goes on '
+            'from it.' % step))
