@@ -295,6 +295,12 @@ class Watch(tf.train.SessionRunHook):
     if not unreachable(self._peers):
       self.beat()
 
+  def begin(self):  # the graph is built
+    self.beat()
+
+  def after_create_session(self, session, coord):
+    self.beat()
+
   def before_run(self, run_context):
     self._in_step = True
 
