@@ -1,6 +1,5 @@
 import os
 import re
-import socket
 import subprocess
 import sys
 
@@ -15,6 +14,9 @@ from ple_estimator import optimizers
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REAL_ROWS = os.path.join(ROOT, '..', 'shared', 'data', 'taobao',
                          'taobao_10k.csv')
+sys.path.append(os.path.join(ROOT, 'tools'))
+
+import local_cluster
 
 engine.quiet()
 
@@ -55,9 +57,7 @@ def train_op(optimizer, loss, *args, **kwargs):
 
 def free_port():
   """A TCP port that nobody listens on."""
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    return s.getsockname()[1]
+  return local_cluster.free_ports(1)[0]
 
 
 def peak_mb():
