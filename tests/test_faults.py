@@ -7,7 +7,6 @@ took and how many steps were lost.
 
 import contextlib
 import glob
-import json
 import os
 import re
 import signal
@@ -22,11 +21,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import conftest
+import local_cluster
 from test_experiment import SMALL
 from test_experiment import metrics_of
-
-sys.path.append(os.path.join(conftest.ROOT, 'tools'))
-import local_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -256,41 +253,10 @@ def test_a_job_outlives_its_processes(taobao, tmp_path, report):
                gin_file='ev') as job:
     job.wait_for_steps(None, *job.trainers)
     report.add('(start)', time.time() - begin, 0)
-
-    mark = job.mark()
-    report.add('kill -9 of a worker', *lose(job, 'worker-0'))
-    assert len(job.steps(mark, 'chief-0', 'worker-1')) > 10  # went on
-
-    mark = job.mark()
-    secs, lost = lose(job, 'chief-0')
-    assert 'which the parameter servers are at; the last checkpoint is of ' in (
-        job.log('chief-0', mark))
-    assert lost <= 2  # two workers may log their steps in any order
-    report.add('kill -9 of the chief', secs, 0)
-
-    for name in job.cluster.names('ps'):
-      secs, lost = lose(job, name)
-      assert lost <= MOST_LOST
-      report.add('kill -9 of %s of 2' % name, secs, lost)
-
+    lose_one_by_one(job, report)
     for name in ('worker-1', 'ps-0'):
-      before, begin = max(job.steps(job.since)), time.time()
-      job.send(signal.SIGSTOP, name)
-      time.sleep(5)
-      mark = job.mark()
-      job.send(signal.SIGCONT, name)
-      job.wait_for_steps(mark, *job.trainers)
-      assert min(job.steps(mark)) >= before
-      report.add('SIGSTOP of %s for 5 s' % name,
-                 time.time() - begin - 5, 0)
-
-    job.kill('evaluator-0')
-    evaluated = metrics_of(job.model_dir)['global_step']
-    begin = time.time()
-    job.start('evaluator-0')
-    job.wait(lambda: metrics_of(job.model_dir)['global_step'] > evaluated,
-             'no evaluation')
-    report.add('kill -9 of the evaluator', time.time() - begin, 0)
+      hold(job, name, report)
+    lose_the_evaluator(job, report)
 
     secs, lost = lose(job, *job.cluster.names())
     assert lost <= MOST_LOST
@@ -299,7 +265,7 @@ def test_a_job_outlives_its_processes(taobao, tmp_path, report):
     catch_in_write(job)
     saved = job.saved()
     secs, lost = lose(job, *job.cluster.names())
-    assert lost <= MOST_LOST and job.saved() >= saved
+    assert lost <= MOST_LOST and min(job.steps(job.since)) >= saved
     report.add('kill -9 of all while a checkpoint is written', secs, lost)
 
     before = max(job.steps(job.since))
@@ -310,6 +276,44 @@ def test_a_job_outlives_its_processes(taobao, tmp_path, report):
     # Leftovers of the save that was broken off.
     assert not glob.glob(str(job.model_dir / '*_temp*'))
   finish(taobao, tmp_path, before, job.saved(), report)
+
+
+def lose_one_by_one(job, report):
+  mark = job.mark()
+  report.add('kill -9 of a worker', *lose(job, 'worker-0'))
+  assert len(job.steps(mark, 'chief-0', 'worker-1')) > 10  # went on
+
+  secs, lost = lose(job, 'chief-0')
+  assert 'which the parameter servers are at; the last checkpoint is of ' in (
+      job.log('chief-0', job.since))
+  assert lost <= 2  # two workers may log their steps in any order
+  report.add('kill -9 of the chief', secs, 0)
+
+  for name in job.cluster.names('ps'):
+    secs, lost = lose(job, name)
+    assert lost <= MOST_LOST
+    report.add('kill -9 of %s of 2' % name, secs, lost)
+
+
+def hold(job, name, report):
+  """SIGSTOP for five seconds."""
+  before = max(job.steps(job.since))
+  job.send(signal.SIGSTOP, name)
+  time.sleep(5)
+  mark, begin = job.mark(), time.time()
+  job.send(signal.SIGCONT, name)
+  job.wait(lambda: all(job.steps(mark, n) for n in job.trainers), 'no steps')
+  report.add('SIGSTOP of %s for 5 s' % name, time.time() - begin, 0)
+  assert min(job.steps(mark)) >= before - 2
+
+
+def lose_the_evaluator(job, report):
+  job.kill('evaluator-0')
+  evaluated, begin = metrics_of(job.model_dir)['global_step'], time.time()
+  job.start('evaluator-0')
+  job.wait(lambda: metrics_of(job.model_dir)['global_step'] > evaluated,
+           'no evaluation')
+  report.add('kill -9 of the evaluator', time.time() - begin, 0)
 
 
 def finish(taobao, tmp_path, before, saved, report):
@@ -336,21 +340,21 @@ def test_who_is_left_gives_up_and_says_for_whom(taobao, tmp_path):
   with running(tmp_path, taobao,
                {'chief': 1, 'worker': 1, 'ps': 2, 'evaluator': 1},
                'Experiment.max_steps = %d' % _AGES,
-               'Experiment.peer_timeout_secs = 30') as job:
+               'Experiment.peer_timeout_secs = 40') as job:
     job.wait_for_steps(None, *job.trainers)
     job.kill('ps-1')  # for good
     left = [name for name in job.cluster.names() if name != 'ps-1']
     assert set(job.wait_for_end(*left)) == {1}
     for name in job.trainers:
-      assert re.search(r'Gave up: no step for 3\d s \(Experiment.peer_timeout_'
+      assert re.search(r'Gave up: no step for 4\d s \(Experiment.peer_timeout_'
                        r'secs\); no answer from ps 1 at', job.log(name))
-    assert re.search('Gave up: chief 0 at [^ ]* did not answer for 30 s',
+    assert re.search('Gave up: chief 0 at [^ ]* did not answer for 40 s',
                      job.log('ps-0'))
     assert re.search('Gave up.* no answer from chief 0', job.log('evaluator-0'))
 
 
 def test_a_chief_killed_at_the_end_ends_the_job_when_it_is_back(
-    taobao, tmp_path, report):
+    taobao, tmp_path):
   # TF_CONFIG lists an evaluator that never comes: the chief waits, then
   # evaluates.
   with running(tmp_path, taobao,
