@@ -4,6 +4,8 @@ import collections
 import glob
 import os
 import re
+import shutil
+import tempfile
 
 from absl import logging
 import gin
@@ -25,6 +27,11 @@ _IDENTITY = re.compile(
     r'Task\.(label|loss)$|MultiHashEmbedding\.(operation|rows)$)')
 # What may explain another shape or name.
 _RELATED = re.compile(r'(\w+/)*(Model|\w*Embedding\w*)\.')
+# What a save that was broken off leaves, beside data without an index.
+_LEFTOVER = re.compile(
+    r'model\.ckpt-\d+_temp|model\.ckpt-.*\.tempstate\d+$|'
+    r'(checkpoint|graph\.pbtxt)\.tmp\w{32}$')
+_DATA = re.compile(r'(model\.ckpt-\d+)\.data-\d+-of-\d+$')
 # What only training needs.
 _KEYED_TRAINING_ONLY = re.compile(
     r'-(freqs|versions|(keys|freqs|versions)_filtered)$|/counters$')
@@ -56,6 +63,7 @@ class Saver(tf.train.Saver):
     self._training = training
     self.work_queue = work_queue
     self.last_step = None
+    self._is_live = None
     super().__init__(
         sharded=True, max_to_keep=keep_checkpoint_max,
         save_relative_paths=True, builder=engine.SaverBuilder(),
@@ -69,7 +77,8 @@ class Saver(tf.train.Saver):
       self._var_list = [v for v in variables if not engine.is_copy(v)] + [
           _Copies(name, copies[name]) for name in sorted(copies)] + [
               table.saveable() for table in keyed_tables.of_graph()]
-    if self._training:
+    # A session that is made again builds the Saver again, in the same graph.
+    if self._training and self._is_live is None:
       self._is_live = tf.reduce_all(tf.stack([
           engine.is_initialized(v) for v in tf.global_variables()]))
       self._step = tf.train.get_global_step()
@@ -135,6 +144,42 @@ class _Copies(engine.SaveableObject):
     value, = restored_tensors
     return tf.group(*[v.assign(tf.reshape(value, []), read_value=False)
                       for v in self._variables])
+
+
+def prepare(model_dir, saves):
+  """Makes a model_dir, or sees that it can be used.
+
+  Args:
+    model_dir: str.
+    saves: bool, whether this process is the one that saves checkpoints, and so
+      may remove what is left of a save that was broken off.
+
+  Raises:
+    UserError: if nothing can be written there.
+  """
+  try:
+    os.makedirs(model_dir, exist_ok=True)
+    if saves:
+      _remove_leftovers(model_dir)
+    with tempfile.TemporaryFile(dir=model_dir) as f:
+      f.write(b'can be written')
+  except OSError as error:
+    raise errors.UserError(
+        'Experiment.model_dir must be a folder that can be written to, got %r: '
+        '%s.' % (model_dir, error.strerror))
+
+
+def _remove_leftovers(model_dir):
+  names = os.listdir(model_dir)
+  for name in names:
+    data = _DATA.match(name)
+    if _LEFTOVER.match(name) or data and data.group(1) + '.index' not in names:
+      path = os.path.join(model_dir, name)
+      logging.info('Removing %s: it was not saved to its end.', path)
+      if os.path.isdir(path):
+        shutil.rmtree(path)
+      else:
+        os.remove(path)
 
 
 def latest(model_dir):

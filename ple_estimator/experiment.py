@@ -1,6 +1,7 @@
 """Experiment, the root of every .gin file: train, evaluate, predict, export."""
 
 import contextlib
+import errno
 import math
 import os
 import re
@@ -22,6 +23,11 @@ from ple_estimator import inputs
 from ple_estimator import job
 from ple_estimator import keyed_tables
 from ple_estimator import predictions
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES,
+                errno.EFBIG, errno.EIO)
+# TensorFlow's words for them: the path, then the system's text.
+_DISK = re.compile(r'(\S+); (%s)' % '|'.join(map(os.strerror, _DISK_ERRORS)))
 
 
 def _tuned(config, fused):
@@ -192,6 +198,8 @@ class Experiment:
       UserError: if the data cannot be used, model_dir holds another model, or
         the other processes of a cluster cannot be reached.
     """
+    if self._role.type != 'worker':  # a worker writes nothing
+      checkpoints.prepare(self._config.model_dir, self._config.is_chief)
     if self._role.type == 'ps':
       self.model.is_fused()  # the chief may place its ops here
       job.serve(self._config, self._role.peers(), self._peer_timeout_secs)
@@ -207,11 +215,13 @@ class Experiment:
                  self._engine.describe(),
                  ', fused kernels' if self.model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
-    with self._watch(max_steps) as watch, self._data_errors(), (
+    with self._watch(max_steps) as watch, self._user_errors(), (
         self._handing_out()):
       if self._role.type == 'evaluator':
         self._evaluate_until_trained(max_steps, watch)
         return
+      if not self._role.is_local:
+        self._server = cluster.server(self._config)  # lives as this process
       if job.trained_step(self._config.model_dir, max_steps) is None:
         self._train(max_steps, watch)
       if self._role.type == 'chief':
@@ -254,8 +264,6 @@ class Experiment:
     """Is the chief or a worker until the training ends."""
     config = self._config
     found, last = self._hooks(max_steps, watch), self._last_step(max_steps)
-    if not self._role.is_local:
-      self._server = cluster.server(config)  # lives as long as this process
     if not self._eval_input or (
         self._role.is_local and self._role.has_evaluator):
       self._estimator.train(self.train_input_fn, found, max_steps=last)
@@ -337,7 +345,7 @@ class Experiment:
     errors.check(self._eval_input,
                  'Experiment.eval_input must be given to evaluate, got None.')
     self._eval_input.check(self.model.features, keep=self.model.keep)
-    with self._data_errors():
+    with self._user_errors():
       evaluation.write_metrics(
           self._config.model_dir, self._estimator.evaluate(
               self._eval_input_fn, checkpoint_path=self._latest()))
@@ -353,7 +361,7 @@ class Experiment:
                  'must be given to predict, got None.')
     self._predict_input.check(self.model.features, with_labels=False,
                               keep=self._predict_columns)
-    with self._data_errors():
+    with self._user_errors():
       rows = predictions.write(self._predictions_path, (
           {name: batch[name] for name in
            self._predict_columns + tuple(t.name for t in self.model.tasks)}
@@ -369,11 +377,12 @@ class Experiment:
       UserError: if there is no checkpoint.
     """
     self._check_trained()
-    path = self._estimator.export_saved_model(
-        os.path.join(self._config.model_dir, 'export', 'saved_model'),
-        inputs.serving_input_receiver_fn(
-            self.model.features, self.model.groups),
-        checkpoint_path=self._latest())
+    with self._user_errors():
+      path = self._estimator.export_saved_model(
+          os.path.join(self._config.model_dir, 'export', 'saved_model'),
+          inputs.serving_input_receiver_fn(
+              self.model.features, self.model.groups),
+          checkpoint_path=self._latest())
     logging.info('SavedModel in %s', path.decode())
 
   def _model_fn(self, features, labels, mode, config):
@@ -406,7 +415,7 @@ class Experiment:
     """The input_fn of training: tf.data.Dataset of (features, labels)."""
     if self._work_queue:
       self._work_queue.start(
-          self._config, self._train_input, self._model.features)
+          self._config, self._train_input, self.model.features)
     # A run that continues goes on with the rows behind those it has seen.
     path = checkpoints.latest(self._config.model_dir)
     step = tf.train.load_variable(path, 'global_step') if path else 0
@@ -475,8 +484,8 @@ class Experiment:
         'first.', os.path.abspath(self._config.model_dir))
 
   @contextlib.contextmanager
-  def _data_errors(self):
-    """Raises the error of an input in place of what TensorFlow makes of it."""
+  def _user_errors(self):
+    """Raises what a user can mend in place of what TensorFlow makes of it."""
     try:
       yield
     except tf.errors.OpError as error:
@@ -490,4 +499,30 @@ class Experiment:
         raise errors.UserError(
             full.group() + '. The last checkpoint restores into a larger '
             'capacity: train on with it.') from error
+      failed = _DISK.search(error.message)
+      owner = failed and self._whose(failed.group(1))
+      if owner:
+        raise self._disk_error(owner, *failed.groups()) from error
       raise
+    except OSError as error:  # a write to an open file does not say which
+      path = str(error.filename or self._config.model_dir)
+      owner = error.errno in _DISK_ERRORS and self._whose(path)
+      if owner:
+        raise self._disk_error(owner, path, error.strerror) from error
+      raise
+
+  def _whose(self, path):
+    """The binding that a path to write to comes from, or None."""
+    for name, own in [('model_dir', self._config.model_dir),
+                      ('predictions_path', self._predictions_path)]:
+      if os.path.abspath(path).startswith(os.path.abspath(own)):
+        return 'Experiment.' + name
+    return None
+
+  def _disk_error(self, owner, path, text):
+    step = job.latest_step(self._config.model_dir)
+    return errors.UserError(
+        '%s must have room and be writable: %s: %s. %s' % (
+            owner, path, text, 'There is no checkpoint yet.' if step is None
+            else 'The checkpoint of step %d is whole: the same command goes on '
+            'from it.' % step))

@@ -33,6 +33,7 @@ _PROBE_SECS = 2
 _STOP_SECS = 20
 TERMINATED = 128 + signal.SIGTERM  # what a shell makes of SIGTERM
 _STUCK_SECS = 10
+_SAVE_SECS = 60  # what a chief that is told to end may take for a checkpoint
 _QUEUE = 'job_is_done'
 
 
@@ -85,7 +86,7 @@ def serve(config, peers, timeout_secs):
   """Is a parameter server until the chief says that the job is done.
 
   Then the process ends with status 0; on SIGTERM with 143, as soon as the chief
-  is gone, or after some seconds if it goes on. (Server.join() never returns,
+  is gone, or after a minute if it goes on. (Server.join() never returns,
   and lets no signal handler run.)
 
   Args:
@@ -112,7 +113,7 @@ def serve(config, peers, timeout_secs):
     if not lost:
       last_seen = warned = now
     # If all processes of a job are told to end, the chief has yet to save.
-    if terminated and (lost or now - terminated[0] > _STUCK_SECS):
+    if terminated and (lost or now - terminated[0] > _SAVE_SECS):
       _leave('SIGTERM.', TERMINATED)
     if now - warned > _WARN_SECS:
       warned = now
@@ -293,6 +294,12 @@ class Watch(tf.train.SessionRunHook):
     self._in_step = in_step
     if not unreachable(self._peers):
       self.beat()
+
+  def begin(self):  # the graph is built
+    self.beat()
+
+  def after_create_session(self, session, coord):
+    self.beat()
 
   def before_run(self, run_context):
     self._in_step = True

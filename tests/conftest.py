@@ -1,7 +1,6 @@
 import importlib
 import os
 import re
-import socket
 import subprocess
 import sys
 
@@ -16,6 +15,9 @@ from ple_estimator import optimizers
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REAL_ROWS = os.path.join(ROOT, '..', 'shared', 'data', 'taobao',
                          'taobao_10k.csv')
+sys.path.append(os.path.join(ROOT, 'tools'))
+
+import local_cluster
 
 engine.quiet()
 
@@ -64,9 +66,7 @@ def tool(name):
 
 def free_port():
   """A TCP port that nobody listens on."""
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    return s.getsockname()[1]
+  return local_cluster.free_ports(1)[0]
 
 
 def peak_mb():

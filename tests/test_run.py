@@ -40,6 +40,10 @@ def refused(done):
      'PLE.num_levels must be at least 1, got 0'),
     (['--gin_file=gin/base.gin'] + bindings('PLE.num_levels = '), ''),
     (['--gin_file=gin/base.gin', 'extra'], 'Unknown arguments: extra'),
+    (['--gin_file=gin/base.gin'] +
+     bindings("Experiment.model_dir = '/dev/null/x'"),
+     'Experiment.model_dir must be a folder that can be written to, got '
+     "'/dev/null/x': Not a directory."),
     (['--gin_file=gin/base.gin'] + bindings("DATA_DIR = '/nowhere'"),
      "files must name existing files, got 'taobao_train_data.parquet': "
      'nothing at /nowhere/taobao_train_data.parquet'),

@@ -12,9 +12,9 @@ of the chief ends it too. The exit status is the worst of all.
 """
 
 import argparse
-import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,15 +25,23 @@ import time
 _ROLES = ('chief', 'worker', 'ps', 'evaluator')
 _GRACE_SECS = 30
 _POLL_SECS = 0.1
+_PORTS = (15000, 32000)
 
 
 def free_ports(count):
   """Returns TCP ports that nobody listens on, all different."""
-  with contextlib.ExitStack() as stack:
-    found = [stack.enter_context(socket.socket()) for _ in range(count)]
-    for one in found:
-      one.bind(('localhost', 0))
-    return [one.getsockname()[1] for one in found]
+  found = set()
+  while len(found) < count:
+    # Not of those that the system gives to connections: any of them, even the
+    # attempt to reach a process that is not up yet, could take the port away.
+    port = random.randrange(*_PORTS)
+    with socket.socket() as one:
+      try:
+        one.bind(('localhost', port))
+      except OSError:
+        continue
+    found.add(port)
+  return list(found)
 
 
 def is_listening(address):
