@@ -37,7 +37,7 @@ def refused(done):
     (['--gin_file=gin/base.gin'] + bindings('BATCHSIZE = 2'),
      'got unread BATCHSIZE'),
     (['--gin_file=gin/base.gin'] + bindings('PLE.num_levels = 0'),
-     'PLE.num_levels must be at least 1, got 0'),
+     'PLE.num_levels must be an integer of at least 1, got 0'),
     (['--gin_file=gin/base.gin'] + bindings('PLE.num_levels = '), ''),
     (['--gin_file=gin/base.gin', 'extra'], 'Unknown arguments: extra'),
     (['--gin_file=gin/base.gin'] + bindings("DATA_DIR = '/nowhere'"),
