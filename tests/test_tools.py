@@ -129,7 +129,7 @@ def test_conversion_refuses_a_bad_row_and_leaves_nothing(made, tmp_path):
 
 
 @pytest.mark.parametrize('args, message', [
-    (['nope'], "CSV files must name existing files, got 'nope'"),
+    (['nope'], "arguments must name existing files, got 'nope'"),
     (['{}', '--split-by', 'user'], '--split-by must be a column (clk, buy, '),
     (['{}', '--gin_file', 'gin/nope.gin'], 'must name an existing file'),
     (['{}*'], '--out must be given for more than one file'),
