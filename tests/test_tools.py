@@ -128,6 +128,13 @@ def test_conversion_refuses_a_bad_row_and_leaves_nothing(made, tmp_path):
   assert '19999 rows\n1 bad rows skipped\n' in done.stdout
 
 
+def test_conversion_ignores_no_option(made):
+  done = tool('csv_to_parquet', made / 'taobao_test_data',
+              '--test-fraction', 0.25)
+  assert done.returncode == 2
+  assert '--test-fraction needs --split-by' in done.stderr
+
+
 @pytest.mark.parametrize('args, message', [
     (['nope'], "arguments must name existing files, got 'nope'"),
     (['{}', '--split-by', 'user'], '--split-by must be a column (clk, buy, '),
