@@ -26,20 +26,6 @@ _MOMENTUM = 0.99  # of batch norm's moving averages; as tf.layers
 _EPSILON = 1e-3  # added to its variances; likewise
 
 
-class Net(collections.namedtuple('Net', 'x units linear linear_bias')):
-  """One network of a set.
-
-  Attributes:
-    x: [batch, in_dim] float32.
-    units: widths of the hidden layers.
-    linear: int, width of a linear layer behind them; 0 is none.
-    linear_bias: bool, whether that layer has a bias.
-  """
-
-  def __new__(cls, x, units, linear=0, linear_bias=False):
-    return super().__new__(cls, x, tuple(units), linear, linear_bias)
-
-
 def check_units(binding, units):
   """Raises UserError unless a binding holds the widths of layers.
 
@@ -52,6 +38,20 @@ def check_units(binding, units):
       all(isinstance(n, int) and n >= 1 for n in units),
       '%s must be a tuple of positive integers, such as (64,), got %r.',
       binding, units)
+
+
+class Net(collections.namedtuple('Net', 'x units linear linear_bias')):
+  """One network of a set.
+
+  Attributes:
+    x: [batch, in_dim] float32.
+    units: widths of the hidden layers.
+    linear: int, width of a linear layer behind them; 0 is none.
+    linear_bias: bool, whether that layer has a bias.
+  """
+
+  def __new__(cls, x, units, linear=0, linear_bias=False):
+    return super().__new__(cls, x, tuple(units), linear, linear_bias)
 
 
 # A layer's variables; norm is a _Norm, None where no batch norm follows.
