@@ -2,7 +2,7 @@
 
 import setuptools
 
-with open('README.md') as f:
+with open('README.md', encoding='utf-8') as f:
   README = f.read()
 _LINUX = 'sys_platform=="linux" and platform_machine=="x86_64"'
 

@@ -13,3 +13,20 @@ def check(condition, message, *args):
   """Raises UserError(message % args) unless condition holds."""
   if not condition:
     raise UserError(message % args if args else message)
+
+
+def check_integer(binding, value, least):
+  """Raises UserError unless a binding holds an int of at least `least`.
+
+  Args:
+    binding: str, e.g. 'PLE.num_levels'.
+    value: what it is bound to.
+    least: int.
+  """
+  check(isinstance(value, int) and value >= least,
+        '%s must be an integer of at least %d, got %r.', binding, least, value)
+
+
+def is_number(value):
+  """Whether a binding holds a number, which can be compared."""
+  return isinstance(value, (int, float))

@@ -36,6 +36,7 @@ class Column:
     missing: the value of that type that stands for an empty field, or None if
       there is none.
     is_category: whether it becomes ids for an embedding.
+    wants: what `accepts` takes, in words.
   """
 
   arrow_type = pa.binary()
@@ -117,12 +118,15 @@ class Hashed(Column):
 
     Args:
       name: str.
-      num_buckets: int, rows of the embedding table.
+      num_buckets: int, rows of the embedding table; an embedding variable
+        (embedding_variables.py) has a row per value instead.
       dim: int, width of the embedding.
       default: str, what an empty field stands for; '' gives it no id, and so
         the zero vector.
     """
     super().__init__(name)
+    errors.check(isinstance(default, str),
+                 'default must be a text, got %r.', default)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     self._default = default
@@ -173,7 +177,8 @@ class HashedList(Hashed):
       combiner: 'mean', 'sum' or 'sqrtn', as in tf.nn.embedding_lookup_sparse.
     """
     super().__init__(name, num_buckets, dim, default)
-    errors.check(separator, 'separator must not be empty.')
+    errors.check(isinstance(separator, str) and separator,
+                 'separator must be a text, got %r.', separator)
     errors.check(combiner in ('mean', 'sum', 'sqrtn'),
                  "combiner must be 'mean', 'sum' or 'sqrtn', got %r.", combiner)
     self._separator = separator
@@ -225,7 +230,10 @@ class HashedList(Hashed):
 class _Numeric(Column):
   """What labels, numbers, weights and integers share: parsed as numbers."""
 
+  arrow_type = pa.float32()
+  dtype = tf.float32
   missing = None
+  wants = 'number'
 
   def accepts(self, arrow_type):
     return (pa.types.is_integer(arrow_type) or pa.types.is_boolean(arrow_type)
@@ -275,7 +283,7 @@ class Integer(_Numeric):
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     errors.check(
-        default == NO_ID or 0 <= default < num_buckets,
+        isinstance(default, int) and NO_ID <= default < num_buckets,
         'default must be -1 or in [0, %d), got %r.', num_buckets, default)
     self._default = default
 
@@ -299,7 +307,7 @@ class Integer(_Numeric):
         valid, values, tf.fill(tf.shape(values), np.int64(self._default)))
 
   def keyed(self):
-    return self  # it has
+    return self  # its ids are its values
 
   def ids(self, array):
     values = array.to_numpy()
@@ -309,10 +317,6 @@ class Integer(_Numeric):
 
 class Number(_Numeric):
   """A number that the network reads as it is, or transformed."""
-
-  arrow_type = pa.float32()
-  dtype = tf.float32
-  wants = 'number'
 
   def __init__(self, name, log1p=False, mean=0.0, std=1.0, default=None):
     """Keeps the column; the input is (f(x) - mean) / std.
@@ -325,9 +329,10 @@ class Number(_Numeric):
       default: float, the x of an empty field; None refuses empty fields.
     """
     super().__init__(name)
-    errors.check(std > 0, 'std must be positive, got %r.', std)
-    errors.check(default is None or np.isfinite(default),
-                 'default must be a finite number, got %r.', default)
+    errors.check(errors.is_number(mean), 'mean must be a number, got %r.', mean)
+    errors.check(errors.is_number(std) and std > 0,
+                 'std must be a positive number, got %r.', std)
+    _check_default(default)
     self._log1p = log1p
     self._mean = mean
     self._std = std
@@ -352,10 +357,6 @@ class Number(_Numeric):
 class Label(_Numeric):
   """What a task predicts."""
 
-  arrow_type = pa.float32()
-  dtype = tf.float32
-  wants = 'number'
-
   def __init__(self, name, values=None):
     """Keeps the column.
 
@@ -365,6 +366,10 @@ class Label(_Numeric):
         None allows every number.
     """
     super().__init__(name)
+    errors.check(
+        values is None or isinstance(values, (list, tuple)) and
+        all(map(errors.is_number, values)),
+        'values must be a tuple of numbers, such as (0, 1), got %r.', values)
     self.values = values
 
   def parse(self, array):
@@ -384,10 +389,6 @@ class Label(_Numeric):
 class Weight(_Numeric):
   """How much a row counts in losses and metrics."""
 
-  arrow_type = pa.float32()
-  dtype = tf.float32
-  wants = 'number'
-
   def __init__(self, name, default=None):
     """Keeps the column.
 
@@ -396,6 +397,7 @@ class Weight(_Numeric):
       default: float, of an empty field; None refuses empty fields.
     """
     super().__init__(name)
+    _check_default(default)
     self._default = default
 
   def parse(self, array):
@@ -496,7 +498,7 @@ def _column(entry, dim):
   where = 'FeatureSpec.columns, %r' % entry.get('name', entry)
   errors.check('name' in entry, "%s must have a 'name'.", where)
   kind = entry.pop('kind', None)
-  errors.check(kind in KINDS, '%s must be of a kind in %s, got %r.',
+  errors.check(kind in KINDS, "%s: 'kind' must be one of %s, got %r.",
                where, ', '.join(KINDS), kind)
   parameters = inspect.signature(KINDS[kind]).parameters
   if 'dim' in parameters:
@@ -511,6 +513,11 @@ def _column(entry, dim):
     return KINDS[kind](**entry)
   except errors.UserError as error:
     raise errors.UserError('%s: %s' % (where, error))
+
+
+def _check_default(value):
+  errors.check(value is None or errors.is_number(value) and np.isfinite(value),
+               'default must be a finite number, got %r.', value)
 
 
 def _positive(name, value):
@@ -539,6 +546,10 @@ def _plain(arrow_type):
 
 def _numbers(array, arrow_type):
   """Converts text or numbers to arrow_type.
+
+  Args:
+    array: pa.Array, text or numbers.
+    arrow_type: pa.DataType, int64 or float32.
 
   Returns:
     (values, bad): pa.Array with null where the field was empty or unreadable,

@@ -1,5 +1,6 @@
 """One task: its loss, its metrics and what it predicts."""
 
+import math
 import re
 
 import gin
@@ -54,12 +55,16 @@ class Task:
                  'that all tasks see.')
     errors.check(loss in _LOSSES, "Task.loss must be 'binary' or "
                  "'regression', got %r.", loss)
-    errors.check(weight >= 0,
-                 'Task.weight must not be negative, got %r.', weight)
-    errors.check(gamma > 0, 'Task.gamma must be positive, got %r.', gamma)
-    errors.check(sample_space is None or len(sample_space) == 2,
-                 'Task.sample_space must be a pair (column, value), got %r.',
-                 sample_space)
+    errors.check(errors.is_number(weight) and weight >= 0,
+                 'Task.weight must be a number that is not negative, '
+                 'got %r.', weight)
+    errors.check(errors.is_number(gamma) and gamma > 0,
+                 'Task.gamma must be a positive number, got %r.', gamma)
+    errors.check(
+        sample_space is None or
+        isinstance(sample_space, (list, tuple)) and len(sample_space) == 2,
+        'Task.sample_space must be a pair (column, value), got %r.',
+        sample_space)
     self.name = name
     self.label = label
     self.sample_space = sample_space
@@ -149,7 +154,7 @@ def is_better(metric, value, than):
     value: float.
     than: float.
   """
-  if than != than:
-    return value == value
+  if math.isnan(than):
+    return not math.isnan(value)
   greater = metric.split('/')[-1] in ('auc', 'accuracy')
   return value > than if greater else value < than

@@ -34,9 +34,7 @@ class _FileInput:
     for parameter, value, least in [
         ('batch_size', batch_size, 1), ('shuffle_rows', shuffle_rows, 0),
         ('epochs', epochs, 1), ('prefetch', prefetch, 0)]:
-      errors.check(isinstance(value, int) and value >= least,
-                   '%s.%s must be an integer of at least %d, got %r.',
-                   name, parameter, least, value)
+      errors.check_integer('%s.%s' % (name, parameter), value, least)
     errors.check(on_bad_row in ('error', 'skip'),
                  "%s.on_bad_row must be 'error' or 'skip', got %r.",
                  name, on_bad_row)

@@ -48,8 +48,8 @@ def _library():
     return tf.load_op_library(path), _functions(ctypes.CDLL(path))
   except (_Unavailable, OSError, tf.errors.OpError) as error:
     logging.warning(
-        'Fused kernels are not used: %s. Training is two to four times slower '
-        'than with them.', error)
+        'Fused kernels are not used: %s. TensorFlow\'s own ops train the same '
+        'model, slower (see Results in README.md).', error)
     return None
 
 
@@ -257,10 +257,15 @@ def _dense(gradients, outputs):
 
 
 def dense_adam(variables, m, v, gradients, scalars):
-  """Adam on dense variables, lists of one length; returns the tf.Operation.
+  """Adam on dense variables; returns the tf.Operation.
 
-  `scalars` are learning rate, beta1, beta2, epsilon, and the powers of the two
-  betas for this step, float32.
+  Args:
+    variables: list of resource variables, float32.
+    m: list of their first moments, resource variables.
+    v: list of their second moments, likewise.
+    gradients: list of float32 tensors with the shapes of the variables.
+    scalars: learning rate, beta1, beta2, epsilon, and the powers of the two
+      betas for this step, float32 scalars.
   """
   return _library()[0].ple_dense_adam(
       [x.handle for x in variables], gradients,
@@ -283,7 +288,16 @@ def rows_adam(variable, m, v, rows, gradient, scalars):
 
 
 def moving_averages(variables, offsets, moments, momentum):
-  """Moves each variable towards its part of `moments` by 1 - momentum."""
+  """Moves variables towards new values; returns the tf.Operation.
+
+  Each becomes momentum * itself + (1 - momentum) * its part of moments.
+
+  Args:
+    variables: list of resource variables [n], float32, on one device.
+    offsets: list of int, where in `moments` the part of each begins.
+    moments: [sum of n] float32 or more.
+    momentum: float.
+  """
   return _library()[0].ple_moving_averages(
       moments, vars=_names(variables), offsets=offsets, momentum=momentum)
 

@@ -27,6 +27,20 @@ _MOMENTUM = 0.99  # of batch norm's moving averages; as tf.layers
 _EPSILON = 1e-3  # added to its variances; likewise
 
 
+def check_units(binding, units):
+  """Raises UserError unless a binding holds the widths of layers.
+
+  Args:
+    binding: str, e.g. 'Tower.units'.
+    units: what it is bound to: positive integers, or none.
+  """
+  errors.check(
+      isinstance(units, (list, tuple)) and
+      all(isinstance(n, int) and n >= 1 for n in units),
+      '%s must be a tuple of positive integers, such as (64,), got %r.',
+      binding, units)
+
+
 class Net(collections.namedtuple('Net', 'x units linear linear_bias')):
   """One network of a set.
 
@@ -77,9 +91,10 @@ class Mlp:
     errors.check(activation in _ACTIVATIONS,
                  '%s.activation must be one of %s, got %r.', owner,
                  ', '.join(sorted(_ACTIVATIONS)), activation)
-    errors.check(0 <= dropout < 1,
+    errors.check(errors.is_number(dropout) and 0 <= dropout < 1,
                  '%s.dropout must be in [0, 1), got %r.', owner, dropout)
-    errors.check(l2 >= 0, '%s.l2 must not be negative, got %r.', owner, l2)
+    errors.check(errors.is_number(l2) and l2 >= 0,
+                 '%s.l2 must not be negative, got %r.', owner, l2)
     self._activation = _ACTIVATIONS[activation]
     self._batch_norm = batch_norm
     self._dropout = dropout

@@ -64,17 +64,16 @@ class PLE:
       UserError: if there is no level, or a level without experts, or a value
         is out of range.
     """
-    errors.check(num_levels >= 1,
-                 'PLE.num_levels must be at least 1, got %r.', num_levels)
+    errors.check_integer('PLE.num_levels', num_levels, 1)
+    errors.check_integer('PLE.num_task_experts', num_task_experts, 0)
+    errors.check_integer('PLE.num_shared_experts', num_shared_experts, 0)
     errors.check(
-        min(num_task_experts, num_shared_experts) >= 0 and
         num_task_experts + num_shared_experts >= 1,
         'PLE.num_task_experts + PLE.num_shared_experts must be at least 1, '
         'got %r + %r.', num_task_experts, num_shared_experts)
-    errors.check(expert_units and min(expert_units) >= 1,
-                 'PLE.expert_units must be positive, got %r.', expert_units)
-    errors.check(not gate_units or min(gate_units) >= 1,
-                 'PLE.gate_units must be positive, got %r.', gate_units)
+    nets.check_units('PLE.expert_units', expert_units)
+    errors.check(expert_units, 'PLE.expert_units must not be empty.')
+    nets.check_units('PLE.gate_units', gate_units)
     self._expert_units = tuple(expert_units)
     self._gate_units = tuple(gate_units)
     self._num_levels = num_levels
@@ -97,9 +96,8 @@ class PLE:
       float32, what the task's tower reads; and dict of 'level_<j>/<owner>' to
       a dict of expert name to [batch] float32, its weight in that gate.
     """
-    per_task, gates = collections.OrderedDict(
-        (task, inputs) for task in tasks), {}
-    shared = inputs
+    per_task = collections.OrderedDict((task, inputs) for task in tasks)
+    shared, gates = inputs, {}
     for level in range(self._num_levels):
       with tf.variable_scope('level_%d' % level) as scope:
         last = level == self._num_levels - 1
@@ -107,9 +105,8 @@ class PLE:
         selectors = collections.OrderedDict(per_task, shared=shared)
         outputs = self._mlp(self._nets(selectors, members), training,
                             precision, op_fusion)
-        mixtures, shares = _mix(outputs, members, op_fusion)
-        shared = mixtures.pop('shared', None)
-        per_task = mixtures
+        per_task, shares = _mix(outputs, members, op_fusion)
+        shared = per_task.pop('shared', None)
         gates.update({'%s/%s' % (scope.name, owner): weights
                       for owner, weights in shares.items()})
     return per_task, gates
@@ -186,8 +183,7 @@ class Tower:
     Raises:
       UserError: if a value is out of range.
     """
-    errors.check(not units or min(units) >= 1,
-                 'Tower.units must be positive, got %r.', units)
+    nets.check_units('Tower.units', units)
     self._units = tuple(units)
     self._mlp = nets.Mlp('Tower', activation, batch_norm, dropout, l2)
 

@@ -65,6 +65,12 @@ class Group:
   """
 
   def __init__(self, name, columns):
+    """Numbers the rows.
+
+    Args:
+      name: str.
+      columns: list of features.Column of one dim and combiner.
+    """
     self.name = name
     self.columns = columns
     self.dim = columns[0].dim
@@ -82,6 +88,7 @@ class Group:
     return Packed(*[features[name] for name in self.keys()])
 
   def keys(self):
+    """The names of a Packed's fields among features."""
     return ['%s/%s' % (self.name, field) for field in Packed._fields]
 
   def pack(self, features):
@@ -112,8 +119,14 @@ class Group:
     return dict(zip(self.keys(), (rows, index, splits)))
 
   def pack_table(self, table):
-    """As `pack`, of a pa.Table that `to_ids` made; numpy arrays in the order
-    of `keys`."""
+    """As `pack`, without TensorFlow.
+
+    Args:
+      table: pa.Table that `to_ids` made.
+
+    Returns:
+      tuple of numpy arrays in the order of `keys`.
+    """
     values, lengths = [], [np.zeros(1, np.int32)]
     for i, column in enumerate(self.columns):
       array = _one_chunk(table.column(column.name))

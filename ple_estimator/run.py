@@ -17,19 +17,25 @@ from absl import flags
 from absl import logging
 import gin
 
-# TensorFlow greets with lines about its build.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
+# No warnings of TensorFlow's C++: lines about its build, and a stack of fifty
+# lines for an error of the input, which main says in one.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 from ple_estimator import engine  # pylint: disable=wrong-import-position
 from ple_estimator import errors  # pylint: disable=wrong-import-position
 from ple_estimator import experiment  # pylint: disable=wrong-import-position
 
-_GIN_FILE = flags.DEFINE_string('gin_file', None, 'The experiment to run.')
+_GIN_FILE = flags.DEFINE_string(
+    'gin_file', None, 'The experiment to run, e.g. gin/base.gin')
 _GIN_BINDINGS = flags.DEFINE_multi_string(
-    'gin_bindings', [], 'One line of gin each, applied after --gin_file.')
+    'gin_bindings', [],
+    "One line of gin, applied after --gin_file, e.g. 'BATCH_SIZE = 1024'")
 _MODE = flags.DEFINE_enum(
     'mode', 'train', ['train', 'evaluate', 'predict', 'export'],
-    'Which method of Experiment to call.')
+    'train: trains to the last step and evaluates on the way; goes on from the '
+    'last checkpoint. evaluate: writes metrics.json of the last checkpoint. '
+    'predict: writes predictions of Experiment.predict_input. export: writes a '
+    'SavedModel. All go to Experiment.model_dir, by default result/<gin file>')
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 

@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -279,69 +280,15 @@ def test_early_stopping_ends_training(taobao, tmp_path):
   assert 10 <= metrics_of(tmp_path)['global_step'] <= 30
 
 
-OTHER = '''
-# Another data set: three tasks, numbers, a weight, and no line of code.
-include 'gin/base.gin'
-
-FeatureSpec:
-  dim = 4
-  columns = [
-      {'name': 'like', 'kind': 'label', 'values': (0, 1)},
-      {'name': 'share', 'kind': 'label', 'values': (0, 1)},
-      {'name': 'minutes', 'kind': 'label'},
-      {'name': 'propensity', 'kind': 'weight', 'default': 1.0},
-      {'name': 'views', 'kind': 'number', 'log1p': True, 'mean': 3.0,
-       'default': 0.0},
-      {'name': 'temperature', 'kind': 'number', 'mean': 20.0, 'std': 5.0},
-      {'name': 'topics', 'kind': 'hashed_list', 'num_buckets': 50,
-       'separator': ';', 'combiner': 'sqrtn', 'dim': 6},
-      {'name': 'weekday', 'kind': 'integer', 'num_buckets': 7},
-  ]
-
-Experiment:
-  train_input = @train/CsvInput()
-  eval_input = @eval/CsvInput()
-CsvInput:
-  data_dir = %DATA_DIR
-  batch_size = %BATCH_SIZE
-  header = True
-  delimiter = '\\t'
-train/CsvInput:
-  files = 'part-*.tsv'
-  epochs = %EPOCHS
-  shuffle_rows = 1000
-eval/CsvInput.files = 'part-1.tsv'
-
-Model:
-  tasks = [@like/Task(), @share/Task(), @minutes/Task()]
-  clip_norm = 10.0
-like/Task:
-  name = 'like'
-  label = 'like'
-share/Task:
-  name = 'share'
-  label = 'share'
-  sample_space = ('weekday', 3)
-  gamma = 0.999
-minutes/Task:
-  name = 'minutes'
-  label = 'minutes'
-  loss = 'regression'
-  weight = 0.1
-
-lazy_adam.learning_rate = @warmup_cosine
-warmup_cosine:
-  peak = %LEARNING_RATE
-  warmup_steps = 10
-  decay_steps = 1000
-EarlyStopping.metric = 'like/auc'
-Exports.best_metric = 'minutes/rmse'
-'''
+def other_data():
+  """The example of gin/README.md, which is to work as it stands."""
+  with open(os.path.join(conftest.ROOT, 'gin', 'README.md')) as f:
+    return re.search(r'```\n(.*?)```', f.read(), re.S).group(1)
 
 
 def test_another_data_set_needs_a_gin_file_only(tmp_path, run_cli):
   rng = np.random.RandomState(1)
-  (tmp_path / 'other.gin').write_text(OTHER)
+  (tmp_path / 'other.gin').write_text(other_data())
   for part in range(2):
     rows = ['weekday\tunused\tlike\tshare\tminutes\tpropensity\tviews\t'
             'temperature\ttopics']

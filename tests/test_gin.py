@@ -61,6 +61,12 @@ def test_has_a_reason_and_one_parent(path):
   assert includes in ([], [0])
 
 
+@each_file
+def test_is_listed(path):
+  with open(os.path.join(conftest.ROOT, 'gin', 'README.md')) as f:
+    assert '`%s`' % os.path.basename(path) in f.read()
+
+
 @each_experiment
 def test_trains_two_steps(path, taobao, tmp_path):
   small = list(SMALL)

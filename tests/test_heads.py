@@ -96,8 +96,9 @@ def test_better_is_larger_for_auc_and_smaller_for_loss():
     ({'name': 'a b'}, "Task.name must be letters, digits, - and _, got 'a b'"),
     ({'name': 'shared'}, "Task.name must not be 'shared'"),
     ({'loss': 'mse'}, "Task.loss must be 'binary' or 'regression', got 'mse'"),
-    ({'weight': -1}, 'Task.weight must not be negative, got -1'),
-    ({'gamma': 0}, 'Task.gamma must be positive, got 0'),
+    ({'weight': -1}, 'Task.weight must be a number .*, got -1'),
+    ({'weight': 'x'}, "Task.weight must be a number .*, got 'x'"),
+    ({'gamma': 0}, 'Task.gamma must be a positive number, got 0'),
     ({'sample_space': 'clk'}, 'Task.sample_space must be a pair'),
 ])
 def test_refuses(bad, message):

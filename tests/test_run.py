@@ -37,7 +37,7 @@ def refused(done):
     (['--gin_file=gin/base.gin'] + bindings('BATCHSIZE = 2'),
      'got unread BATCHSIZE'),
     (['--gin_file=gin/base.gin'] + bindings('PLE.num_levels = 0'),
-     'PLE.num_levels must be at least 1, got 0'),
+     'PLE.num_levels must be an integer of at least 1, got 0'),
     (['--gin_file=gin/base.gin'] + bindings('PLE.num_levels = '), ''),
     (['--gin_file=gin/base.gin', 'extra'], 'Unknown arguments: extra'),
     (['--gin_file=gin/base.gin'] +
@@ -146,3 +146,17 @@ def test_columns_of_another_type_are_refused(run_cli, taobao, tmp_path):
   done = run_cli('--gin_file=gin/base.gin', *bindings(
       'DATA_DIR = %r' % str(tmp_path)))
   assert "column 'price' must be integer, got double" in refused(done)
+
+
+def test_a_bad_row_of_parquet_is_one_line(run_cli, taobao, tmp_path):
+  for name in ('taobao_train_data.parquet', 'taobao_test_data.parquet'):
+    table = pa.parquet.read_table(os.path.join(taobao, name))
+    if 'train' in name:
+      labels = table['clk'].to_pylist()
+      labels[77] = 7
+      table = table.set_column(0, 'clk', pa.array(labels))
+    pa.parquet.write_table(table, str(tmp_path / name))
+  done = run_cli('--gin_file=gin/base.gin', *bindings(
+      'DATA_DIR = %r' % str(tmp_path), 'PLE.num_levels = 1',
+      'Experiment.model_dir = %r' % str(tmp_path / 'out'), *SMALL[1:]))
+  assert "row 78 column 'clk' must be one of 0, 1, got 7." in refused(done)

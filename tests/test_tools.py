@@ -128,8 +128,15 @@ def test_conversion_refuses_a_bad_row_and_leaves_nothing(made, tmp_path):
   assert '19999 rows\n1 bad rows skipped\n' in done.stdout
 
 
+def test_conversion_ignores_no_option(made):
+  done = tool('csv_to_parquet', made / 'taobao_test_data',
+              '--test-fraction', 0.25)
+  assert done.returncode == 2
+  assert '--test-fraction needs --split-by' in done.stderr
+
+
 @pytest.mark.parametrize('args, message', [
-    (['nope'], "CSV files must name existing files, got 'nope'"),
+    (['nope'], "arguments must name existing files, got 'nope'"),
     (['{}', '--split-by', 'user'], '--split-by must be a column (clk, buy, '),
     (['{}', '--gin_file', 'gin/nope.gin'], 'must name an existing file'),
     (['{}*'], '--out must be given for more than one file'),

@@ -26,10 +26,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
+from ple_estimator import run  # before TensorFlow, which it keeps quiet
 from ple_estimator import errors
 from ple_estimator import features
 from ple_estimator import readers
-from ple_estimator import run
 
 
 class Output:
@@ -82,6 +82,16 @@ def in_test(values, fraction):
   return chosen[unique.indices.to_numpy()]
 
 
+def parts(table, split_by, test_fraction):
+  """Splits a table into (ending of the file to write to, pa.Table) pairs."""
+  if not split_by:
+    return [('.parquet', table)]
+  column = table.column(split_by).combine_chunks()
+  test = in_test(column.cast(pa.string()).cast(pa.binary()), test_fraction)
+  return [('_train.parquet', table.filter(pa.array(~test))),
+          ('_test.parquet', table.filter(pa.array(test)))]
+
+
 def storable(table, spec):
   """What other tools read best: text for bytes, null for a missing integer."""
   for i, column in enumerate(spec.columns):
@@ -101,7 +111,7 @@ def storable(table, spec):
 
 def convert(args, spec):
   """Streams all rows; returns the outputs by path and the rows skipped."""
-  paths = readers.find_files('', args.csv, '', 'CSV files')
+  paths = readers.find_files('', args.csv, '', 'The arguments')
   errors.check(args.out or paths == args.csv[:1],
                '--out must be given for more than one file, a directory or a '
                'pattern, got %s.', ' '.join(args.csv))
@@ -112,23 +122,15 @@ def convert(args, spec):
   stem = args.out or paths[0]
   stem = stem[:-len('.parquet')] if stem.endswith('.parquet') else stem
   os.makedirs(os.path.dirname(stem) or '.', exist_ok=True)
+  tables = (table for piece in reader.slices() for table in reader.read(piece))
   outputs, done = {}, False
   try:
-    for piece in reader.slices():
-      for table in reader.read(piece):
-        parts = [('.parquet', table)]
-        if args.split_by:
-          column = table.column(args.split_by).combine_chunks()
-          test = in_test(column.cast(pa.string()).cast(pa.binary()),
-                         args.test_fraction)
-          parts = [('_train.parquet', table.filter(pa.array(~test))),
-                   ('_test.parquet', table.filter(pa.array(test)))]
-        for ending, part in parts:
-          part = storable(part, spec)
-          if stem + ending not in outputs:
-            outputs[stem + ending] = Output(
-                stem + ending, part.schema, args.row_group_size)
-          outputs[stem + ending].write(part)
+    for table in tables:
+      for ending, part in parts(table, args.split_by, args.test_fraction):
+        part, path = storable(part, spec), stem + ending
+        if path not in outputs:
+          outputs[path] = Output(path, part.schema, args.row_group_size)
+        outputs[path].write(part)
     done = True
   finally:
     for output in outputs.values():
@@ -146,16 +148,26 @@ def parse_args(argv):
                       help='binds FeatureSpec')
   parser.add_argument('--header', action='store_true',
                       help='the first line names the columns')
-  parser.add_argument('--delimiter', default=',')
+  parser.add_argument('--delimiter', default=',',
+                      help='one character between fields')
   parser.add_argument('--row-group-size', type=int, default=50000,
                       help='rows per row group')
   parser.add_argument('--skip-bad-rows', action='store_true',
                       help='leave them out instead of stopping')
-  parser.add_argument('--split-by', metavar='COLUMN')
-  parser.add_argument('--test-fraction', type=float, default=0.2)
+  parser.add_argument('--split-by', metavar='COLUMN',
+                      help='write a train and a test file, see above')
+  parser.add_argument('--test-fraction', type=float,
+                      help='share of the values of that column in the test '
+                      'file; default: 0.2')
   args = parser.parse_args(argv)
   if args.row_group_size < 1:
     parser.error('--row-group-size must be at least 1')
+  if args.test_fraction is None:
+    args.test_fraction = 0.2
+  elif not args.split_by:
+    parser.error('--test-fraction needs --split-by')
+  if len(args.delimiter) != 1:
+    parser.error('--delimiter must be one character')
   if not 0 < args.test_fraction < 1:
     parser.error('--test-fraction must be between 0 and 1')
   return args

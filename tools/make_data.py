@@ -83,6 +83,13 @@ class World:
   """The users, the ads, and what makes them click and buy."""
 
   def __init__(self, seed, users=_USERS, ads=_ADS):
+    """Draws them.
+
+    Args:
+      seed: int.
+      users: int, how many.
+      ads: int, how many.
+    """
     self.users, self.ads = users, ads
     rng = np.random.RandomState(seed)
     self._make_ads(rng)
@@ -247,6 +254,12 @@ def auc(scores, labels):
 def write(world, rng, rows, path):
   """Writes rows as path and path.parquet, chunk by chunk, whole or not at all.
 
+  Args:
+    world: World.
+    rng: np.random.RandomState.
+    rows: int, how many.
+    path: str, of the CSV file.
+
   Returns:
     {task: (probabilities, labels)}, [rows] arrays.
   """
@@ -287,10 +300,11 @@ def main():
   parser.add_argument('--out', default='data', help='folder to write to')
   parser.add_argument('--train', type=int, default=200000, help='rows')
   parser.add_argument('--test', type=int, default=50000, help='rows')
-  parser.add_argument('--seed', type=int, default=2021)
+  parser.add_argument('--seed', type=int, default=2021,
+                      help='the same seed makes the same rows')
   parser.add_argument('--users', type=int, default=_USERS,
-                      help='more users, and ads, are more ids that come rarely')
-  parser.add_argument('--ads', type=int, default=_ADS)
+                      help='different ones; more are more ids that come rarely')
+  parser.add_argument('--ads', type=int, default=_ADS, help='likewise')
   parser.add_argument('--force', action='store_true',
                       help='overwrite data that is there')
   args = parser.parse_args()
@@ -314,11 +328,11 @@ def main():
     print('%s: %d rows, %s' % (path, rows, ', '.join(
         '%s %.2f%%' % (task, 100 * label.mean())
         for task, (_, label) in truth.items())))
-  path = os.path.join(args.out, 'ceiling.json')
+  path, best = os.path.join(args.out, 'ceiling.json'), ceiling(truth)
   with open(path, 'w') as f:
-    json.dump(ceiling(truth), f, indent=2, sort_keys=True)
+    json.dump(best, f, indent=2, sort_keys=True)
     f.write('\n')
-  print('%s: %s' % (path, json.dumps(ceiling(truth), sort_keys=True)))
+  print('%s: %s' % (path, json.dumps(best, sort_keys=True)))
   return 0
 
 
