@@ -8,7 +8,7 @@ _LINUX = 'sys_platform=="linux" and platform_machine=="x86_64"'
 
 setuptools.setup(
     name='ple-estimator',
-    version='0.1.0',
+    version='0.2.0.dev0',
     description='Trains Progressive Layered Extraction (PLE) multi-task '
                 'recommendation models from .gin files on tf.estimator.',
     long_description=README,

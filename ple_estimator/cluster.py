@@ -188,9 +188,7 @@ def run_config(model_dir,
       ('inter_op_threads', inter_op_threads, 0),
       ('intra_op_threads', intra_op_threads, 0),
   ]:
-    errors.check(isinstance(value, int) and value >= least,
-                 'run_config.%s must be an integer of at least %d, got %r.',
-                 name, least, value)
+    errors.check_integer('run_config.' + name, value, least)
   engine.check_protocol(protocol)
   mine = role()
   session = tf.ConfigProto(

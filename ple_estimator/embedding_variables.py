@@ -6,6 +6,7 @@ The classes take the place of embeddings.HashEmbedding in `Model.embedding`.
 import gin
 import numpy as np
 import tensorflow.compat.v1 as tf
+
 from ple_estimator import admission
 from ple_estimator import deeprec
 from ple_estimator import embeddings

@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator import heads
+from ple_estimator import job
 
 
 @gin.register
@@ -189,3 +190,54 @@ class EvaluateSaved(tf.train.CheckpointSaverListener):
     elif now - self._last >= self._least_secs:
       self._last = now
       self._evaluation.run()
+
+
+def is_done_elsewhere(model_dir, step, timeout_secs, watch):
+  """Waits for the evaluator of a cluster.
+
+  Args:
+    model_dir: str.
+    step: int, the global step of the last checkpoint.
+    timeout_secs: number, how long to wait.
+    watch: job.Watch.
+
+  Returns:
+    bool, whether it has evaluated that step.
+  """
+  deadline = time.time() + timeout_secs
+  while time.time() < deadline:
+    if last_step(model_dir) == step:
+      return True
+    watch.wait(1)
+  logging.warning('The evaluator did not evaluate step %d within %d s '
+                  '(Experiment.peer_timeout_secs): the chief does it.', step,
+                  timeout_secs)
+  return False
+
+
+def until_trained(evaluation, model_dir, max_steps, least_steps, least_secs,
+                  watch):
+  """Is the evaluator of a cluster until the last checkpoint is evaluated.
+
+  Args:
+    evaluation: Evaluation.
+    model_dir: str.
+    max_steps: int, where the training is to end.
+    least_steps: int, global steps between two evaluations.
+    least_secs: number, seconds between two evaluations.
+    watch: job.Watch.
+  """
+  evaluated, last = None, 0
+  while True:
+    end = job.trained_step(model_dir, max_steps)
+    step = job.latest_step(model_dir)  # after `end`: then it is the last
+    if end is not None and step == evaluated:
+      return
+    is_due = step and step != evaluated and (
+        end is not None or evaluated is None or
+        step - evaluated >= least_steps and time.time() - last >= least_secs)
+    if is_due:
+      evaluated, last = step, time.time()
+      evaluation.run(is_final=end is not None)
+    else:
+      watch.wait(1)

@@ -5,7 +5,6 @@ import errno
 import math
 import os
 import re
-import time
 
 from absl import logging
 import gin
@@ -119,11 +118,14 @@ class Experiment:
         ('max_steps', max_steps), ('eval_steps', eval_steps or 0),
         ('eval_secs', eval_secs), ('timeline_steps', timeline_steps),
         ('peer_timeout_secs', peer_timeout_secs)]:
-      errors.check(isinstance(value, int) and value >= 0,
-                   'Experiment.%s must be an integer that is not negative, '
-                   'got %r.', name, value)
+      errors.check_integer('Experiment.' + name, value, 0)
+    errors.check(isinstance(model_dir, str), 'Experiment.model_dir must be '
+                 'text, got %r.', model_dir)
     errors.check(not os.path.isfile(model_dir), 'Experiment.model_dir must be '
                  'a folder, got the file %r.', model_dir)
+    errors.check(not isinstance(predict_columns, str), 'Experiment.'
+                 'predict_columns must be a list of names, got %r.',
+                 predict_columns)
     errors.check(eval_input or not (early_stopping or exports),
                  'Experiment.eval_input must be given for '
                  'Experiment.early_stopping and Experiment.exports: both go by '
@@ -215,10 +217,17 @@ class Experiment:
                  self._engine.describe(),
                  ', fused kernels' if self.model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
+    step = job.latest_step(self._config.model_dir)
+    if step is not None and step >= max_steps:
+      logging.info('Trained to step %d before. To train on, raise '
+                   'Experiment.max_steps or the epochs of the input.', step)
     with self._watch(max_steps) as watch, self._user_errors(), (
         self._handing_out()):
       if self._role.type == 'evaluator':
-        self._evaluate_until_trained(max_steps, watch)
+        if self._eval_input:  # else there is nothing to do
+          evaluation.until_trained(
+              self._evaluation(watch), self._config.model_dir, max_steps,
+              self._eval_steps or 1, self._eval_secs, watch)
         return
       if not self._role.is_local:
         self._server = cluster.server(self._config)  # lives as this process
@@ -295,45 +304,11 @@ class Experiment:
       job.mark_trained(model_dir, max_steps, step)
     if self._eval_input and not (
         self._metrics_file.step == step or
-        self._role.has_evaluator and self._is_evaluated_elsewhere(step, watch)):
+        self._role.has_evaluator and evaluation.is_done_elsewhere(
+            model_dir, step, self._peer_timeout_secs, watch)):
       self._evaluation(watch).run(is_final=True)
     if not self._role.is_local:
       job.end_parameter_servers(self._config)
-
-  def _is_evaluated_elsewhere(self, step, watch):
-    """Waits for the evaluator; whether it has evaluated a step."""
-    deadline = time.time() + self._peer_timeout_secs
-    while time.time() < deadline:
-      if evaluation.last_step(self._config.model_dir) == step:
-        return True
-      watch.wait(1)
-    logging.warning('The evaluator did not evaluate step %d within %d s '
-                    '(Experiment.peer_timeout_secs): the chief does it.', step,
-                    self._peer_timeout_secs)
-    return False
-
-  def _evaluate_until_trained(self, max_steps, watch):
-    """Is the evaluator of a cluster until the last checkpoint is evaluated."""
-    if not self._eval_input:
-      logging.info('Experiment.eval_input is None: nothing to evaluate.')
-      return
-    model_dir = self._config.model_dir
-    evaluations = self._evaluation(watch)
-    evaluated, last = None, -math.inf
-    while True:
-      end = job.trained_step(model_dir, max_steps)
-      step = job.latest_step(model_dir)  # after `end`: then it is the last
-      if end is not None and step == evaluated:
-        return
-      is_due = step and step != evaluated and (
-          end is not None or evaluated is None or
-          step - evaluated >= (self._eval_steps or 1) and
-          time.time() - last >= self._eval_secs)
-      if is_due:
-        evaluated, last = step, time.time()
-        evaluations.run(is_final=end is not None)
-      else:
-        watch.wait(1)
 
   def evaluate(self):
     """Evaluates the last checkpoint and writes metrics.json.
@@ -492,13 +467,9 @@ class Experiment:
       for source in (self._train_input, self._eval_input, self._predict_input):
         if source and source.error:
           raise source.error from error
-      # TensorFlow buries what an op says in where it stands.
-      full = re.search(keyed_tables.FULL.replace('%s', r'[\w.]+').replace(
-          '%d', r'\d+') + r'[\w ]+', error.message)
+      full = keyed_tables.full_message(error.message)
       if full:
-        raise errors.UserError(
-            full.group() + '. The last checkpoint restores into a larger '
-            'capacity: train on with it.') from error
+        raise errors.UserError(full) from error
       failed = _DISK.search(error.message)
       owner = failed and self._whose(failed.group(1))
       if owner:

@@ -33,6 +33,7 @@ _PROBE_SECS = 2
 _STOP_SECS = 20
 TERMINATED = 128 + signal.SIGTERM  # what a shell makes of SIGTERM
 _STUCK_SECS = 10
+_SAVE_SECS = 60  # for a chief, which saves after the step
 _SAVE_SECS = 60  # what a chief that is told to end may take for a checkpoint
 _QUEUE = 'job_is_done'
 
@@ -322,10 +323,10 @@ class Watch(tf.train.SessionRunHook):
         pass
       last, now = self._last, time.time()
       status, text = self._verdict(now, now - last)
-      if status is not None and (last, False) == (
-          self._last, self._closed.is_set()):
+      is_idle_still = last == self._last and not self._closed.is_set()
+      if status is not None and is_idle_still:
         _leave(text, status)
-      if text and now - last > _WARN_SECS < now - warned:
+      if text and now - last > _WARN_SECS and now - warned > _WARN_SECS:
         warned = now
         logging.warning('%s', text)
 
@@ -336,7 +337,9 @@ class Watch(tf.train.SessionRunHook):
     if self._is_over():
       return 0, 'The training is over.'
     lost = unreachable(self._peers)
-    if lost and self._terminated and now - self._terminated > _STUCK_SECS:
+    # The step at hand may wait for others, who do not know.
+    patience = _STUCK_SECS if lost or not self._save else _SAVE_SECS
+    if self._terminated and min(idle, now - self._terminated) > patience:
       return TERMINATED, 'SIGTERM.'
     if self._peers and idle > self._timeout_secs:
       return 1, (

@@ -38,9 +38,22 @@ from ple_estimator import engine
 _NO_ROW = -1
 _STDDEV_OF_UNIFORM = 3 ** -0.5  # of numbers uniform in [-1, 1)
 _MANTISSA_BITS = 24  # integers up to 2^24 are exact in float32
-FULL = '%s must be raised: %d rows are not enough for '
+_FULL = '%s must be raised: %d rows are not enough for '
 _WAITING = ['-keys_filtered', '-freqs_filtered', '-versions_filtered']
 _PART = re.compile(r'/part_(\d+)(?=(/\w+)?-\w+$)')
+
+
+def full_message(text):
+  """What a user is to do about a full table, or None.
+
+  Args:
+    text: str, the message of an error, in which TensorFlow has buried what an
+      op said.
+  """
+  found = re.search(_FULL.replace('%s', r'[\w.]+').replace('%d', r'\d+') +
+                    r'[\w ]+', text)
+  return found and (found.group() + '. The last checkpoint restores into a '
+                    'larger capacity: train on with it.')
 
 
 def of_graph(graph=None):
@@ -374,7 +387,7 @@ class KeyedTable:
     again = tf.minimum(count, reusable - taken)
     after = next_row + count - again
     fits = tf.Assert(after <= self._height, [
-        FULL % (self._owner, self._capacity) + 'training'])
+        _FULL % (self._owner, self._capacity) + 'training'])
     # The lock does not order what is inside of it: check and read, then write.
     with tf.control_dependencies([fits]):
       places = tf.mod(taken + tf.range(again), np.int64(self._height))
@@ -561,7 +574,7 @@ class KeyedTable:
     rows = tf.range(count, count + tf.size(keys, out_type=tf.int64))
     count += tf.size(keys, out_type=tf.int64)
     fits = tf.Assert(count <= self._height, [
-        FULL % (self._owner, self._capacity) + 'the checkpoint'])
+        _FULL % (self._owner, self._capacity) + 'the checkpoint'])
     with tf.control_dependencies([fits]):
       written = [self._scatter('Update', column, rows, values)
                  for (_, column), values in zip(columns, found)]

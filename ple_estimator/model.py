@@ -63,15 +63,14 @@ class Model:
       UserError: if tasks and columns do not fit together.
     """
     errors.check(tasks, 'Model.tasks must have a task.')
-    errors.check(clip_norm is None or clip_norm > 0,
-                 'Model.clip_norm must be positive, got %r.', clip_norm)
-    errors.check(micro_batches >= 1,
-                 'Model.micro_batches must be at least 1, got %r.',
-                 micro_batches)
-    for name, value in [('input_layer_partitioner', input_layer_partitioner),
-                        ('dense_layer_partitioner', dense_layer_partitioner)]:
-      errors.check(isinstance(value, int) and value >= 0, 'Model.%s must be an '
-                   'integer that is not negative, got %r.', name, value)
+    errors.check(
+        clip_norm is None or errors.is_number(clip_norm) and clip_norm > 0,
+        'Model.clip_norm must be positive, got %r.', clip_norm)
+    for name, value, least in [
+        ('micro_batches', micro_batches, 1),
+        ('input_layer_partitioner', input_layer_partitioner, 0),
+        ('dense_layer_partitioner', dense_layer_partitioner, 0)]:
+      errors.check_integer('Model.' + name, value, least)
     self.features = features
     self.tasks = list(tasks)
     self._embedding = embedding

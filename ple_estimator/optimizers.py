@@ -360,7 +360,7 @@ def _rate(owner, learning_rate):
   if callable(learning_rate):
     learning_rate = learning_rate(tf.train.get_global_step())
   else:
-    errors.check(learning_rate > 0,
+    errors.check(errors.is_number(learning_rate) and learning_rate > 0,
                  '%s.learning_rate must be positive, got %r.',
                  owner, learning_rate)
   tf.summary.scalar('learning_rate', learning_rate)

@@ -226,5 +226,5 @@ def test_the_graph_does_not_grow_with_the_slices():
 
 def test_refuses_no_slices():
   with pytest.raises(errors.UserError, match=(
-      'Model.micro_batches must be at least 1, got 0.')):
+      'Model.micro_batches must be an integer of at least 1')):
     built(TRAIN, 0)

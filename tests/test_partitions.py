@@ -222,8 +222,8 @@ def test_bloom_filters_lie_on_all_servers():
 @pytest.mark.parametrize('name', [
     'input_layer_partitioner', 'dense_layer_partitioner'])
 def test_refuses(name):
-  with pytest.raises(errors.UserError, match='Model.%s must be an integer that '
-                     'is not negative, got -1' % name):
+  with pytest.raises(errors.UserError, match='Model.%s must be an integer '
+                     'of at least 0, got -1' % name):
     load('gin/base.gin', '/tmp/x', '/tmp/x', 'Model.%s = -1' % name)
 
 
