@@ -33,7 +33,6 @@ _PROBE_SECS = 2
 _STOP_SECS = 20
 TERMINATED = 128 + signal.SIGTERM  # what a shell makes of SIGTERM
 _STUCK_SECS = 10
-_SAVE_SECS = 60  # for a chief, which saves after the step
 _SAVE_SECS = 60  # what a chief that is told to end may take for a checkpoint
 _QUEUE = 'job_is_done'
 
