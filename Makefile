@@ -23,7 +23,7 @@ test: venv
 	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
 
 lint: venv
-	$(BIN)/python -m pip install --quiet ruff
+	$(BIN)/python -m pip install --quiet ruff==0.17.6
 	$(BIN)/python -m ruff check .
 
 clean:
