@@ -423,19 +423,27 @@ KINDS = collections.OrderedDict([
 class FeatureSpec:
   """The columns of a data set, bound in one place for all that reads it."""
 
-  def __init__(self, columns=gin.REQUIRED, dim=16):
+  def __init__(self, columns=gin.REQUIRED, dim=16, overrides=None):
     """Builds the columns.
 
     Args:
       columns: list of dicts in the order of the file, each with 'name', 'kind'
         (a key of KINDS) and the arguments of that kind's class.
       dim: int, width of the embeddings of columns that do not say their own.
+      overrides: dict of column name to a dict of arguments that take the place
+        of the column's own, so that an experiment need not repeat the list:
+        {'adgroup_id': {'num_buckets': 10_000_000}}.
 
     Raises:
       UserError: if a column has an unknown kind or argument, lacks one, or
-        two have one name.
+        two have one name; if an override is of no column.
     """
-    self.columns = [_column(dict(entry), dim) for entry in columns]
+    overrides = dict(overrides or {})
+    self.columns = [
+        _column(dict(entry, **overrides.pop(entry.get('name'), {})), dim)
+        for entry in columns]
+    errors.check(not overrides, 'FeatureSpec.overrides must be of columns in '
+                 'FeatureSpec.columns, got %s.', ', '.join(sorted(overrides)))
     names = [column.name for column in self.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     errors.check(not twice, 'FeatureSpec.columns must have different names, '

@@ -85,7 +85,7 @@ def _folders():
 def _digest():
   """A few letters that differ with the sources, the flags and the place."""
   found = hashlib.sha256()
-  for path in sorted(glob.glob(os.path.join(_SOURCES, '*'))):
+  for path in sorted(glob.glob(os.path.join(_SOURCES, '*.[ch]*'))):
     with open(path, 'rb') as f:
       found.update(f.read())
   found.update(repr([_flags(), sys.prefix]).encode())

@@ -197,3 +197,14 @@ def test_spec_encodes_what_it_reads():
 def test_spec_refuses(columns, message):
   with pytest.raises(errors.UserError, match=message):
     features.FeatureSpec(columns)
+
+
+def test_an_override_takes_the_place_of_an_argument():
+  columns = [{'name': 'a', 'kind': 'hashed', 'num_buckets': 10},
+             {'name': 'b', 'kind': 'hashed', 'num_buckets': 10}]
+  spec = features.FeatureSpec(columns, overrides={
+      'b': {'num_buckets': 7, 'dim': 3}})
+  assert [(c.num_buckets, c.dim) for c in spec.columns] == [(10, 16), (7, 3)]
+  with pytest.raises(errors.UserError, match='FeatureSpec.overrides must be of '
+                     'columns in FeatureSpec.columns, got c.'):
+    features.FeatureSpec(columns, overrides={'c': {'dim': 3}})

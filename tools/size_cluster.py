@@ -15,8 +15,8 @@ and that times the steps per second of all workers has to go through the network
 cards of the parameter servers. They also hold the rows with their slots, and
 their processors serve and update what is moved. The number that a job needs is
 the largest of the three. More of them help as long as variables can be spread:
-see Model.dense_partition_kb and Model.input_partition_mb; the ceiling is the
-worker itself, which moves all of its step through one card.
+see Model.dense_layer_partitioner and Model.input_layer_partitioner; the ceiling
+is the worker itself, which moves all of its step through one card.
 
   python tools/size_cluster.py gin/ev.gin --data data --measure --workers 2 \
       --ps 2
