@@ -229,17 +229,22 @@ def check_keys(model_dir):
       assert len(value) == len(keys) == len(set(keys)) > 0, name
 
 
-def check_predictions(job):
-  """Predicts with the newest checkpoint."""
+def check_predictions(job, taobao):
+  """Predicts with the newest checkpoint, and finds what its evaluation did."""
   done = subprocess.run(
       job.command('--mode=predict'), env=job.env(), cwd=conftest.ROOT,
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_SECS)
   assert done.returncode == 0, done.stdout.decode()
-  rows = pa.parquet.read_table(str(job.model_dir / 'predictions.parquet'))
-  assert rows.num_rows == 1000
-  for task in ('ctr', 'cvr'):
-    p = rows[task].to_numpy()
-    assert 0 < p.min() and p.max() < 1 and p.std() > 0
+  predicted = pa.parquet.read_table(str(job.model_dir / 'predictions.parquet'))
+  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
+  found = metrics_of(job.model_dir)
+  assert found['global_step'] == job.saved()
+  for task, label in [('ctr', 'clk'), ('cvr', 'buy')]:
+    p, y = predicted[task].to_numpy(), np.array(rows[label].to_pylist())
+    assert found[task + '/calibration'] == pytest.approx(
+        p.mean(dtype='d') / y.mean(), rel=1e-4)
+    assert found[task + '/accuracy'] == pytest.approx(
+        ((p > 0.5) == y).mean(), abs=1e-6)
 
 
 WHOLE = {'chief': 1, 'worker': 2, 'ps': 2, 'evaluator': 1}
@@ -333,7 +338,7 @@ def finish(taobao, tmp_path, before, saved, report):
     assert metrics_of(job.model_dir)['global_step'] >= last
     assert job.saved() >= last
     check_keys(job.model_dir)
-    check_predictions(job)
+    check_predictions(job, taobao)
 
 
 def test_who_is_left_gives_up_and_says_for_whom(taobao, tmp_path):
