@@ -240,7 +240,7 @@ def test_parts_are_as_large_as_the_bindings_say(
   tf.train.create_global_step()
   features, labels = tf.data.make_initializable_iterator(
       made.train_input_fn()).get_next()
-  made._model.model_fn(
+  made.model.model_fn(
       features, labels, tf.estimator.ModeKeys.TRAIN, num_ps=4)
   parts = {}
   for variable in tf.trainable_variables():
