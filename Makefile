@@ -1,5 +1,5 @@
 # make run    a model of generated Taobao data, trained in bfloat16
-# make test   the tests (slow ones: make test PYTEST_ARGS='-m slow')
+# make test   the tests (others: make test PYTEST_ARGS='-m slow', '-m cluster')
 # make lint   ruff
 # make clean  all that the above have made, but data and results
 # PYTHON=python3.11 chooses the interpreter, and with it the TensorFlow.
@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.7 python3.11 python3.10 python3.9; do \
 NAME := $(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])' 2>/dev/null)
 VENV := .venv/$(NAME)
 BIN := $(VENV)/bin
-PYTEST_ARGS ?= -m 'not slow'
+PYTEST_ARGS ?= -m 'not slow and not cluster'
 
 .PHONY: run test lint clean venv
 

@@ -200,9 +200,8 @@ class Experiment:
       UserError: if the data cannot be used, model_dir holds another model, or
         the other processes of a cluster cannot be reached.
     """
-    if self._role.type != 'worker':  # a worker writes nothing
-      checkpoints.prepare(self._config.model_dir, self._config.is_chief)
     if self._role.type == 'ps':
+      checkpoints.prepare(self._config.model_dir, saves=False)
       self.model.is_fused()  # the chief may place its ops here
       job.serve(self._config, self._role.peers(), self._peer_timeout_secs)
       return
@@ -213,6 +212,8 @@ class Experiment:
     rows = self._train_input.count_rows(spec)
     max_steps = self._max_steps or math.ceil(
         rows * self._train_input.epochs / self._train_input.batch_size)
+    if self._role.type != 'worker':  # a worker writes nothing
+      checkpoints.prepare(self._config.model_dir, self._config.is_chief)
     logging.info('%s%s; %d training rows; to step %d; results in %s',
                  self._engine.describe(),
                  ', fused kernels' if self.model.is_fused() else '', rows,

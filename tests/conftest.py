@@ -1,4 +1,3 @@
-import importlib
 import os
 import re
 import subprocess
@@ -54,14 +53,6 @@ def train_op(optimizer, loss, *args, **kwargs):
   return optimizers.train_op(
       optimizer, list(zip(tf.gradients(loss, trained), trained)), *args,
       **kwargs)
-
-
-def tool(name):
-  """Returns a module of tools/."""
-  path = os.path.join(ROOT, 'tools')
-  if path not in sys.path:
-    sys.path.append(path)
-  return importlib.import_module(name)
 
 
 def free_port():

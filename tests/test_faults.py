@@ -25,7 +25,7 @@ import local_cluster
 from test_experiment import SMALL
 from test_experiment import metrics_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 
 _SAVE_STEPS = 20
 _SECS = 240  # what a wait may take on a machine that is busy with other things

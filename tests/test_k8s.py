@@ -728,7 +728,7 @@ def process_of(container, folders, more_args):
           local(image['WORKDIR']))
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @each_job
 def test_manifest_runs_as_local_processes(name, taobao, tmp_path):
   job, = documents(name)

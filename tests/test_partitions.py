@@ -116,7 +116,7 @@ CASES = {
 
 
 @pytest.mark.parametrize('case', [
-    pytest.param(case, marks=[] if case == 'ev' else pytest.mark.slow)
+    pytest.param(case, marks=[] if case == 'ev' else pytest.mark.cluster)
     for case in CASES])
 def test_parts_change_nothing(cluster, taobao, tmp_path, case):
   gin_file, bindings = CASES[case]
@@ -158,9 +158,9 @@ def check_predictions_of_whole(found, gin_file, model_dir, taobao, *bindings):
 
 @pytest.mark.parametrize('gin_file, bindings', [
     ('ev', COUNTER[:2]),
-    pytest.param('base', [], marks=pytest.mark.slow),
+    pytest.param('base', [], marks=pytest.mark.cluster),
     pytest.param('base', ['Model.optimizer = @adam_async'],
-                 marks=pytest.mark.slow)])
+                 marks=pytest.mark.cluster)])
 def test_deltas_of_parts_add_up_to_the_full_checkpoint(
     cluster, taobao, tmp_path, gin_file, bindings):
   cluster(2)

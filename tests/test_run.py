@@ -29,6 +29,13 @@ def refused(done):
   return lines[0]
 
 
+def test_a_model_dir_that_cannot_be_made_is_named(run_cli, taobao):
+  done = run_cli('--gin_file=gin/base.gin', *bindings(
+      'DATA_DIR = %r' % taobao, "Experiment.model_dir = '/dev/null/x'"))
+  assert ('Experiment.model_dir must be a folder that can be written to, got '
+          "'/dev/null/x': Not a directory.") in refused(done)
+
+
 @pytest.mark.parametrize('args, message', [
     (['--gin_file=gin/nope.gin'], "must name an existing file, got 'gin/nope"),
     (['--gin_file=gin/base.gin'] + bindings('PLE.num_level = 2'),
@@ -40,10 +47,6 @@ def refused(done):
      'PLE.num_levels must be an integer of at least 1, got 0'),
     (['--gin_file=gin/base.gin'] + bindings('PLE.num_levels = '), ''),
     (['--gin_file=gin/base.gin', 'extra'], 'Unknown arguments: extra'),
-    (['--gin_file=gin/base.gin'] +
-     bindings("Experiment.model_dir = '/dev/null/x'"),
-     'Experiment.model_dir must be a folder that can be written to, got '
-     "'/dev/null/x': Not a directory."),
     (['--gin_file=gin/base.gin'] + bindings("DATA_DIR = '/nowhere'"),
      "files must name existing files, got 'taobao_train_data.parquet': "
      'nothing at /nowhere/taobao_train_data.parquet'),

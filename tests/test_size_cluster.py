@@ -4,9 +4,7 @@ import shutil
 
 import pytest
 
-import conftest
-
-size_cluster = conftest.tool('size_cluster')
+import size_cluster
 
 # Two groups of columns, the first with one table and two slots of four numbers
 # and a counter, the second with two tables of three and five.
@@ -55,7 +53,7 @@ def test_the_scarcest_decides():
   assert more['network'] == more['ps'] == 12  # 8.4 GB/s
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.skipif(not shutil.which('ss'), reason='needs ss of iproute2')
 @pytest.mark.parametrize('gin_file, num_ps', [
     ('gin/base.gin', 1), ('gin/ev.gin', 2)])

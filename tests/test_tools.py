@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
 
+import benchmark
 import conftest
 
 
@@ -177,12 +178,7 @@ def test_conversion_runs_in_constant_memory(tmp_path, rows):
   assert int(out[-1]) < 900  # MB, most of it TensorFlow
 
 
-@pytest.fixture
-def benchmark():
-  return conftest.tool('benchmark')
-
-
-def test_benchmark_reports_ratios_of_the_same_round(benchmark):
+def test_benchmark_reports_ratios_of_the_same_round():
   runs = [{'steps_per_second': rate, 'peak_rss_mb': 100 * i}
           for i, rate in enumerate([20.0, 12.0, 20.0])]
   row = benchmark.summary('a', runs, [10.0, 8.0, 5.0])
@@ -193,7 +189,7 @@ def test_benchmark_reports_ratios_of_the_same_round(benchmark):
       '| 100 MB | - |')
 
 
-def test_benchmark_finds_the_costliest_ops(benchmark):
+def test_benchmark_finds_the_costliest_ops():
   events = [{'ph': 'X', 'dur': dur, 'args': {'op': op}} for op, dur in [
       ('MatMul', 1500), ('Add', 200), ('MatMul', 500)]]
   trace = {'traceEvents': events + [{'ph': 'M', 'args': {'name': 'x'}}]}

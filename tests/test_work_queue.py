@@ -592,7 +592,7 @@ def check_end(made, tmp_path, epochs):
   return made.seen().sum() - 1000 * epochs
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_cluster_trains_every_row_once(cluster, tmp_path):
   made = cluster(2)
   made.join(CHIEF, *WORKERS)
@@ -602,7 +602,7 @@ def test_cluster_trains_every_row_once(cluster, tmp_path):
   assert shares[-1] == 1 and any(0 < share < 1 for share in shares)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize('restart', [False, True])
 def test_slices_of_a_killed_worker_are_done_again(cluster, tmp_path, restart):
   epochs = 8 if restart else 3
@@ -618,7 +618,7 @@ def test_slices_of_a_killed_worker_are_done_again(cluster, tmp_path, restart):
   assert 0 <= check_end(made, tmp_path, epochs) <= 64 + 6 * 16 + 2 * 25
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_parameter_server_comes_back(cluster, tmp_path):
   made = cluster(3)
   made.wait_for(60, '*')
@@ -629,7 +629,7 @@ def test_parameter_server_comes_back(cluster, tmp_path):
   check_end(made, tmp_path, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_workers_go_on_while_the_chief_is_away(cluster, tmp_path):
   made = cluster(4)
   made.wait_for(60, '*')
@@ -641,7 +641,7 @@ def test_workers_go_on_while_the_chief_is_away(cluster, tmp_path):
   check_end(made, tmp_path, 4)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_all_are_killed_and_start_again(cluster, tmp_path):
   made = cluster(3)
   made.wait_for(100, '*')
