@@ -62,7 +62,10 @@ def run(gin_file, model_dir, taobao, steps, *bindings):
   made = load('gin/%s.gin' % gin_file, model_dir, taobao,
               'Experiment.exports = None', 'Experiment.early_stopping = None',
               'run_config.save_steps = 1000',
-              'Experiment.max_steps = %d' % steps, *(PARTS + list(bindings)))
+              'Experiment.max_steps = %d' % steps,
+              # Adam makes steps of one size out of gradients that are nothing
+              # but rounding, unless epsilon is more than that.
+              'lazy_adam.epsilon = 1e-3', *(PARTS + list(bindings)))
   with small_parts(), tf.Graph().as_default():
     made.train()
 
@@ -106,10 +109,12 @@ CASES = {
                               'Model.micro_batches = 3']),
     'base_decay': ('base', ['Model.optimizer = @adagrad_decay',
                             'adagrad_decay.decay_steps = 3']),
-    'base_async': ('base', ['Model.optimizer = @adam_async']),
+    'base_async': ('base', ['Model.optimizer = @adam_async',
+                            'adam_async.epsilon = 1e-3']),
     'multi_hash': ('multi_hash', []),
     'ev': ('ev', COUNTER),
-    'ev_cbf': ('ev', CBF + ['Model.optimizer = @adam_async']),
+    'ev_cbf': ('ev', CBF + ['Model.optimizer = @adam_async',
+                            'adam_async.epsilon = 1e-3']),
     'ev_adagrad': ('ev', ['Model.optimizer = @adagrad']),
     'adaptive': ('adaptive', []),
     'dynamic_dim': ('dynamic_dim', ['Model.clip_norm = 0.1'])}
