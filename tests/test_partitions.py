@@ -120,12 +120,11 @@ CASES = {
     'dynamic_dim': ('dynamic_dim', ['Model.clip_norm = 0.1'])}
 
 
-@pytest.mark.parametrize('case', [
-    pytest.param(case, marks=[] if case == 'ev' else pytest.mark.cluster)
-    for case in CASES])
+@pytest.mark.cluster
+@pytest.mark.parametrize('case', CASES)
 def test_parts_change_nothing(cluster, taobao, tmp_path, case):
   gin_file, bindings = CASES[case]
-  counts = (2,) if case == 'ev' else (1, 2, 3)
+  counts = (1, 2, 3)
   start = tmp_path / 'start'
   run(gin_file, start, taobao, 5, *bindings)
   for n in (0,) + counts:

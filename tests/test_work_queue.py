@@ -301,7 +301,9 @@ def test_rows_are_trained_once_per_epoch(
       int(p.rpartition('-')[2][:-6]) for p in checkpoints)
 
 
-@pytest.mark.parametrize('stop_after', [23, 30, 41])
+@pytest.mark.parametrize('stop_after', [
+    23, pytest.param(30, marks=pytest.mark.slow),
+    pytest.param(41, marks=pytest.mark.slow)])
 def test_continues_with_what_the_checkpoint_has_not_acknowledged(
     load, tmp_path, stop_after):
   bindings = [
