@@ -45,9 +45,9 @@ _SAMPLED_BATCHES = 20
 _KEY_BYTES = 64
 _CARD_SHARE = 0.6  # of a network card's rate that many small messages reach
 _MEMORY_SHARE = 0.7  # of memory for rows; the rest is for saving and growing
-# Processor seconds of a parameter server per GB that it moves, measured with
-# --measure on one core of an AMD EPYC: most of it is copying and gRPC.
-_CPU_SECS_PER_GB = 1.0
+# Processor seconds of a parameter server per GB that it moves, updates
+# included: 2.7 to 3.4 by --measure on an AMD EPYC.
+_CPU_SECS_PER_GB = 3.0
 
 _TABLE = re.compile(r'/(embedding|shared|quotient|remainder)(/part_\d+)?$')
 
