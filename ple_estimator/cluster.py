@@ -213,10 +213,10 @@ def run_config(model_dir,
 
 
 @contextlib.contextmanager
-def _environment(mine):
-  """Puts the one form of TF_CONFIG in place of what is there."""
+def _environment(mine, **more):
+  """Puts the one form of TF_CONFIG, and more, in place of what is there."""
   before = os.environ.get(_ENVIRONMENT)
-  os.environ[_ENVIRONMENT] = json.dumps(_tf_config(mine))
+  os.environ[_ENVIRONMENT] = json.dumps(dict(_tf_config(mine), **more))
   try:
     yield
   finally:
@@ -289,10 +289,8 @@ def own_server(config):
   if not config.cluster_spec:
     yield
     return
-  with _environment(role()):
-    # Estimator's word for a server that somebody else has started.
-    said = dict(json.loads(os.environ[_ENVIRONMENT]), environment='google')
-    os.environ[_ENVIRONMENT] = json.dumps(said)
+  # Estimator's word for a server that somebody else has started.
+  with _environment(role(), environment='google'):
     yield
 
 

@@ -55,9 +55,7 @@ class EmbeddingVariable(embeddings.Embedding):
       UserError: if a value is out of range.
     """
     super().__init__(stddev, emb_fusion)
-    errors.check(isinstance(capacity, int) and capacity >= 1,
-                 '%s.capacity must be an integer of at least 1, got %r.',
-                 type(self).__name__, capacity)
+    errors.check_integer(type(self).__name__ + '.capacity', capacity, 1)
     self._capacity = capacity
     self._filter = filter
     self._eviction = eviction
@@ -110,9 +108,7 @@ class AdaptiveEmbedding(EmbeddingVariable):
     super().__init__(capacity, stddev, emb_fusion, filter, eviction)
     errors.check(filter is not None, 'AdaptiveEmbedding.filter must be given: '
                  'without one no value is rare.')
-    errors.check(isinstance(shared_rows, int) and shared_rows >= 1,
-                 'AdaptiveEmbedding.shared_rows must be an integer of at least '
-                 '1, got %r.', shared_rows)
+    errors.check_integer('AdaptiveEmbedding.shared_rows', shared_rows, 1)
     self._shared_rows = shared_rows
 
   def _vectors(self, group, packed, training, num_ps):
