@@ -6,6 +6,11 @@
 // Products are oneDNN's; what is between them is here. With more threads than
 // nets each net is cut into blocks of rows.
 //
+// norm(z) = z scale + shift is never made where a layer follows, for
+//   norm(z) W + b = z (scale W) + (shift W + b),
+// and a kernel has fewer rows than a batch. Its gradient comes the same way: all
+// sums over the batch that it needs are in z^T du, which the kernel needs too.
+//
 // The parameters of all nets come as one list: per net and hidden layer
 // kernel [in, out], bias [out], and with batch norm gamma [out], beta [out];
 // then kernel and, if it has one, bias of the linear layer.
@@ -67,6 +72,7 @@ PLE_INLINE void Store(float value, rounded* to) {
 }
 
 PLE_INLINE float Load(const float* from) { return *from; }
+PLE_INLINE float Load(const rounded* from) { return from->value; }
 PLE_INLINE float Load(const bf16* from) {
   const uint32_t bits = static_cast<uint32_t>(*from) << 16;
   float value;
@@ -75,17 +81,6 @@ PLE_INLINE float Load(const bf16* from) {
 }
 
 // ----------------------------------------------------- element-wise loops ---
-
-// What a product writes and the next step reads: bfloat16 where the processor
-// has it, which halves what goes through the caches; the sums are float.
-template <typename T>
-struct StoredAs {
-  typedef float type;
-};
-template <>
-struct StoredAs<bf16> {
-  typedef bf16 type;
-};
 
 template <typename T>
 PLE_INLINE void ConvertLoop(const float* from, int64_t n, T* to) {
@@ -98,8 +93,8 @@ constexpr int kChunk = 16;  // rows whose moments are taken in the L1 cache
 // mean[j] and m2[j] = sum of (z[i, j] - mean[j])^2 over rows; scratch [2, n].
 // By chunks, merged as Chan et al. (1983): one pass over memory, and no
 // cancellation where the mean is large.
-template <typename S>
-PLE_INLINE void MomentsLoop(const S* z, int rows, int n, float* mean,
+template <typename T>
+PLE_INLINE void MomentsLoop(const T* z, int rows, int n, float* mean,
                             float* m2, float* scratch) {
   float* chunk_mean = scratch;
   float* chunk_m2 = scratch + n;
@@ -107,7 +102,7 @@ PLE_INLINE void MomentsLoop(const S* z, int rows, int n, float* mean,
   std::fill(m2, m2 + n, 0.f);
   for (int begin = 0; begin < rows; begin += kChunk) {
     const int count = std::min(kChunk, rows - begin);
-    const S* first = z + static_cast<int64_t>(begin) * n;
+    const T* first = z + static_cast<int64_t>(begin) * n;
     std::fill(chunk_mean, chunk_mean + n, 0.f);
     std::fill(chunk_m2, chunk_m2 + n, 0.f);
     for (int i = 0; i < count; ++i) {
@@ -135,34 +130,71 @@ PLE_INLINE void MomentsLoop(const S* z, int rows, int n, float* mean,
 }
 
 // y = z * scale + shift, per column.
-template <typename S, typename T>
-PLE_INLINE void AffineLoop(const S* z, int rows, int n, const float* scale,
-                           const float* shift, T* y) {
+template <typename T>
+PLE_INLINE void AffineLoop(const T* z, int rows, int n, const float* scale,
+                           const float* shift, float* y) {
   for (int i = 0; i < rows; ++i, z += n, y += n) {
 #pragma omp simd
-    for (int j = 0; j < n; ++j) Store(Load(z + j) * scale[j] + shift[j], y + j);
+    for (int j = 0; j < n; ++j) y[j] = Load(z + j) * scale[j] + shift[j];
+  }
+}
+
+// The rows j of a kernel behind a norm: folded = scale_j w_j, and the sum over
+// j of shift_j w_j, so that mean_j is taken off what folded was rounded to.
+template <typename T>
+PLE_INLINE void FoldLoop(const float* w, int rows, int n, const float* scale,
+                         const float* mean, const float* beta, T* folded,
+                         float* sum) {
+  std::fill(sum, sum + n, 0.f);
+  for (int j = 0; j < rows; ++j, w += n, folded += n) {
+    const float s = scale[j], m = mean[j], b = beta[j];
+#pragma omp simd
+    for (int k = 0; k < n; ++k) {
+      Store(s * w[k], folded + k);
+      sum[k] += b * w[k] - m * Load(folded + k);
+    }
+  }
+}
+
+// The rows j of that kernel's gradient, g = z^T du to norm(z)^T du, and what
+// the norm's gradient sums over the batch, dy = du w^T: sum[j] of dy,
+// dot[j] of dy (z - mean). `du` is the sum of du.
+PLE_VECTORIZED void Unfold(const float* w, int rows, int n, const float* scale,
+                           const float* mean, const float* beta,
+                           const float* du, float* g, float* sum, float* dot) {
+  for (int j = 0; j < rows; ++j, w += n, g += n) {
+    const float s = scale[j], m = mean[j], b = beta[j];
+    float all = 0, centred = 0;
+#pragma omp simd reduction(+ : all, centred)
+    for (int k = 0; k < n; ++k) {
+      const float d = g[k] - m * du[k];
+      all += w[k] * du[k];
+      centred += w[k] * d;
+      g[k] = s * d + b * du[k];
+    }
+    sum[j] = all;
+    dot[j] = centred;
   }
 }
 
 // sum[j] = sum of dy, dot[j] = sum of dy * (z - mean), over rows.
-template <typename D, typename S>
-PLE_INLINE void NormSumsLoop(const D* dy, const S* z, const float* mean,
+template <typename T>
+PLE_INLINE void NormSumsLoop(const float* dy, const T* z, const float* mean,
                              int rows, int n, float* sum, float* dot) {
   std::fill(sum, sum + n, 0.f);
   std::fill(dot, dot + n, 0.f);
   for (int i = 0; i < rows; ++i, dy += n, z += n) {
 #pragma omp simd
     for (int j = 0; j < n; ++j) {
-      const float d = Load(dy + j);
-      sum[j] += d;
-      dot[j] += d * (Load(z + j) - mean[j]);
+      sum[j] += dy[j];
+      dot[j] += dy[j] * (Load(z + j) - mean[j]);
     }
   }
 }
 
 // du = (a * dy + b * z + c) where z > 0, else 0; sum[j] = sum of du.
-template <typename D, typename S, typename T>
-PLE_INLINE void ReluGradLoop(const D* dy, const S* z, int rows, int n,
+template <typename D, typename T>
+PLE_INLINE void ReluGradLoop(const D* dy, const T* z, int rows, int n,
                              const float* a, const float* b, const float* c,
                              T* du, float* sum) {
   std::fill(sum, sum + n, 0.f);
@@ -171,25 +203,25 @@ PLE_INLINE void ReluGradLoop(const D* dy, const S* z, int rows, int n,
     for (int j = 0; j < n; ++j) {
       const float x = Load(z + j);
       const float all = a[j] * Load(dy + j) + b[j] * x + c[j];
-      const float value = x > 0 ? all : 0.f;
-      sum[j] += value;
-      Store(value, du + j);
+      Store(x > 0 ? all : 0.f, du + j);
+      sum[j] += Load(du + j);
     }
   }
 }
 
 // sum[j] = sum of x[i, j] over rows.
-PLE_VECTORIZED void ColumnSums(const float* x, int rows, int n, float* sum) {
+template <typename T>
+PLE_INLINE void ColumnSumsLoop(const T* x, int rows, int n, float* sum) {
   std::fill(sum, sum + n, 0.f);
   for (int i = 0; i < rows; ++i, x += n) {
 #pragma omp simd
-    for (int j = 0; j < n; ++j) sum[j] += x[j];
+    for (int j = 0; j < n; ++j) sum[j] += Load(x + j);
   }
 }
 
 // to = or += from.
-template <typename S>
-PLE_INLINE void AddLoop(const S* from, int64_t n, bool add, float* to) {
+template <typename T>
+PLE_INLINE void AddLoop(const T* from, int64_t n, bool add, float* to) {
   if (add) {
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) to[i] += Load(from + i);
@@ -200,48 +232,50 @@ PLE_INLINE void AddLoop(const S* from, int64_t n, bool add, float* to) {
 }
 
 // GCC makes clones of functions, not of templates. A gradient D comes from
-// outside as float, from the layer above as S.
-#define PLE_GRADIENT_LOOPS(D, S, T)                                          \
-  PLE_VECTORIZED void NormSums(const D* dy, const S* z, const float* mean,   \
-                               int rows, int n, const T*, float* sum,        \
-                               float* dot) {                                 \
-    NormSumsLoop(dy, z, mean, rows, n, sum, dot);                            \
-  }                                                                          \
-  PLE_VECTORIZED void ReluGrad(const D* dy, const S* z, int rows, int n,     \
+// outside as float, from the layer above as T.
+#define PLE_GRADIENT_LOOP(D, T)                                              \
+  PLE_VECTORIZED void ReluGrad(const D* dy, const T* z, int rows, int n,     \
                                const float* a, const float* b,               \
                                const float* c, T* du, float* sum) {          \
     ReluGradLoop(dy, z, rows, n, a, b, c, du, sum);                          \
   }
-#define PLE_STORED_LOOPS(S)                                                  \
-  PLE_VECTORIZED void Moments(const S* z, int rows, int n, float* mean,      \
+#define PLE_LOOPS(T)                                                         \
+  PLE_VECTORIZED void Convert(const float* from, int64_t n, T* to) {         \
+    ConvertLoop(from, n, to);                                                \
+  }                                                                          \
+  PLE_VECTORIZED void Moments(const T* z, int rows, int n, float* mean,      \
                               float* m2, float* scratch) {                   \
     MomentsLoop(z, rows, n, mean, m2, scratch);                              \
   }                                                                          \
-  PLE_VECTORIZED void Add(const S* from, int64_t n, bool add, float* to) {   \
+  PLE_VECTORIZED void Affine(const T* z, int rows, int n,                    \
+                             const float* scale, const float* shift,         \
+                             float* y) {                                     \
+    AffineLoop(z, rows, n, scale, shift, y);                                 \
+  }                                                                          \
+  PLE_VECTORIZED void Fold(const float* w, int rows, int n,                  \
+                           const float* scale, const float* mean,            \
+                           const float* beta, T* folded, float* sum) {       \
+    FoldLoop(w, rows, n, scale, mean, beta, folded, sum);                    \
+  }                                                                          \
+  PLE_VECTORIZED void NormSums(const float* dy, const T* z,                  \
+                               const float* mean, int rows, int n,           \
+                               float* sum, float* dot) {                     \
+    NormSumsLoop(dy, z, mean, rows, n, sum, dot);                            \
+  }                                                                          \
+  PLE_VECTORIZED void ColumnSums(const T* x, int rows, int n, float* sum) {  \
+    ColumnSumsLoop(x, rows, n, sum);                                         \
+  }                                                                          \
+  PLE_VECTORIZED void Add(const T* from, int64_t n, bool add, float* to) {   \
     AddLoop(from, n, add, to);                                               \
   }
-#define PLE_AFFINE_LOOPS(S, T)                                               \
-  PLE_VECTORIZED void Affine(const S* z, int rows, int n,                    \
-                             const float* scale, const float* shift, T* y) { \
-    AffineLoop(z, rows, n, scale, shift, y);                                 \
-  }
-#define PLE_CONVERT_LOOPS(T)                                                 \
-  PLE_VECTORIZED void Convert(const float* from, int64_t n, T* to) {         \
-    ConvertLoop(from, n, to);                                                \
-  }
-PLE_GRADIENT_LOOPS(float, float, float)
-PLE_GRADIENT_LOOPS(float, float, rounded)
-PLE_GRADIENT_LOOPS(float, bf16, bf16)
-PLE_GRADIENT_LOOPS(bf16, bf16, bf16)
-PLE_STORED_LOOPS(float)
-PLE_STORED_LOOPS(bf16)
-PLE_AFFINE_LOOPS(float, float)
-PLE_AFFINE_LOOPS(float, rounded)
-PLE_AFFINE_LOOPS(bf16, float)
-PLE_AFFINE_LOOPS(bf16, bf16)
-PLE_CONVERT_LOOPS(float)
-PLE_CONVERT_LOOPS(rounded)
-PLE_CONVERT_LOOPS(bf16)
+PLE_LOOPS(float)
+PLE_LOOPS(rounded)
+PLE_LOOPS(bf16)
+PLE_GRADIENT_LOOP(float, float)
+PLE_GRADIENT_LOOP(float, rounded)
+PLE_GRADIENT_LOOP(float, bf16)
+PLE_GRADIENT_LOOP(rounded, rounded)
+PLE_GRADIENT_LOOP(bf16, bf16)
 
 // --------------------------------------------------------------- products ---
 
@@ -510,15 +544,13 @@ struct Saved {
   std::string DebugString() const { return TypeName(); }
 };
 
-// One step of all nets, T the type of product operands.
+// One step of all nets, T the type of product operands. A layer goes through
+// phases; the blocks of a net share each, by rows of the batch or of a kernel.
 //
-// Of the forward pass only z = relu(x W + b) is kept, and what batch norm makes
-// of it is made again: a net's numbers then stay in the cache of the core that
-// works on it, which matters more than the second multiplication.
+// From forward to backward z = relu(x W + b) is kept, and the operand that W
+// became. A net's numbers then stay in the cache of the core that works on it.
 template <typename T>
 class Step {
-  typedef typename StoredAs<T>::type S;
-
  public:
   Step(OpKernelContext* context, const Spec& spec, const OpInputList& inputs,
        const OpInputList& params, const std::vector<Net>& nets,
@@ -536,12 +568,14 @@ class Step {
   // `moments` is written when training, read when not.
   void Forward(const std::vector<float*>& outputs, float* moments) {
     moments_ = moments;
-    MakeOperands();
-    ByLayer(false, 2, [&](const Task& task) {
-      if (task.phase == 0) {
-        ForwardProduct(task, outputs[task.net]);
-      } else {
-        Normalize(task, outputs[task.net]);
+    ConvertInputs();
+    ByLayer(false, 4, [&](const Task& task) {
+      float* output = outputs[task.net];
+      switch (task.phase) {
+        case 0: return MakeKernel(task);
+        case 1: return Product(task, output);
+        case 2: return IsLast(task) ? MakeNorm(task) : void();
+        default: return IsLast(task) ? Output(task, output) : void();
       }
     });
   }
@@ -550,17 +584,16 @@ class Step {
                 const std::vector<float*>& d_inputs,
                 const std::vector<float*>& d_params) {
     moments_ = const_cast<float*>(moments);
-    ByLayer(true, 3, [&](const Task& task) {
+    ByLayer(true, 4, [&](const Task& task) {
       const bool last = IsLast(task);
       const float* from = d_outputs[task.net].template flat<float>().data();
-      const S* above = At(task).gradient[(task.layer + 1) % 2];
-      if (task.phase == 0) {
-        last ? Sums(task, from) : Sums(task, above);
-      } else if (task.phase == 1) {
-        last ? BackwardRows(task, from, d_params)
-             : BackwardRows(task, above, d_params);
-      } else {
-        BackwardKernel(task, d_params);
+      const T* above = task.scratch->gradient[(task.layer + 1) % 2];
+      switch (task.phase) {
+        case 0: return last ? Sums(task, from) : void();
+        case 1: return last ? MergeSums(task, d_params) : void();
+        case 2: return last ? BackwardRows(task, from)
+                            : BackwardRows(task, above);
+        default: return BackwardKernel(task, d_params);
       }
     });
     SumInputs(d_inputs);
@@ -568,31 +601,32 @@ class Step {
 
  private:
   static constexpr bool kSame = std::is_same<T, float>::value;
-  static constexpr bool kToBf16 = std::is_same<S, bf16>::value;
+  static constexpr bool kToBf16 = std::is_same<T, bf16>::value;
 
   struct Range {
     int64_t begin, end;
     int size() const { return end - begin; }
   };
 
-  // A layer's numbers that live from forward to backward; [rows, width] each.
+  // A layer's numbers that live from forward to backward.
   struct Place {
-    const T* kernel;  // its kernel as an operand
-    T* converted;     // the same where it is not the parameter itself
-    S* z;             // relu(x W + b)
-    float* partial;   // per block: moments or sums, and scratch; 6 x out
+    const T* kernel;  // its kernel as an operand, times the scale of the norm
+    T* made;          // the same where it is not the parameter itself
+    T* z;             // relu(x W + b), [rows, out]
+    // norm(z) = z scale + shift; dz = scale dy + b z + c. [out] each.
+    float *scale, *shift, *b, *c;
+    float* partial;   // per block: sums and scratch; 6 x out
   };
 
   // Numbers of the layer at hand: per thread, or per net if threads share it.
   struct Scratch {
-    T* y;            // its input, and that of the layer behind it
     T* du;           // gradient of x W + b
-    S* gradient[2];  // of its input [layer % 2] and of its output
+    T* gradient[2];  // of its input [layer % 2] and of its output
   };
 
   struct Task {
     int net, layer, phase, block;
-    Scratch* scratch;
+    const Scratch* scratch;
   };
 
   const float* Input(int i) const { return inputs_[i].flat<float>().data(); }
@@ -604,16 +638,29 @@ class Step {
     return task.layer + 1 == static_cast<int>(nets_[task.net].layers.size());
   }
   Place& PlaceOf(const Task& task) { return places_[task.net][task.layer]; }
-  Scratch& At(const Task& task) { return *task.scratch; }
+  // The layer whose norm the kernel of a layer takes in; null if there is none.
+  const Layer* NormBelow(const Task& task) const {
+    if (!task.layer) return nullptr;
+    const Layer& below = nets_[task.net].layers[task.layer - 1];
+    return below.gamma < 0 ? nullptr : &below;
+  }
   float* Partial(const Task& task, int block) {
     return PlaceOf(task).partial + 6 * block * LayerOf(task).out;
   }
   const T* OperandOf(const Task& task) {
-    return task.layer ? At(task).y : x_[nets_[task.net].input];
+    return task.layer ? places_[task.net][task.layer - 1].z
+                      : x_[nets_[task.net].input];
   }
-  Range Rows(int block) const { return Cut(batch_, block); }
+  const float* MeanOf(const Layer& layer) const {
+    return moments_ + layer.moments;
+  }
   Range Cut(int64_t size, int block) const {
     return {size * block / blocks_, size * (block + 1) / blocks_};
+  }
+  Range Rows(const Task& task) const { return Cut(batch_, task.block); }
+  // Of its kernel, and so columns of its input.
+  Range KernelRows(const Task& task) const {
+    return Cut(LayerOf(task).in, task.block);
   }
 
   // Where there is one block per net, a net's layers run one after the other
@@ -629,7 +676,7 @@ class Step {
     };
     if (blocks_ == 1) {
       ParallelRun(context_, count, [&](int n) {
-        Scratch scratch = ScratchAt(OfThisThread(ScratchBytes()));
+        const Scratch scratch = ScratchAt(OfThisThread(ScratchBytes()));
         for (size_t step = 0; step < nets_[n].layers.size(); ++step)
           for (int phase = 0; phase < phases; ++phase)
             fn(Task{n, layer(n, step), phase, 0, &scratch});
@@ -654,19 +701,13 @@ class Step {
   static size_t Padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
   size_t ScratchBytes() const {
-    return 2 * Padded(batch_ * widest_ * sizeof(T)) +
-           2 * Padded(batch_ * widest_ * sizeof(S));
+    return 3 * Padded(batch_ * widest_ * sizeof(T));
   }
 
   Scratch ScratchAt(char* memory) const {
-    const size_t operand = Padded(batch_ * widest_ * sizeof(T));
-    const size_t stored = Padded(batch_ * widest_ * sizeof(S));
-    Scratch scratch;
-    scratch.y = reinterpret_cast<T*>(memory);
-    scratch.du = reinterpret_cast<T*>(memory + operand);
-    scratch.gradient[0] = reinterpret_cast<S*>(memory + 2 * operand);
-    scratch.gradient[1] = reinterpret_cast<S*>(memory + 2 * operand + stored);
-    return scratch;
+    const size_t bytes = Padded(batch_ * widest_ * sizeof(T));
+    auto part = [&](int i) { return reinterpret_cast<T*>(memory + i * bytes); };
+    return {part(0), {part(1), part(2)}};
   }
 
   static char* OfThisThread(size_t bytes) {
@@ -697,12 +738,14 @@ class Step {
           base = static_cast<char*>(workspace_->Get(inputs_.size() + n, used));
         used = 0;
         std::vector<Place> places;
+        bool norm_below = false;
         for (const Layer& layer : nets_[n].layers) {
-          places.push_back(PlaceLayer(layer, take));
+          places.push_back(PlaceLayer(layer, norm_below, take));
+          norm_below = layer.gamma >= 0;
           widest_ = std::max(widest_, layer.out);
         }
-        S* d_input = reinterpret_cast<S*>(
-            take(inputs_[nets_[n].input].NumElements() * sizeof(S)));
+        T* d_input = reinterpret_cast<T*>(
+            take(inputs_[nets_[n].input].NumElements() * sizeof(T)));
         if (!pass) continue;
         places_.push_back(std::move(places));
         d_input_.push_back(d_input);
@@ -711,25 +754,32 @@ class Step {
   }
 
   template <typename Take>
-  Place PlaceLayer(const Layer& layer, Take take) {
+  Place PlaceLayer(const Layer& layer, bool norm_below, Take take) {
     Place place;
-    place.converted = nullptr;
+    place.made = nullptr;
     place.kernel = reinterpret_cast<const T*>(Param(layer.kernel));
-    if (!kSame)
-      place.kernel = place.converted =
+    if (!kSame || norm_below)
+      place.kernel = place.made =
           reinterpret_cast<T*>(take(layer.in * layer.out * sizeof(T)));
-    place.z = layer.hidden ? reinterpret_cast<S*>(
-                                 take(batch_ * layer.out * sizeof(S)))
+    place.z = layer.hidden ? reinterpret_cast<T*>(
+                                 take(batch_ * layer.out * sizeof(T)))
                            : nullptr;
-    place.partial = reinterpret_cast<float*>(
-        take(6 * blocks_ * layer.out * sizeof(float)));
+    auto vectors = [&](int count) {
+      return reinterpret_cast<float*>(
+          take(count * layer.out * sizeof(float)));
+    };
+    place.scale = vectors(1);
+    place.shift = vectors(1);
+    place.b = vectors(1);
+    place.c = vectors(1);
+    place.partial = vectors(6 * blocks_);
     return place;
   }
 
   // ------------------------------------------------------------ forward ---
 
-  // Inputs and kernels in the type of operands.
-  void MakeOperands() {
+  // Inputs in the type of operands.
+  void ConvertInputs() {
     if (kSame) return;
     const int threads = NumThreads(context_);
     ParallelRun(context_, inputs_.size() * threads, [&](int task) {
@@ -739,212 +789,224 @@ class Step {
       Convert(Input(input) + begin, size * (part + 1) / threads - begin,
               x_[input] + begin);
     });
-    if (blocks_ == 1) return;  // who uses a kernel makes it
-    ParallelRun(context_, nets_.size(), [&](int n) {
-      for (size_t l = 0; l < nets_[n].layers.size(); ++l) MakeKernel(n, l);
-    });
   }
 
-  void MakeKernel(int n, int l) {
-    const Layer& layer = nets_[n].layers[l];
-    Convert(Param(layer.kernel), static_cast<int64_t>(layer.in) * layer.out,
-            places_[n][l].converted);
-  }
-
-  void ForwardProduct(const Task& task, float* output) {
+  // Phase 0: some rows of the kernel as an operand, with the norm below.
+  void MakeKernel(const Task& task) {
     const Layer& layer = LayerOf(task);
-    Place& place = PlaceOf(task);
-    const Range rows = Rows(task.block);
+    T* made = PlaceOf(task).made;
+    if (!made) return;
+    const Range rows = KernelRows(task);
     const int64_t begin = rows.begin * layer.out;
-    const bool bias = layer.bias >= 0;
-    if (!kSame && blocks_ == 1) MakeKernel(task.net, task.layer);
-    Products<T>::OfThisThread().Run(
-        {rows.size(), layer.in, layer.out, false, false, layer.in, layer.out,
-         bias, layer.hidden, layer.hidden && kToBf16},
-        OperandOf(task) + rows.begin * layer.in, place.kernel,
-        bias ? Param(layer.bias) : nullptr,
-        layer.hidden ? static_cast<void*>(place.z + begin) : output + begin);
-    if (layer.gamma >= 0 && spec_.training) {
-      float* partial = Partial(task, task.block);
-      Moments(place.z + begin, rows.size(), layer.out, partial,
-              partial + layer.out, partial + 2 * layer.out);
+    const float* kernel = Param(layer.kernel) + begin;
+    if (const Layer* below = NormBelow(task)) {
+      Task norm = task;
+      --norm.layer;
+      MakeNorm(norm);
+      Fold(kernel, rows.size(), layer.out,
+           PlaceOf(norm).scale + rows.begin, MeanOf(*below) + rows.begin,
+           Param(below->beta) + rows.begin, made + begin,
+           Partial(task, task.block) + 4 * layer.out);
+    } else {
+      Convert(kernel, static_cast<int64_t>(rows.size()) * layer.out,
+              made + begin);
     }
   }
 
-  // Batch norm, into the operand of the next layer or the output.
-  void Normalize(const Task& task, float* output) {
+  // Phase 1: z or the output, and z's moments.
+  void Product(const Task& task, float* output) {
     const Layer& layer = LayerOf(task);
-    if (!layer.hidden) return;
     const int width = layer.out;
+    const Range rows = Rows(task);
+    T* z = layer.hidden ? PlaceOf(task).z + rows.begin * width : nullptr;
+    const float* bias = Bias(task);
+    Products<T>::OfThisThread().Run(
+        {rows.size(), layer.in, width, false, false, layer.in, width,
+         bias != nullptr, layer.hidden, layer.hidden && kToBf16},
+        OperandOf(task) + rows.begin * layer.in, PlaceOf(task).kernel, bias,
+        z ? static_cast<void*>(z) : output + rows.begin * width);
+    if (z && std::is_same<T, rounded>::value)
+      Convert(reinterpret_cast<float*>(z),
+              static_cast<int64_t>(rows.size()) * width, z);
     if (layer.gamma >= 0 && spec_.training) {
-      float* mean = Partial(task, task.block) + 2 * width;
-      MergeMoments(task, mean, mean + width);
-      if (task.block == 0)
-        std::copy(mean, mean + 2 * width, moments_ + layer.moments);
-      ScaleAndShift(layer, mean, mean + width, mean, mean + width);
-      ApplyNorm(task, mean, mean + width, output);
-    } else {
-      ApplyNorm(task, output);
+      float* partial = Partial(task, task.block);
+      Moments(z, rows.size(), width, partial, partial + width,
+              partial + 2 * width);
+    }
+  }
+
+  // The bias, with what the norm below adds; null if there is neither.
+  const float* Bias(const Task& task) {
+    const Layer& layer = LayerOf(task);
+    const float* bias = layer.bias >= 0 ? Param(layer.bias) : nullptr;
+    if (!NormBelow(task)) return bias;
+    const int width = layer.out;
+    float* sum = Partial(task, task.block) + 5 * width;
+    for (int k = 0; k < blocks_; ++k)
+      Add(Partial(task, k) + 4 * width, width, k > 0, sum);
+    if (bias) Add(bias, width, true, sum);
+    return sum;
+  }
+
+  // Some columns of a layer's scale and shift, and when training of its moments.
+  void MakeNorm(const Task& task) {
+    const Layer& layer = LayerOf(task);
+    if (layer.gamma < 0) return;
+    const Range columns = Cut(layer.out, task.block);
+    float *mean = moments_ + layer.moments, *variance = mean + layer.out;
+    if (spec_.training) MergeMoments(task, columns, mean, variance);
+    const float *gamma = Param(layer.gamma), *beta = Param(layer.beta);
+    const Place& place = PlaceOf(task);
+    for (int64_t j = columns.begin; j < columns.end; ++j) {
+      place.scale[j] = gamma[j] / std::sqrt(variance[j] + spec_.epsilon);
+      place.shift[j] = beta[j] - mean[j] * place.scale[j];
     }
   }
 
   // The moments of the batch from those of its blocks.
-  void MergeMoments(const Task& task, float* mean, float* variance) {
+  void MergeMoments(const Task& task, const Range& columns, float* mean,
+                    float* variance) {
     const int width = LayerOf(task).out;
-    const float* first = Partial(task, 0);
-    std::copy(first, first + width, mean);
-    std::copy(first + width, first + 2 * width, variance);
-    for (int block = 1; block < blocks_; ++block) {
-      const Range rows = Rows(block);
-      const float* partial = Partial(task, block);
-      const float share = static_cast<float>(rows.size()) / rows.end;
-      for (int j = 0; j < width; ++j) {
-        const float d = partial[j] - mean[j];
-        mean[j] += d * share;
-        variance[j] += partial[width + j] + d * d * share * rows.begin;
+    for (int block = 0; block < blocks_; ++block) {
+      const Range rows = Cut(batch_, block);
+      const float *other = Partial(task, block), *m2 = other + width;
+      const float share =
+          rows.end ? static_cast<float>(rows.size()) / rows.end : 0.f;
+      for (int64_t j = columns.begin; j < columns.end; ++j) {
+        const float before = block ? mean[j] : 0.f;
+        const float d = other[j] - before;
+        mean[j] = before + d * share;
+        variance[j] = (block ? variance[j] : 0.f) + m2[j] +
+                      d * d * share * rows.begin;
       }
     }
-    for (int j = 0; j < width; ++j) variance[j] /= batch_;
+    for (int64_t j = columns.begin; j < columns.end; ++j) variance[j] /= batch_;
   }
 
-  // norm(z) = z * scale + shift. May write where it reads.
-  void ScaleAndShift(const Layer& layer, const float* mean,
-                     const float* variance, float* scale, float* shift) {
-    const float* gamma = Param(layer.gamma);
-    const float* beta = Param(layer.beta);
-    for (int j = 0; j < layer.out; ++j) {
-      const float m = mean[j];
-      const float s = gamma[j] / std::sqrt(variance[j] + spec_.epsilon);
-      scale[j] = s;
-      shift[j] = beta[j] - m * s;
-    }
-  }
-
-  // The same from the moments of the batch, or the moving ones.
-  void ApplyNorm(const Task& task, float* output) {
+  // Phase 3 of the last layer: norm(z).
+  void Output(const Task& task, float* output) {
     const Layer& layer = LayerOf(task);
-    float* scale = Partial(task, task.block) + 2 * layer.out;
-    float* shift = scale + layer.out;
-    if (layer.gamma < 0) {
-      std::fill(scale, shift, 1.f);
-      std::fill(shift, shift + layer.out, 0.f);
+    if (!layer.hidden) return;
+    const Place& place = PlaceOf(task);
+    const Range rows = Rows(task);
+    const int64_t begin = rows.begin * layer.out;
+    if (layer.gamma >= 0) {
+      Affine(place.z + begin, rows.size(), layer.out, place.scale, place.shift,
+             output + begin);
     } else {
-      const float* mean = moments_ + layer.moments;
-      ScaleAndShift(layer, mean, mean + layer.out, scale, shift);
-    }
-    ApplyNorm(task, scale, shift, output);
-  }
-
-  void ApplyNorm(const Task& task, const float* scale, const float* shift,
-                 float* output) {
-    const int width = LayerOf(task).out;
-    const Range rows = Rows(task.block);
-    const int64_t begin = rows.begin * width;
-    const S* z = PlaceOf(task).z + begin;
-    if (output && IsLast(task)) {
-      Affine(z, rows.size(), width, scale, shift, output + begin);
-    } else {
-      Affine(z, rows.size(), width, scale, shift, At(task).y + begin);
+      Add(place.z + begin, static_cast<int64_t>(rows.size()) * layer.out, false,
+          output + begin);
     }
   }
 
   // ----------------------------------------------------------- backward ---
 
-  // Phase 0: the column sums that batch norm's gradient needs.
-  template <typename D>
-  void Sums(const Task& task, const D* dy) {
+  // Phase 0 of the last layer: the column sums that its norm's gradient needs.
+  // Those of other layers come with the kernel above.
+  void Sums(const Task& task, const float* dy) {
     const Layer& layer = LayerOf(task);
     if (layer.gamma < 0) return;
-    const Range rows = Rows(task.block);
+    const Range rows = Rows(task);
     const int64_t begin = rows.begin * layer.out;
     float* partial = Partial(task, task.block);
-    NormSums(dy + begin, PlaceOf(task).z + begin, moments_ + layer.moments,
-             rows.size(), layer.out, static_cast<const T*>(nullptr), partial,
-             partial + layer.out);
+    NormSums(dy + begin, PlaceOf(task).z + begin, MeanOf(layer), rows.size(),
+             layer.out, partial, partial + layer.out);
   }
 
-  // Phase 1: back through batch norm and relu, and on to the layer below,
-  // whose output is made again for phase 2.
-  template <typename D>
-  void BackwardRows(const Task& task, const D* dy,
+  // Phase 1 of the last layer: some columns of those of the whole batch.
+  void MergeSums(const Task& task, const std::vector<float*>& d_params) {
+    const Layer& layer = LayerOf(task);
+    if (layer.gamma < 0) return;
+    const Range columns = Cut(layer.out, task.block);
+    float *sum = d_params[layer.beta], *dot = d_params[layer.gamma];
+    for (int k = 0; k < blocks_; ++k) {
+      const float* partial = Partial(task, k) + columns.begin;
+      Add(partial, columns.size(), k > 0, sum + columns.begin);
+      Add(partial + layer.out, columns.size(), k > 0, dot + columns.begin);
+    }
+    NormGradient(task, columns, d_params);
+  }
+
+  // From the sums in d_params, of dy in that of beta and of dy (z - mean) in
+  // that of gamma: the gradient of gamma, and b and c of the gradient through
+  // batch norm in training mode,
+  //   dz = s (dy - mean(dy) - xhat mean(dy xhat)) = s dy + b z + c,
+  // xhat = (z - mean) / sigma, s = gamma / sigma.
+  void NormGradient(const Task& task, const Range& columns,
                     const std::vector<float*>& d_params) {
     const Layer& layer = LayerOf(task);
-    const Range rows = Rows(task.block);
+    const Place& place = PlaceOf(task);
+    const float *mean = MeanOf(layer), *variance = mean + layer.out;
+    const float* sum = d_params[layer.beta];
+    float* d_gamma = d_params[layer.gamma];
+    for (int64_t j = columns.begin; j < columns.end; ++j) {
+      const float rsigma = 1.f / std::sqrt(variance[j] + spec_.epsilon);
+      d_gamma[j] *= rsigma;
+      place.b[j] = -place.scale[j] * d_gamma[j] * rsigma / batch_;
+      place.c[j] = -place.b[j] * mean[j] - place.scale[j] * sum[j] / batch_;
+    }
+  }
+
+  // Phase 2: back through norm and relu, and on to the layer below. What comes
+  // from the layer above has been multiplied by the scale, in its kernel.
+  template <typename D>
+  void BackwardRows(const Task& task, const D* dy) {
+    const Layer& layer = LayerOf(task);
+    const Place& place = PlaceOf(task);
+    const Range rows = Rows(task);
     const int width = layer.out;
     const int64_t begin = rows.begin * width;
-    float* a = Partial(task, task.block) + 2 * width;
-    float *b = a + width, *c = b + width, *sum = c + width;
-    T* du = At(task).du + begin;
+    float* zeros = Partial(task, task.block);
+    float *ones = zeros + width, *sum = ones + 2 * width;
+    T* du = task.scratch->du + begin;
     if (layer.hidden) {
-      NormCoefficients(task, a, b, c, d_params);
-      ReluGrad(dy + begin, PlaceOf(task).z + begin, rows.size(), width, a, b,
-               c, du, sum);
+      std::fill(zeros, zeros + width, 0.f);
+      std::fill(ones, ones + width, 1.f);
+      const bool norm = layer.gamma >= 0;
+      ReluGrad(dy + begin, place.z + begin, rows.size(), width,
+               norm && IsLast(task) ? place.scale : ones,
+               norm ? place.b : zeros, norm ? place.c : zeros, du, sum);
     } else {  // the last layer, so dy is float
-      const float* from = reinterpret_cast<const float*>(dy) + begin;
-      Convert(from, static_cast<int64_t>(rows.size()) * width, du);
-      if (layer.bias >= 0) ColumnSums(from, rows.size(), width, sum);
+      Convert(reinterpret_cast<const float*>(dy) + begin,
+              static_cast<int64_t>(rows.size()) * width, du);
+      ColumnSums(du, rows.size(), width, sum);
     }
-    S* dx = task.layer ? At(task).gradient[task.layer % 2]
+    T* dx = task.layer ? task.scratch->gradient[task.layer % 2]
                        : d_input_[task.net];
     Products<T>::OfThisThread().Run(
         {rows.size(), width, layer.in, false, true, width, width, false,
          false, kToBf16},
-        du, PlaceOf(task).kernel, nullptr, dx + rows.begin * layer.in);
-    if (task.layer) {
-      Task below = task;
-      --below.layer;
-      ApplyNorm(below, nullptr);
-    }
+        du, place.kernel, nullptr, dx + rows.begin * layer.in);
   }
 
-  // dz = a dy + b z + c, the gradient through batch norm in training mode:
-  // s (dy - mean(dy) - xhat mean(dy xhat)),  xhat = (z - mean) / sigma,
-  // s = gamma / sigma.
-  void NormCoefficients(const Task& task, float* a, float* b, float* c,
-                        const std::vector<float*>& d_params) {
-    const Layer& layer = LayerOf(task);
-    const int width = layer.out;
-    if (layer.gamma < 0) {
-      std::fill(a, a + width, 1.f);
-      std::fill(b, b + 2 * width, 0.f);
-      return;
-    }
-    const float* mean = moments_ + layer.moments;
-    const float* variance = mean + width;
-    const float* gamma = Param(layer.gamma);
-    for (int j = 0; j < width; ++j) {
-      float sum = 0, dot = 0;
-      for (int k = 0; k < blocks_; ++k) {
-        sum += Partial(task, k)[j];
-        dot += Partial(task, k)[width + j];
-      }
-      const float rsigma = 1.f / std::sqrt(variance[j] + spec_.epsilon);
-      const float d_gamma = dot * rsigma;
-      if (task.block == 0) {
-        d_params[layer.gamma][j] = d_gamma;
-        d_params[layer.beta][j] = sum;
-      }
-      a[j] = gamma[j] * rsigma;
-      b[j] = -a[j] * d_gamma * rsigma / batch_;
-      c[j] = -b[j] * mean[j] - a[j] * sum / batch_;
-    }
-  }
-
-  // Phase 2: the gradients of kernel and bias.
+  // Phase 3: the gradients of some rows of the kernel, of the norm below, and
+  // of the bias.
   void BackwardKernel(const Task& task, const std::vector<float*>& d_params) {
     const Layer& layer = LayerOf(task);
     const int width = layer.out;
+    float* sum = Partial(task, task.block) + 4 * width;
+    for (int k = 0; k < blocks_; ++k)
+      Add(Partial(task, k) + 3 * width, width, k > 0, sum);
     if (task.block == 0 && layer.bias >= 0)
-      for (int k = 0; k < blocks_; ++k)
-        Add(Partial(task, k) + 5 * width, width, k > 0,
-            d_params[layer.bias]);
-    const Range columns = Cut(layer.in, task.block);
-    if (!columns.size()) return;
+      std::copy(sum, sum + width, d_params[layer.bias]);
+    const Range rows = KernelRows(task);
+    if (!rows.size()) return;
+    const int64_t begin = rows.begin * width;
+    float* gradient = d_params[layer.kernel] + begin;
     Products<T>::OfThisThread().Run(
-        {columns.size(), batch_, width, true, false, layer.in, width, false,
-         false, false},
-        OperandOf(task) + columns.begin, At(task).du, nullptr,
-        d_params[layer.kernel] + columns.begin * width);
+        {rows.size(), static_cast<int>(batch_), width, true, false, layer.in,
+         width, false, false, false},
+        OperandOf(task) + rows.begin, task.scratch->du, nullptr, gradient);
+    const Layer* below = NormBelow(task);
+    if (!below) return;
+    Task norm = task;
+    --norm.layer;
+    Unfold(Param(layer.kernel) + begin, rows.size(), width,
+           PlaceOf(norm).scale + rows.begin, MeanOf(*below) + rows.begin,
+           Param(below->beta) + rows.begin, sum, gradient,
+           d_params[below->beta] + rows.begin,
+           d_params[below->gamma] + rows.begin);
+    NormGradient(norm, rows, d_params);
   }
 
   // The gradient of an input is the sum over the nets that read it.
@@ -978,7 +1040,7 @@ class Step {
   float* moments_ = nullptr;
   std::vector<T*> x_;  // inputs as operands
   std::vector<std::vector<Place>> places_;
-  std::vector<S*> d_input_;  // per net
+  std::vector<T*> d_input_;  // per net
 };
 
 // Calls fn with the Step of the operand type that spec and processor want.
