@@ -69,14 +69,9 @@ class Task:
     self.label = label
     self.sample_space = sample_space
     self.is_binary = loss == 'binary'
-    self._tower = tower
+    self.tower = tower
     self._weight = weight
     self._gamma = gamma
-
-  def logits(self, x, training, precision, op_fusion=False):
-    """[batch, dim] float32 from the experts -> [batch] float32."""
-    with tf.variable_scope(self.name):
-      return self._tower(x, training, precision, op_fusion)
 
   def predictions(self, logits):
     """[batch] float32: the probability, or the number itself."""

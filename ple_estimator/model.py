@@ -1,5 +1,7 @@
 """model_fn: features -> embeddings -> experts -> tasks -> EstimatorSpec."""
 
+import collections
+
 import gin
 import tensorflow.compat.v1 as tf
 
@@ -10,6 +12,7 @@ from ple_estimator import keyed_tables
 from ple_estimator import metrics
 from ple_estimator import microbatch
 from ple_estimator import native
+from ple_estimator import networks
 from ple_estimator import optimizers
 
 
@@ -174,9 +177,10 @@ class Model:
       per_task, gates = self._network(
           inputs, [task.name for task in self.tasks], training,
           self._precision, op_fusion)
-      return {task.name: task.logits(per_task[task.name], training,
-                                     self._precision, op_fusion)
-              for task in self.tasks}, gates
+      towers = collections.OrderedDict(
+          (task.name, task.tower) for task in self.tasks)
+      return networks.logits(towers, per_task, training, self._precision,
+                             op_fusion), gates
 
   def _train_spec(self, inputs, sources, labels, weights, op_fusion,
                   track_rows, num_ps):

@@ -99,6 +99,8 @@ class Mlp:
     self._batch_norm = batch_norm
     self._dropout = dropout
     self._l2 = l2
+    # Networks whose Mlp have the same can be one set.
+    self.settings = activation, batch_norm, dropout, l2
     # What the fused op has no form of.
     self._can_fuse = activation == 'relu' and not dropout
 

@@ -184,12 +184,36 @@ class Tower:
       UserError: if a value is out of range.
     """
     nets.check_units('Tower.units', units)
+    self.mlp = nets.Mlp('Tower', activation, batch_norm, dropout, l2)
     self._units = tuple(units)
-    self._mlp = nets.Mlp('Tower', activation, batch_norm, dropout, l2)
 
-  def __call__(self, x, training, precision, op_fusion=False):
-    """[batch, in_dim] float32 -> [batch] float32, the logit."""
-    net = nets.Net(x, self._units, linear=1, linear_bias=True)
-    outputs = self._mlp(
-        collections.OrderedDict(tower=net), training, precision, op_fusion)
-    return tf.squeeze(outputs['tower'], axis=1)
+  def net(self, x):
+    """The network on x, [batch, in_dim] float32: a nets.Net of width 1."""
+    return nets.Net(x, self._units, linear=1, linear_bias=True)
+
+
+def logits(towers, inputs, training, precision, op_fusion=False):
+  """Builds the towers of all tasks; those of one kind are one set of nets.
+
+  Args:
+    towers: collections.OrderedDict of task name to Tower.
+    inputs: dict of task name to [batch, in_dim] float32.
+    training: bool, whether batch norm and dropout are in training mode.
+    precision: precision.Precision of the products.
+    op_fusion: bool, whether to use the fused op.
+
+  Returns:
+    dict of task name to [batch] float32.
+  """
+  alike = collections.OrderedDict()
+  for task, tower in towers.items():
+    alike.setdefault(tower.mlp.settings, []).append((task, tower))
+  found = {}
+  for pairs in alike.values():
+    outputs = pairs[0][1].mlp(
+        collections.OrderedDict((task + '/tower', tower.net(inputs[task]))
+                                for task, tower in pairs),
+        training, precision, op_fusion)
+    found.update((task, tf.squeeze(outputs[task + '/tower'], axis=1))
+                 for task, _ in pairs)
+  return found

@@ -1,5 +1,7 @@
 """Networks against plain numpy."""
 
+import collections
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -152,18 +154,31 @@ def test_l2_adds_half_the_squared_norm_of_kernels():
       0.3 * sum((v ** 2).sum() / 2 for v in values), rel=1e-5)
 
 
-def test_tower_is_hidden_layers_and_one_logit():
-  x = tf.constant(INPUTS)
-  logit = networks.Tower((7, 3))(x, False, FLOAT32)
+@pytest.mark.parametrize('op_fusion', [False, True])
+def test_towers_are_hidden_layers_and_one_logit_each(op_fusion):
+  # One of another kind and one of another size among them.
+  towers = collections.OrderedDict([
+      ('ctr', networks.Tower((7, 3))),
+      ('cvr', networks.Tower((4,), batch_norm=False)),
+      ('cart', networks.Tower((6,)))])
+  inputs = {task: RNG.randn(6, 5).astype('f') for task in towers}
+  logits = networks.logits(
+      towers, {task: tf.constant(x) for task, x in inputs.items()}, False,
+      FLOAT32, op_fusion)
+  fused = [op for op in tf.get_default_graph().get_operations()
+           if op.type == 'PleNets']
+  assert len(fused) == (2 if op_fusion else 0)
   with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
-    got = sess.run(logit)
+    found = sess.run(logits)
     values = {v.op.name: sess.run(v) for v in tf.global_variables()}
-  hidden = Reference(values, True, False).mlp(INPUTS, 'tower', 2)
-  np.testing.assert_allclose(
-      got, hidden.dot(values['tower/logit/kernel'])[:, 0] +
-      values['tower/logit/bias'],
-      rtol=1e-4, atol=1e-5)
+  for task, depth in [('ctr', 2), ('cvr', 1), ('cart', 1)]:
+    scope = task + '/tower'
+    hidden = Reference(values, task != 'cvr', False).mlp(
+        inputs[task], scope, depth)
+    np.testing.assert_allclose(
+        found[task], hidden.dot(values[scope + '/logit/kernel'])[:, 0] +
+        values[scope + '/logit/bias'], rtol=1e-4, atol=1e-5, err_msg=task)
 
 
 def test_bfloat16_products_are_close_and_not_equal():
