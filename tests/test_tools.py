@@ -183,10 +183,10 @@ def test_benchmark_reports_ratios_of_the_same_round():
           for i, rate in enumerate([20.0, 12.0, 20.0])]
   row = benchmark.summary('a', runs, [10.0, 8.0, 5.0])
   assert row['ratio'] == 2.0 and row['ratio_range'] == [1.5, 4.0]
-  row.update(dtype='float32', roofline=0.5)
+  row.update(dtype='float32', roofline=0.5, limit=0.25)
   assert list(benchmark.markdown([row]))[2] == (
-      '| a | - | float32 | - | - | 20.0 | - | 2.00 (1.50 to 4.00) | 50 % | - '
-      '| 100 MB | - |')
+      '| a | - | float32 | - | - | 20.0 | - | 2.00 (1.50 to 4.00) | 50 % | 25 % | '
+      '- | 100 MB | - |')
 
 
 def test_benchmark_finds_the_costliest_ops():

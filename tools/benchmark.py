@@ -12,12 +12,13 @@ progress), without checkpoints, evaluation and early stopping.
 
   ratio      to the recipe's run of the same round: median (least to greatest)
   roofline   share of what the step's products alone reach (tools/roofline.py)
+  limit      the same by oneDNN (tools/limit.py)
   CPU s      processor seconds per 1000 steps, input included
   peak RSS   of the process, start-up included
   start-up   seconds from the start of the process to the end of the first step
 
 --epochs N trains each once more for N epochs and adds the accuracy and AUC of
-the first task on the test file. --limit adds tools/limit.py (oneDNN alone).
+the first task on the test file.
 
   python tools/benchmark.py gin/bf16.gin --profile
 
@@ -56,7 +57,8 @@ _COLUMNS = [
     ('Framework', 'framework'), ('DType', 'dtype'), ('Accuracy', 'accuracy'),
     ('AUC', 'auc'), ('Global steps/s', 'steps_per_second'),
     ('Examples/s', 'examples_per_second'), ('Ratio', 'ratio'),
-    ('Roofline', 'roofline'), ('CPU s', 'cpu_seconds_per_1000_steps'),
+    ('Roofline', 'roofline'), ('Limit', 'limit'),
+    ('CPU s', 'cpu_seconds_per_1000_steps'),
     ('Peak RSS', 'peak_rss_mb'), ('Start-up', 'start_up_seconds')]
 
 
@@ -301,8 +303,9 @@ def markdown(rows):
     if 'ratio_range' in row:
       cells['ratio'] = '%.2f (%.2f to %.2f)' % (
           (row['ratio'],) + tuple(row['ratio_range']))
-    if 'roofline' in row:
-      cells['roofline'] = '%.0f %%' % (100 * row['roofline'])
+    for key in ('roofline', 'limit'):
+      if key in row:
+        cells[key] = '%.0f %%' % (100 * row[key])
     yield '| %s | %s |' % (row['name'], ' | '.join(
         str(cells.get(key) or '-') for _, key in _COLUMNS))
 
@@ -310,6 +313,9 @@ def markdown(rows):
 def compare(args):
   """Runs everything; returns the rows of the table."""
   names = ['stock recipe'] + args.gin_files
+  dtypes = ['float32'] + [dtype(name, args.gin_bindings)
+                          for name in args.gin_files]
+  limits = most(args, dtypes)
   rounds = []
   # Start-up and evaluation, to be taken off the processor seconds.
   idle = recipe(args, 1)['cpu']
@@ -324,39 +330,36 @@ def compare(args):
   base = [found[0]['steps_per_second'] for found in rounds]
   rows = [summary(name, list(runs), base)
           for name, runs in zip(names, zip(*rounds))]
-  dtypes = ['float32'] + [dtype(name, args.gin_bindings)
-                          for name in args.gin_files]
   for row, kind in zip(rows, dtypes):
+    row.update({name: row['steps_per_second'] / reached
+                for name, reached in limits[kind].items()})
     row.update(dtype=kind,
                framework='TensorFlow ' + rounds[0][0]['tensorflow'],
                examples_per_second=row['steps_per_second'] * args.batch_size)
-  _add_limits(args, rows, dtypes)
   if args.epochs:
     _add_quality(args, rows)
   return rows
 
 
-def _add_limits(args, rows, dtypes):
-  if not args.roofline and not args.limit:
-    return
-  for kind in sorted(set(dtypes)):
-    found, _, _ = _run(args, [
-        os.path.join(_TOOLS, 'roofline.py'), '--dtype', kind, '--batch_size',
-        str(args.batch_size)], args.cpus)
-    print('roofline, %s: %.1f steps/s' % (kind, found['steps_per_second']))
-    for row in rows:
-      if row['dtype'] == kind:
-        row['roofline'] = row['steps_per_second'] / found['steps_per_second']
+def most(args, dtypes):
+  """Returns {dtype: {'roofline' or 'limit': steps/s}}, as far as asked for."""
+  found = {kind: {} for kind in dtypes}
+  batch_size = ['--batch_size', str(args.batch_size)]
+  for kind in found if args.roofline else ():
+    found[kind]['roofline'] = _run(args, [
+        os.path.join(_TOOLS, 'roofline.py'), '--dtype', kind] + batch_size,
+                                   args.cpus)[0]['steps_per_second']
   if args.limit:
     cores = len(args.cpus or os.sched_getaffinity(0))
-    found, _, _ = _run(args, [
-        os.path.join(_TOOLS, 'limit.py'), '--batch_size', str(args.batch_size),
-        '--cores', str(cores)])
-    for row in rows:
-      most = found[row['dtype']]['steps_per_second']
-      row['limit'] = row['steps_per_second'] / most
-      print('%s: %.0f %% of the limit, %.0f steps/s' % (
-          row['name'], 100 * row['limit'], most))
+    limits, _, _ = _run(args, [
+        os.path.join(_TOOLS, 'limit.py'), '--cores', str(cores)] + batch_size)
+    for kind in found:
+      if limits[kind]:
+        found[kind]['limit'] = limits[kind]['steps_per_second']
+  for kind, reached in sorted(found.items()):
+    for name, steps in sorted(reached.items()):
+      print('%s, %s: %.1f steps/s' % (name, kind, steps), flush=True)
+  return found
 
 
 def _add_quality(args, rows):
@@ -418,8 +421,10 @@ def main():
   parser.add_argument('--batch_size', type=int, default=512)
   parser.add_argument('--epochs', type=int, default=0,
                       help='train for so many and add accuracy and AUC')
-  parser.add_argument('--roofline', action='store_true')
-  parser.add_argument('--limit', action='store_true')
+  parser.add_argument('--roofline', action='store_true',
+                      help='add shares of tools/roofline.py')
+  parser.add_argument('--limit', action='store_true',
+                      help='add shares of tools/limit.py')
   parser.add_argument('--cpus', type=lambda x: set(map(int, x.split(','))),
                       help='processors to run on, e.g. 0')
   parser.add_argument('--gin_bindings', action='append', default=[])
