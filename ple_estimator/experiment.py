@@ -218,8 +218,9 @@ class Experiment:
                  self._engine.describe(),
                  ', fused kernels' if self.model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
-    step = job.latest_step(self._config.model_dir)
-    if step is not None and step >= max_steps:
+    step, last = job.latest_step(self._config.model_dir), self._last_step(
+        max_steps)
+    if last and step is not None and step >= last:
       logging.info('Trained to step %d before. To train on, raise '
                    'Experiment.max_steps or the epochs of the input.', step)
     with self._watch(max_steps) as watch, self._user_errors(), (

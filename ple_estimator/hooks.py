@@ -19,7 +19,7 @@ class ProgressHook(tf.train.SessionRunHook):
 
     Args:
       tasks: names of the tasks, whose losses are tensors '<name>/loss'.
-      max_steps: int, the last global step.
+      max_steps: int, the last global step; a work queue may end a bit later.
       batch_size: int, rows per global step.
       every_steps: int, global steps between two lines.
       stream: file of a terminal for the bar; None is standard error if that
@@ -64,15 +64,16 @@ class ProgressHook(tf.train.SessionRunHook):
       self._stream.write('\n')
 
   def _show(self, step, rate, losses):
-    left = max(0, self._max_steps - step) / rate
+    last = max(self._max_steps, step)
+    left = (last - step) / rate
     text = 'step %d of %d | %.1f steps/s | %d examples/s | loss %.4f (%s)' % (
-        step, self._max_steps, rate, rate * self._batch_size, losses['loss'],
+        step, last, rate, rate * self._batch_size, losses['loss'],
         ', '.join('%s %.4f' % (task, losses[task]) for task in self._tasks))
     text += ' | %s left' % _duration(left)
     if not self._stream:
       logging.info('%s', text)
       return
-    done = int(_BAR_WIDTH * min(1, step / self._max_steps))
+    done = int(_BAR_WIDTH * step / last)
     bar = '#' * done + '-' * (_BAR_WIDTH - done)
     self._stream.write('\r[%s] %s\x1b[K' % (bar, text))
     self._stream.flush()

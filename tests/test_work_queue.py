@@ -334,6 +334,25 @@ def test_continues_with_what_the_checkpoint_has_not_acknowledged(
   assert not third.rows
 
 
+def test_says_that_all_is_trained_only_when_it_is(load, tmp_path, caplog):
+  # What is done again after a loss makes more steps than rows / batch size, 47.
+  bindings = [
+      'Experiment.eval_input = None', 'BATCH_SIZE = 64', 'EPOCHS = 3',
+      'WorkQueue.slice_rows = 50', 'run_config.save_steps = 2',
+      'train/ParquetInput.shuffle_rows = 150']
+  for stop_after in (45, 5):
+    with pytest.raises(KeyboardInterrupt):
+      load(Seen(stop_after), *bindings).train()
+  assert max(states(tmp_path)) == 48
+  caplog.set_level('INFO')
+  load(Seen(), *bindings).train()
+  assert 'Trained to step' not in caplog.text
+  assert 'step 50 of 50' in caplog.text
+  assert '100.0 % done' not in caplog.text
+  load(Seen(), *bindings).train()
+  assert '100.0 % done' in caplog.text
+
+
 def test_a_step_is_acknowledged_before_it_is_saved(load, tmp_path):
   # In order, a batch is a slice: after n steps n slices are done.
   load(Seen(), 'Experiment.eval_input = None', 'BATCH_SIZE = 50', 'EPOCHS = 2',
