@@ -1,8 +1,9 @@
-// What the ops share: parallel loops and the dtype of product operands.
+// What the ops share: names, outputs and parallel loops.
 
 #ifndef PLE_ESTIMATOR_KERNELS_COMMON_H_
 #define PLE_ESTIMATOR_KERNELS_COMMON_H_
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -10,7 +11,10 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <vector>
 
+#include "tensorflow/core/framework/common_shape_fns.h"
+#include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/lib/core/threadpool.h"
 
@@ -24,12 +28,37 @@
 
 namespace ple {
 
-inline tensorflow::thread::ThreadPool* Workers(
-    tensorflow::OpKernelContext* context) {
+using tensorflow::DEVICE_CPU;
+using tensorflow::OpInputList;
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::OpOutputList;
+using tensorflow::Status;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+namespace errors = tensorflow::errors;
+
+// Makes the outputs of a list, of the shapes of `like`, whose last stands for
+// those that it does not reach; appends where their numbers are.
+inline Status Allocate(OpKernelContext* context, const char* name,
+                       const OpInputList& like, std::vector<float*>* data) {
+  OpOutputList outputs;
+  Status status = context->output_list(name, &outputs);
+  for (int i = 0; status.ok() && i < outputs.size(); ++i) {
+    Tensor* output = nullptr;
+    status = outputs.allocate(i, like[std::min(i, like.size() - 1)].shape(),
+                              &output);
+    if (status.ok()) data->push_back(output->flat<float>().data());
+  }
+  return status;
+}
+
+inline tensorflow::thread::ThreadPool* Workers(OpKernelContext* context) {
   return context->device()->tensorflow_cpu_worker_threads()->workers;
 }
 
-inline int NumThreads(tensorflow::OpKernelContext* context) {
+inline int NumThreads(OpKernelContext* context) {
   return context->device()->tensorflow_cpu_worker_threads()->num_threads;
 }
 
@@ -37,7 +66,7 @@ inline int NumThreads(tensorflow::OpKernelContext* context) {
 //
 // The caller works too: where the pool is busy it does everything itself, and
 // so never waits for a task that has not begun.
-inline void ParallelRun(tensorflow::OpKernelContext* context, int total,
+inline void ParallelRun(OpKernelContext* context, int total,
                         std::function<void(int)> fn) {
   struct State {
     std::atomic<int> next{0};

@@ -6,20 +6,9 @@
 #include <vector>
 
 #include "common.h"
-#include "tensorflow/core/framework/common_shape_fns.h"
-#include "tensorflow/core/framework/op.h"
 
 namespace ple {
 namespace {
-
-using tensorflow::DEVICE_CPU;
-using tensorflow::OpInputList;
-using tensorflow::OpKernel;
-using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::OpOutputList;
-using tensorflow::Tensor;
-namespace errors = tensorflow::errors;
 
 constexpr int kRows = 64;  // per task
 
@@ -99,21 +88,6 @@ std::vector<const float*> Data(const OpInputList& list) {
   for (int i = 0; i < list.size(); ++i)
     data.push_back(list[i].flat<float>().data());
   return data;
-}
-
-// Allocates output list `name`, one like each of `like`.
-tensorflow::Status Allocate(OpKernelContext* context, const char* name,
-                            const OpInputList& like,
-                            std::vector<float*>* data) {
-  OpOutputList outputs;
-  tensorflow::Status status = context->output_list(name, &outputs);
-  for (int i = 0; status.ok() && i < outputs.size(); ++i) {
-    Tensor* output = nullptr;
-    status = outputs.allocate(i, like[std::min(i, like.size() - 1)].shape(),
-                              &output);
-    if (status.ok()) data->push_back(output->flat<float>().data());
-  }
-  return status;
 }
 
 class MixOp : public OpKernel {

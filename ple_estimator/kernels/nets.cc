@@ -3,8 +3,7 @@
 //
 // A hidden layer is  y = norm(relu(x W + b)),  norm the batch norm of Ioffe and
 // Szegedy (2015) or nothing; a linear layer x W [+ b] may follow the last one.
-// Products are oneDNN's; what is between them is here. With more threads than
-// nets each net is cut into blocks of rows.
+// With more threads than nets each net is cut into blocks of rows.
 //
 // norm(z) = z scale + shift is never made where a layer follows, for
 //   norm(z) W + b = z (scale W) + (shift W + b),
@@ -15,23 +14,20 @@
 // kernel [in, out], bias [out], and with batch norm gamma [out], beta [out];
 // then kernel and, if it has one, bias of the linear layer.
 
-#include <omp.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <map>
-#include <string>
-#include <tuple>
+#include <functional>
+#include <memory>
+#include <mutex>
 #include <type_traits>
-#include <unordered_map>
 #include <vector>
 
-#include "dnnl.hpp"
 #include "common.h"
-#include "tensorflow/core/framework/common_shape_fns.h"
-#include "tensorflow/core/framework/op.h"
+#include "loops.h"
+#include "products.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/framework/variant.h"
 #include "tensorflow/core/framework/variant_encode_decode.h"
@@ -39,361 +35,6 @@
 
 namespace ple {
 namespace {
-
-using tensorflow::DEVICE_CPU;
-using tensorflow::OpInputList;
-using tensorflow::OpKernel;
-using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::OpOutputList;
-using tensorflow::Tensor;
-using tensorflow::TensorShape;
-namespace errors = tensorflow::errors;
-
-// What the operand of a product may be: a float; a bfloat16, the upper half of
-// a float; or a float rounded to bfloat16, for processors without such products.
-typedef uint16_t bf16;
-struct rounded {
-  float value;
-};
-
-PLE_INLINE uint32_t RoundToUpperHalf(float value) {  // to nearest, ties to even
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  const uint32_t nearest = bits + 0x7fff + ((bits >> 16) & 1);
-  // A NaN must not round up to infinity.
-  return (bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : nearest;
-}
-PLE_INLINE void Store(float value, float* to) { *to = value; }
-PLE_INLINE void Store(float value, bf16* to) { *to = RoundToUpperHalf(value) >> 16; }
-PLE_INLINE void Store(float value, rounded* to) {
-  const uint32_t bits = RoundToUpperHalf(value) & 0xffff0000;
-  std::memcpy(to, &bits, sizeof(bits));
-}
-
-PLE_INLINE float Load(const float* from) { return *from; }
-PLE_INLINE float Load(const rounded* from) { return from->value; }
-PLE_INLINE float Load(const bf16* from) {
-  const uint32_t bits = static_cast<uint32_t>(*from) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
-// ----------------------------------------------------- element-wise loops ---
-
-template <typename T>
-PLE_INLINE void ConvertLoop(const float* from, int64_t n, T* to) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) Store(from[i], to + i);
-}
-
-constexpr int kChunk = 16;  // rows whose moments are taken in the L1 cache
-
-// mean[j] and m2[j] = sum of (z[i, j] - mean[j])^2 over rows; scratch [2, n].
-// By chunks, merged as Chan et al. (1983): one pass over memory, and no
-// cancellation where the mean is large.
-template <typename T>
-PLE_INLINE void MomentsLoop(const T* z, int rows, int n, float* mean,
-                            float* m2, float* scratch) {
-  float* chunk_mean = scratch;
-  float* chunk_m2 = scratch + n;
-  std::fill(mean, mean + n, 0.f);
-  std::fill(m2, m2 + n, 0.f);
-  for (int begin = 0; begin < rows; begin += kChunk) {
-    const int count = std::min(kChunk, rows - begin);
-    const T* first = z + static_cast<int64_t>(begin) * n;
-    std::fill(chunk_mean, chunk_mean + n, 0.f);
-    std::fill(chunk_m2, chunk_m2 + n, 0.f);
-    for (int i = 0; i < count; ++i) {
-#pragma omp simd
-      for (int j = 0; j < n; ++j) chunk_mean[j] += Load(first + i * n + j);
-    }
-    const float part = 1.f / count;
-    for (int j = 0; j < n; ++j) chunk_mean[j] *= part;
-    for (int i = 0; i < count; ++i) {
-#pragma omp simd
-      for (int j = 0; j < n; ++j) {
-        const float d = Load(first + i * n + j) - chunk_mean[j];
-        chunk_m2[j] += d * d;
-      }
-    }
-    const float share = static_cast<float>(count) / (begin + count);
-    const float weight = share * begin;
-#pragma omp simd
-    for (int j = 0; j < n; ++j) {
-      const float d = chunk_mean[j] - mean[j];
-      mean[j] += d * share;
-      m2[j] += chunk_m2[j] + d * d * weight;
-    }
-  }
-}
-
-// y = z * scale + shift, per column.
-template <typename T>
-PLE_INLINE void AffineLoop(const T* z, int rows, int n, const float* scale,
-                           const float* shift, float* y) {
-  for (int i = 0; i < rows; ++i, z += n, y += n) {
-#pragma omp simd
-    for (int j = 0; j < n; ++j) y[j] = Load(z + j) * scale[j] + shift[j];
-  }
-}
-
-// The rows j of a kernel behind a norm: folded = scale_j w_j, and the sum over
-// j of shift_j w_j, so that mean_j is taken off what folded was rounded to.
-template <typename T>
-PLE_INLINE void FoldLoop(const float* w, int rows, int n, const float* scale,
-                         const float* mean, const float* beta, T* folded,
-                         float* sum) {
-  std::fill(sum, sum + n, 0.f);
-  for (int j = 0; j < rows; ++j, w += n, folded += n) {
-    const float s = scale[j], m = mean[j], b = beta[j];
-#pragma omp simd
-    for (int k = 0; k < n; ++k) {
-      Store(s * w[k], folded + k);
-      sum[k] += b * w[k] - m * Load(folded + k);
-    }
-  }
-}
-
-// The rows j of that kernel's gradient, g = z^T du to norm(z)^T du, and what
-// the norm's gradient sums over the batch, dy = du w^T: sum[j] of dy,
-// dot[j] of dy (z - mean). `du` is the sum of du.
-PLE_VECTORIZED void Unfold(const float* w, int rows, int n, const float* scale,
-                           const float* mean, const float* beta,
-                           const float* du, float* g, float* sum, float* dot) {
-  for (int j = 0; j < rows; ++j, w += n, g += n) {
-    const float s = scale[j], m = mean[j], b = beta[j];
-    float all = 0, centred = 0;
-#pragma omp simd reduction(+ : all, centred)
-    for (int k = 0; k < n; ++k) {
-      const float d = g[k] - m * du[k];
-      all += w[k] * du[k];
-      centred += w[k] * d;
-      g[k] = s * d + b * du[k];
-    }
-    sum[j] = all;
-    dot[j] = centred;
-  }
-}
-
-// sum[j] = sum of dy, dot[j] = sum of dy * (z - mean), over rows.
-template <typename T>
-PLE_INLINE void NormSumsLoop(const float* dy, const T* z, const float* mean,
-                             int rows, int n, float* sum, float* dot) {
-  std::fill(sum, sum + n, 0.f);
-  std::fill(dot, dot + n, 0.f);
-  for (int i = 0; i < rows; ++i, dy += n, z += n) {
-#pragma omp simd
-    for (int j = 0; j < n; ++j) {
-      sum[j] += dy[j];
-      dot[j] += dy[j] * (Load(z + j) - mean[j]);
-    }
-  }
-}
-
-// du = (a * dy + b * z + c) where z > 0, else 0; sum[j] = sum of du.
-template <typename D, typename T>
-PLE_INLINE void ReluGradLoop(const D* dy, const T* z, int rows, int n,
-                             const float* a, const float* b, const float* c,
-                             T* du, float* sum) {
-  std::fill(sum, sum + n, 0.f);
-  for (int i = 0; i < rows; ++i, dy += n, z += n, du += n) {
-#pragma omp simd
-    for (int j = 0; j < n; ++j) {
-      const float x = Load(z + j);
-      const float all = a[j] * Load(dy + j) + b[j] * x + c[j];
-      Store(x > 0 ? all : 0.f, du + j);
-      sum[j] += Load(du + j);
-    }
-  }
-}
-
-// sum[j] = sum of x[i, j] over rows.
-template <typename T>
-PLE_INLINE void ColumnSumsLoop(const T* x, int rows, int n, float* sum) {
-  std::fill(sum, sum + n, 0.f);
-  for (int i = 0; i < rows; ++i, x += n) {
-#pragma omp simd
-    for (int j = 0; j < n; ++j) sum[j] += Load(x + j);
-  }
-}
-
-// to = or += from.
-template <typename T>
-PLE_INLINE void AddLoop(const T* from, int64_t n, bool add, float* to) {
-  if (add) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) to[i] += Load(from + i);
-  } else {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) to[i] = Load(from + i);
-  }
-}
-
-// GCC makes clones of functions, not of templates. A gradient D comes from
-// outside as float, from the layer above as T.
-#define PLE_GRADIENT_LOOP(D, T)                                              \
-  PLE_VECTORIZED void ReluGrad(const D* dy, const T* z, int rows, int n,     \
-                               const float* a, const float* b,               \
-                               const float* c, T* du, float* sum) {          \
-    ReluGradLoop(dy, z, rows, n, a, b, c, du, sum);                          \
-  }
-#define PLE_LOOPS(T)                                                         \
-  PLE_VECTORIZED void Convert(const float* from, int64_t n, T* to) {         \
-    ConvertLoop(from, n, to);                                                \
-  }                                                                          \
-  PLE_VECTORIZED void Moments(const T* z, int rows, int n, float* mean,      \
-                              float* m2, float* scratch) {                   \
-    MomentsLoop(z, rows, n, mean, m2, scratch);                              \
-  }                                                                          \
-  PLE_VECTORIZED void Affine(const T* z, int rows, int n,                    \
-                             const float* scale, const float* shift,         \
-                             float* y) {                                     \
-    AffineLoop(z, rows, n, scale, shift, y);                                 \
-  }                                                                          \
-  PLE_VECTORIZED void Fold(const float* w, int rows, int n,                  \
-                           const float* scale, const float* mean,            \
-                           const float* beta, T* folded, float* sum) {       \
-    FoldLoop(w, rows, n, scale, mean, beta, folded, sum);                    \
-  }                                                                          \
-  PLE_VECTORIZED void NormSums(const float* dy, const T* z,                  \
-                               const float* mean, int rows, int n,           \
-                               float* sum, float* dot) {                     \
-    NormSumsLoop(dy, z, mean, rows, n, sum, dot);                            \
-  }                                                                          \
-  PLE_VECTORIZED void ColumnSums(const T* x, int rows, int n, float* sum) {  \
-    ColumnSumsLoop(x, rows, n, sum);                                         \
-  }                                                                          \
-  PLE_VECTORIZED void Add(const T* from, int64_t n, bool add, float* to) {   \
-    AddLoop(from, n, add, to);                                               \
-  }
-PLE_LOOPS(float)
-PLE_LOOPS(rounded)
-PLE_LOOPS(bf16)
-PLE_GRADIENT_LOOP(float, float)
-PLE_GRADIENT_LOOP(float, rounded)
-PLE_GRADIENT_LOOP(float, bf16)
-PLE_GRADIENT_LOOP(rounded, rounded)
-PLE_GRADIENT_LOOP(bf16, bf16)
-
-// --------------------------------------------------------------- products ---
-
-dnnl::engine& Engine() {
-  static auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
-  return *engine;
-}
-
-template <typename T>
-constexpr dnnl::memory::data_type DataType() {
-  return std::is_same<T, bf16>::value ? dnnl::memory::data_type::bf16
-                        : dnnl::memory::data_type::f32;
-}
-
-// Whether bfloat16 products are faster than float32's on this processor.
-bool HasBfloat16() {
-  static const bool has =
-      (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) ==
-      dnnl_cpu_isa_avx512_core_bf16;
-  return has;
-}
-
-// c [m, n] = op(a) op(b) (+ bias) (relu), op a transpose where asked, c float
-// or bfloat16. lda and ldb are the strides of the rows as stored.
-struct Shape {
-  int m, k, n;
-  bool transpose_a, transpose_b;
-  int lda, ldb;
-  bool bias, relu, to_bf16;
-  bool operator<(const Shape& other) const {
-    return Key() < other.Key();
-  }
-  std::tuple<int, int, int, bool, bool, int, int, bool, bool, bool> Key()
-      const {
-    return std::make_tuple(m, k, n, transpose_a, transpose_b, lda, ldb, bias,
-                           relu, to_bf16);
-  }
-};
-
-// One per thread: no lock, and each thread keeps oneDNN to itself. (Two OpenMP
-// threads inside a thread of TensorFlow's pool share a core with the others.)
-template <typename T>
-class Products {
- public:
-  static Products& OfThisThread() {
-    static thread_local Products products;
-    return products;
-  }
-
-  void Run(const Shape& s, const T* a, const T* b, const float* bias,
-           void* c) {
-    Primitive& p = Get(s);
-    p.a.set_data_handle(const_cast<T*>(a));
-    p.b.set_data_handle(const_cast<T*>(b));
-    p.c.set_data_handle(c);
-    if (s.bias) p.bias.set_data_handle(const_cast<float*>(bias));
-    p.product.execute(stream_, p.arguments);
-  }
-
- private:
-  struct Primitive {
-    dnnl::matmul product;
-    dnnl::memory a, b, c, bias;
-    std::unordered_map<int, dnnl::memory> arguments;
-  };
-
-  Products() : stream_(Engine()) { omp_set_num_threads(1); }
-
-  Primitive& Get(const Shape& s) {
-    auto found = primitives_.find(s);
-    if (found != primitives_.end()) return found->second;
-    // Batches of ever new sizes must not fill the memory.
-    if (primitives_.size() >= 512) primitives_.clear();
-    typedef dnnl::memory::desc Desc;
-    typedef dnnl::memory::dims Dims;
-    const auto f32 = dnnl::memory::data_type::f32;
-    const Desc a = Matrix(s.m, s.k, s.lda, s.transpose_a);
-    const Desc b = Matrix(s.k, s.n, s.ldb, s.transpose_b);
-    const Desc c({s.m, s.n},
-                 s.to_bf16 ? dnnl::memory::data_type::bf16 : f32,
-                 Dims{s.n, 1});
-    const Desc bias = s.bias ? Desc({1, s.n}, f32, Dims{s.n, 1}) : Desc();
-    dnnl::primitive_attr attributes;
-    if (s.relu) {
-      dnnl::post_ops after;
-      after.append_eltwise(dnnl::algorithm::eltwise_relu, 0.f, 0.f);
-      attributes.set_post_ops(after);
-    }
-    Primitive p;
-    p.product = dnnl::matmul(
-        s.bias ? dnnl::matmul::primitive_desc(Engine(), a, b, bias, c,
-                                              attributes)
-               : dnnl::matmul::primitive_desc(Engine(), a, b, c, attributes));
-    p.a = dnnl::memory(a, Engine(), nullptr);
-    p.b = dnnl::memory(b, Engine(), nullptr);
-    p.c = dnnl::memory(c, Engine(), nullptr);
-    p.arguments = {{DNNL_ARG_SRC, p.a}, {DNNL_ARG_WEIGHTS, p.b},
-                   {DNNL_ARG_DST, p.c}};
-    if (s.bias) {
-      p.bias = dnnl::memory(bias, Engine(), nullptr);
-      p.arguments[DNNL_ARG_BIAS] = p.bias;
-    }
-    return primitives_.emplace(s, std::move(p)).first->second;
-  }
-
-  static dnnl::memory::desc Matrix(int rows, int columns, int stride,
-                                   bool transpose) {
-    typedef dnnl::memory::dims Dims;
-    return dnnl::memory::desc(
-        Dims{rows, columns}, DataType<T>(),
-        transpose ? Dims{1, stride} : Dims{stride, 1});
-  }
-
-  dnnl::stream stream_;
-  std::map<Shape, Primitive> primitives_;
-};
-
-// ----------------------------------------------------------- the networks ---
 
 struct Layer {
   int in, out;
@@ -1148,8 +789,8 @@ class NetsGradOp : public OpKernel {
     spec_.Nets(context, inputs, params, &nets, &num_moments);
     if (!context->status().ok()) return;
     std::vector<float*> d_inputs, d_params;
-    if (!Allocate(context, "d_inputs", inputs, &d_inputs)) return;
-    if (!Allocate(context, "d_params", params, &d_params)) return;
+    OP_REQUIRES_OK(context, Allocate(context, "d_inputs", inputs, &d_inputs));
+    OP_REQUIRES_OK(context, Allocate(context, "d_params", params, &d_params));
     const float* packed = moments->flat<float>().data();
     WithStep(context, spec_, inputs, params, nets, state->workspace.get(),
              [&](auto step) {
@@ -1158,24 +799,22 @@ class NetsGradOp : public OpKernel {
   }
 
  private:
-  // One output of the shape of each of `like`; false if that fails.
-  static bool Allocate(OpKernelContext* context, const char* name,
-                       const OpInputList& like, std::vector<float*>* to) {
-    OpOutputList outputs;
-    tensorflow::Status status = context->output_list(name, &outputs);
-    for (int i = 0; status.ok() && i < like.size(); ++i) {
-      Tensor* output = nullptr;
-      status = outputs.allocate(i, like[i].shape(), &output);
-      if (status.ok()) to->push_back(output->flat<float>().data());
-    }
-    if (!status.ok()) context->SetStatus(status);
-    return status.ok();
-  }
-
   Spec spec_;
 };
 
 }  // namespace
+
+// What Spec reads, and the lengths of lists.
+#define PLE_SPEC_ATTRS \
+    .Attr("num_inputs: int >= 1")                  \
+    .Attr("num_params: int >= 1")                  \
+    .Attr("num_nets: int >= 1")                    \
+    .Attr("net_input: list(int)")                  \
+    .Attr("num_hidden: list(int)")                 \
+    .Attr("linear: list(int)")                     \
+    .Attr("batch_norm: bool")                      \
+    .Attr("compute: {float, bfloat16} = DT_FLOAT") \
+    .Attr("epsilon: float = 0.001")
 
 REGISTER_OP("PleNets")
     .Input("inputs: num_inputs * float")
@@ -1184,16 +823,8 @@ REGISTER_OP("PleNets")
     .Output("outputs: num_nets * float")
     .Output("moments: float")
     .Output("saved: variant")
-    .Attr("num_inputs: int >= 1")
-    .Attr("num_params: int >= 1")
-    .Attr("num_nets: int >= 1")
-    .Attr("net_input: list(int)")
-    .Attr("num_hidden: list(int)")
-    .Attr("linear: list(int)")
-    .Attr("batch_norm: bool")
-    .Attr("compute: {float, bfloat16} = DT_FLOAT")
+    PLE_SPEC_ATTRS
     .Attr("training: bool")
-    .Attr("epsilon: float = 0.001")
     .SetIsStateful()  // `saved` is not a value that could be folded or shared
     .SetShapeFn(tensorflow::shape_inference::UnknownShape);
 
@@ -1205,15 +836,7 @@ REGISTER_OP("PleNetsGrad")
     .Input("saved: variant")
     .Output("d_inputs: num_inputs * float")
     .Output("d_params: num_params * float")
-    .Attr("num_inputs: int >= 1")
-    .Attr("num_params: int >= 1")
-    .Attr("num_nets: int >= 1")
-    .Attr("net_input: list(int)")
-    .Attr("num_hidden: list(int)")
-    .Attr("linear: list(int)")
-    .Attr("batch_norm: bool")
-    .Attr("compute: {float, bfloat16} = DT_FLOAT")
-    .Attr("epsilon: float = 0.001")
+    PLE_SPEC_ATTRS
     .SetShapeFn(tensorflow::shape_inference::UnknownShape);
 
 REGISTER_KERNEL_BUILDER(Name("PleNets").Device(DEVICE_CPU), NetsOp);

@@ -9,22 +9,13 @@
 
 #include "common.h"
 #include "tensorflow/core/common_runtime/dma_helper.h"
-#include "tensorflow/core/framework/common_shape_fns.h"
-#include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
 
 namespace ple {
 namespace {
 
-using tensorflow::DEVICE_CPU;
-using tensorflow::OpKernel;
-using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::Status;
-using tensorflow::Tensor;
 using tensorflow::Var;
-namespace errors = tensorflow::errors;
 
 typedef tensorflow::core::RefCountPtr<Var> VarPtr;
 typedef tensorflow::int64 int64;  // not int64_t on TensorFlow 1.15
