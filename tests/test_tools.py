@@ -214,6 +214,18 @@ def test_benchmark_runs_recipe_and_experiment(taobao, tmp_path):
   assert '| gin/base.gin | TensorFlow ' in done.stdout
 
 
+@pytest.mark.slow
+def test_benchmark_compares_experiments_without_the_recipe(taobao):
+  done = tool('benchmark', 'gin/base.gin', 'gin/mmoe.gin', '--data', taobao,
+              '--pairs', '1', '--steps', '20', '--batch_size', '64',
+              '--no_recipe')
+  assert done.returncode == 0, done.stderr
+  rows = [line for line in done.stdout.splitlines() if line.startswith('| gin')]
+  assert [row.split(' | ')[0] for row in rows] == [
+      '| gin/base.gin', '| gin/mmoe.gin']
+  assert '| 1.00 (1.00 to 1.00) |' in rows[0] and 'recipe' not in done.stdout
+
+
 def test_benchmark_times_the_input_alone(taobao):
   done = tool('benchmark', 'gin/base.gin', 'gin/csv.gin', '--data', taobao,
               '--input', '--steps', '50', '--cpus', '0')

@@ -10,12 +10,15 @@ few columns more. Both leave out start-up and the first 10 steps; an experiment
 trains as it always does (shuffled Parquet, summaries every 100 steps,
 progress), without checkpoints, evaluation and early stopping.
 
-  ratio      to the recipe's run of the same round: median (least to greatest)
+  ratio      of steps/s to the recipe's of the same round: median (least to
+             greatest)
   roofline   share of what the step's products alone reach (tools/roofline.py)
   limit      the same by oneDNN (tools/limit.py)
   CPU s      processor seconds per 1000 steps, input included
   peak RSS   of the process, start-up included
   start-up   seconds from the start of the process to the end of the first step
+
+--no_recipe leaves the recipe out; ratios are then to the first .gin file.
 
 --epochs N trains each once more for N epochs and adds the accuracy and AUC of
 the first task on the test file.
@@ -274,7 +277,7 @@ def summary(name, runs, base):
   Args:
     name: str.
     runs: list of dicts, one per round, of `recipe` or `experiment`.
-    base: list of the recipe's steps/s in the same rounds.
+    base: list of the steps/s of the first run in the same rounds.
   """
   row = {'name': name, 'runs': runs}
   for key in ('steps_per_second', 'cpu_seconds_per_1000_steps', 'peak_rss_mb',
@@ -312,17 +315,19 @@ def markdown(rows):
 
 def compare(args):
   """Runs everything; returns the rows of the table."""
-  names = ['stock recipe'] + args.gin_files
-  dtypes = ['float32'] + [dtype(name, args.gin_bindings)
-                          for name in args.gin_files]
+  names = ['stock recipe'] * args.recipe + args.gin_files
+  dtypes = ['float32'] * args.recipe + [
+      dtype(name, args.gin_bindings) for name in args.gin_files]
   limits = most(args, dtypes)
   rounds = []
   # Start-up and evaluation, to be taken off the processor seconds.
-  idle = recipe(args, 1)['cpu']
+  idle = recipe(args, 1)['cpu'] if args.recipe else None
   for _ in range(args.pairs):
-    found = [recipe(args, args.steps)]
-    found[0]['cpu_seconds_per_1000_steps'] = 1000 * (
-        found[0].pop('cpu') - idle) / (args.steps - 1)
+    found = []
+    if args.recipe:
+      found.append(recipe(args, args.steps))
+      found[0]['cpu_seconds_per_1000_steps'] = 1000 * (
+          found[0].pop('cpu') - idle) / (args.steps - 1)
     found += [experiment(args, name, args.steps) for name in args.gin_files]
     rounds.append(found)
     print('steps/s: %s' % ', '.join(
@@ -367,8 +372,9 @@ def _add_quality(args, rows):
   count = pyarrow.parquet.read_metadata(
       os.path.join(args.data, 'taobao_train_data.parquet')).num_rows
   steps = math.ceil(count * args.epochs / args.batch_size) - _WARM_UP_STEPS
-  rows[0]['auc'] = recipe(args, steps)['auc']
-  for row, gin_file in zip(rows[1:], args.gin_files):
+  if args.recipe:
+    rows[0]['auc'] = recipe(args, steps)['auc']
+  for row, gin_file in zip(rows[args.recipe:], args.gin_files):
     row.update(quality(args, gin_file, args.epochs))
 
 
@@ -421,6 +427,8 @@ def main():
   parser.add_argument('--batch_size', type=int, default=512)
   parser.add_argument('--epochs', type=int, default=0,
                       help='train for so many and add accuracy and AUC')
+  parser.add_argument('--no_recipe', dest='recipe', action='store_false',
+                      help='compare with the first .gin file instead')
   parser.add_argument('--roofline', action='store_true',
                       help='add shares of tools/roofline.py')
   parser.add_argument('--limit', action='store_true',
