@@ -30,7 +30,7 @@ _RELATED = re.compile(r'(\w+/)*(Model|\w*Embedding\w*)\.')
 # What a save that was broken off leaves, beside data without an index.
 _LEFTOVER = re.compile(
     r'model\.ckpt-\d+_temp|model\.ckpt-.*\.tempstate\d+$|'
-    r'(checkpoint|graph\.pbtxt)\.tmp\w{32}$')
+    r'checkpoint\.tmp\w{32}$')
 _DATA = re.compile(r'(model\.ckpt-\d+)\.data-\d+-of-\d+$')
 # What only training needs.
 _KEYED_TRAINING_ONLY = re.compile(
@@ -85,7 +85,7 @@ class Saver(tf.train.Saver):
     super().build()
 
   def save(self, sess, save_path, global_step=None, **kwargs):
-    # The graph is in graph.pbtxt; to write it beside every checkpoint again
+    # The graph is in the event file; to write it beside every checkpoint again
     # takes longer than the checkpoint of a small model.
     kwargs['write_meta_graph'] = False
     if global_step is not None:

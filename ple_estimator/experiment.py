@@ -437,12 +437,11 @@ class Experiment:
       found.append(gin.tf.GinConfigSaverHook(config.model_dir))
       evaluates = (in_cluster and self._eval_input and
                    not self._role.has_evaluator)
-      # Estimator's own would save before the work queue knows of the step.
-      if self._eval_steps or evaluates or self._work_queue:
-        found.append(hooks.CheckpointHook(
-            config.model_dir, config.save_checkpoints_steps, self._eval_steps,
-            [evaluation.EvaluateSaved(self._evaluation(watch), self._eval_secs)]
-            if evaluates else []))
+      # After the work queue's hook, which must know of a step before.
+      found.append(hooks.CheckpointHook(
+          config.model_dir, config.save_checkpoints_steps, self._eval_steps,
+          [evaluation.EvaluateSaved(self._evaluation(watch), self._eval_secs)]
+          if evaluates else []))
       if self._timeline_steps:
         found.append(tf.train.ProfilerHook(
             save_steps=self._timeline_steps, output_dir=config.model_dir))

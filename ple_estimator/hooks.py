@@ -91,7 +91,8 @@ class CheckpointHook(tf.train.CheckpointSaverHook):
   """Saves every save_steps and evaluates every eval_steps.
 
   Estimator evaluates whenever a checkpoint was saved, by a listener that it
-  adds to the saver's; here the listeners sleep until a step is due.
+  adds to the saver's; here the listeners sleep until a step is due. Its own
+  hook also writes the graph as text, which takes seconds of every start.
   """
 
   def __init__(self, model_dir, save_steps, eval_steps=None, listeners=()):
@@ -108,6 +109,12 @@ class CheckpointHook(tf.train.CheckpointSaverHook):
         model_dir, save_steps=save_steps, listeners=list(listeners))
     self._eval_steps = eval_steps or save_steps
     self._evaluated = None
+
+  def after_create_session(self, session, coord):
+    self._summary_writer.add_graph(session.graph)
+    step = session.run(self._global_step_tensor)
+    self._save(session, step)
+    self._timer.update_last_triggered_step(step)
 
   def _save(self, session, step):
     # The first call is the checkpoint of the start, which listeners expect.
