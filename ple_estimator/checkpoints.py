@@ -51,7 +51,8 @@ class Saver(tf.train.Saver):
     work_queue: work_queue.WorkQueue or None.
   """
 
-  def __init__(self, keep_checkpoint_max, training, work_queue=None):
+  def __init__(self, keep_checkpoint_max, training, work_queue=None,
+               outlived=True):
     """Makes the Saver of the default graph.
 
     Args:
@@ -59,10 +60,13 @@ class Saver(tf.train.Saver):
       training: bool; hooks may then add variables before the Saver is built.
       work_queue: work_queue.WorkQueue, whose state is saved and restored with
         the variables, or None.
+      outlived: bool, whether the variables of training may outlive a process,
+        as they do on parameter servers.
     """
     self._training = training
     self.work_queue = work_queue
     self.last_step = None
+    self._looks_for_live = training and outlived
     self._is_live = None
     super().__init__(
         sharded=True, max_to_keep=keep_checkpoint_max,
@@ -78,7 +82,7 @@ class Saver(tf.train.Saver):
           _Copies(name, copies[name]) for name in sorted(copies)] + [
               table.saveable() for table in keyed_tables.of_graph()]
     # A session that is made again builds the Saver again, in the same graph.
-    if self._training and self._is_live is None:
+    if self._looks_for_live and self._is_live is None:
       self._is_live = tf.reduce_all(tf.stack([
           engine.is_initialized(v) for v in tf.global_variables()]))
       self._step = tf.train.get_global_step()
@@ -105,7 +109,8 @@ class Saver(tf.train.Saver):
   def restore(self, sess, save_path):
     if self._training:
       save_path = incremental.merged(save_path)
-      if self._is_newer(sess, int(save_path.rpartition('-')[2])):
+      if self._looks_for_live and self._is_newer(
+          sess, int(save_path.rpartition('-')[2])):
         if self.work_queue:
           self.work_queue.keep()
         return

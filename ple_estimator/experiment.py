@@ -377,9 +377,15 @@ class Experiment:
     if stage:
       self._engine.mark(spec.train_op)
       spec = spec._replace(training_hooks=stage)
-    saver = checkpoints.Saver(config.keep_checkpoint_max, training,
-                              self._work_queue if training else None)
-    spec = spec._replace(scaffold=tf.train.Scaffold(saver=saver))
+    # Alone, a process need not look whether variables have values: that would
+    # be a third of the ops of its graph.
+    alone = self._role.is_local
+    saver = checkpoints.Saver(
+        config.keep_checkpoint_max, training,
+        self._work_queue if training else None, outlived=not alone)
+    ready = tf.constant([], tf.string) if alone else None
+    spec = spec._replace(scaffold=tf.train.Scaffold(
+        saver=saver, ready_op=ready, ready_for_local_init_op=ready))
     if training:
       tf.add_to_collection(tf.GraphKeys.SAVERS, saver)  # for CheckpointHook
     if training and self._incremental:
