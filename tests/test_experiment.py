@@ -82,6 +82,24 @@ def test_curves_of_training_are_in_the_event_files(trained):
           'gate/level_1/cvr/shared/expert_0'} <= tags
 
 
+@pytest.mark.slow
+def test_xla_trains_the_same(taobao, tmp_path):
+  # In processes: whether XLA compiles for a processor is settled once in each.
+  for xla in (False, True):
+    bindings = SMALL + [
+        'Experiment.model_dir = %r' % str(tmp_path / str(xla)),
+        'DATA_DIR = %r' % taobao, 'run_config.xla = %r' % xla,
+        'Experiment.max_steps = 5',
+        'train/ParquetInput.shuffle_rows = 0', 'Experiment.exports = None']
+    subprocess.run(
+        [sys.executable, '-m', 'ple_estimator.run', '--gin_file=gin/base.gin'] +
+        ['--gin_bindings=' + line for line in bindings],
+        check=True, cwd=conftest.ROOT)
+  without, found = metrics_of(tmp_path / 'False'), metrics_of(tmp_path / 'True')
+  # XLA draws other numbers to start from.
+  assert found['loss'] == pytest.approx(without['loss'], rel=0.2)
+
+
 def predicted(model_dir, taobao, *bindings):
   load('gin/base.gin', model_dir, taobao, *bindings).predict()
   return pa.parquet.read_table(str(model_dir / 'predictions.parquet'))

@@ -43,8 +43,9 @@ Status MakeWritable(OpKernelContext* context, Var* var, bool rows_only) {
   return Status();
 }
 
+// XLA of TensorFlow 1.15 gives a variable its value but not the mark of one.
 Status Checked(const std::string& name, VarPtr* var) {
-  if ((*var)->is_initialized &&
+  if ((*var)->tensor()->IsInitialized() &&
       (*var)->tensor()->dtype() == tensorflow::DT_FLOAT)
     return Status();
   return errors::FailedPrecondition("the variable ", name,
