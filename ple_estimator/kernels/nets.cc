@@ -210,13 +210,13 @@ class Step {
   void Forward(const std::vector<float*>& outputs, float* moments) {
     moments_ = moments;
     ConvertInputs();
-    ByLayer(false, 4, [&](const Task& task) {
+    ByLayer(false, [&](const Task& task) {
       float* output = outputs[task.net];
       switch (task.phase) {
         case 0: return MakeKernel(task);
         case 1: return Product(task, output);
-        case 2: return IsLast(task) ? MakeNorm(task) : void();
-        default: return IsLast(task) ? Output(task, output) : void();
+        case 2: return MakeNorm(task);
+        default: return Output(task, output);
       }
     });
   }
@@ -225,15 +225,14 @@ class Step {
                 const std::vector<float*>& d_inputs,
                 const std::vector<float*>& d_params) {
     moments_ = const_cast<float*>(moments);
-    ByLayer(true, 4, [&](const Task& task) {
-      const bool last = IsLast(task);
+    ByLayer(true, [&](const Task& task) {
       const float* from = d_outputs[task.net].template flat<float>().data();
       const T* above = task.scratch->gradient[(task.layer + 1) % 2];
       switch (task.phase) {
-        case 0: return last ? Sums(task, from) : void();
-        case 1: return last ? MergeSums(task, d_params) : void();
-        case 2: return last ? BackwardRows(task, from)
-                            : BackwardRows(task, above);
+        case 0: return Sums(task, from);
+        case 1: return MergeSums(task, d_params);
+        case 2: return IsLast(task) ? BackwardRows(task, from)
+                                    : BackwardRows(task, above);
         default: return BackwardKernel(task, d_params);
       }
     });
@@ -304,10 +303,16 @@ class Step {
     return Cut(LayerOf(task).in, task.block);
   }
 
+  // A layer has four phases. Two are the last layer's alone, whose output and
+  // its gradient are not another layer's: after the product, or before it.
+  static constexpr int kPhases = 4;
+  static bool OfLast(bool backward, int phase) {
+    return backward ? phase < 2 : phase > 1;
+  }
+
   // Where there is one block per net, a net's layers run one after the other
   // in one thread; else all nets go through a phase before the next begins.
-  void ByLayer(bool backward, int phases,
-               std::function<void(const Task&)> fn) {
+  void ByLayer(bool backward, std::function<void(const Task&)> fn) {
     const int count = nets_.size();
     size_t depth = 0;
     for (const Net& net : nets_) depth = std::max(depth, net.layers.size());
@@ -315,12 +320,15 @@ class Step {
       const int layers = nets_[n].layers.size();
       return backward ? layers - 1 - step : step;
     };
+    auto run = [&](const Task& task) {
+      if (IsLast(task) || !OfLast(backward, task.phase)) fn(task);
+    };
     if (blocks_ == 1) {
       ParallelRun(context_, count, [&](int n) {
         const Scratch scratch = ScratchAt(OfThisThread(ScratchBytes()));
         for (size_t step = 0; step < nets_[n].layers.size(); ++step)
-          for (int phase = 0; phase < phases; ++phase)
-            fn(Task{n, layer(n, step), phase, 0, &scratch});
+          for (int phase = 0; phase < kPhases; ++phase)
+            run(Task{n, layer(n, step), phase, 0, &scratch});
       });
       return;
     }
@@ -328,13 +336,20 @@ class Step {
     for (int n = 0; n < count; ++n)
       scratch.push_back(ScratchAt(static_cast<char*>(workspace_->Get(
           inputs_.size() + count + n, ScratchBytes()))));
-    for (size_t step = 0; step < depth; ++step)
-      for (int phase = 0; phase < phases; ++phase)
+    for (size_t step = 0; step < depth; ++step) {
+      const bool has_last = std::any_of(
+          nets_.begin(), nets_.end(), [&](const Net& net) {
+            return backward ? step == 0 : step + 1 == net.layers.size();
+          });
+      for (int phase = 0; phase < kPhases; ++phase) {
+        if (!has_last && OfLast(backward, phase)) continue;
         ParallelRun(context_, count * blocks_, [&](int i) {
           const int n = i / blocks_;
           if (step < nets_[n].layers.size())
-            fn(Task{n, layer(n, step), phase, i % blocks_, &scratch[n]});
+            run(Task{n, layer(n, step), phase, i % blocks_, &scratch[n]});
         });
+      }
+    }
   }
 
   // ------------------------------------------------------------- memory ---
