@@ -102,7 +102,8 @@ def test_trains_resumes_predicts_and_serves(taobao, tmp_path, kind):
         answer['ctr'], wanted['ctr'].to_numpy(), rtol=1e-4)
 
 
-@pytest.mark.parametrize('op_fusion', [True, False])
+@pytest.mark.parametrize('op_fusion', [
+    True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_value_has_one_key_per_column(taobao, tmp_path, op_fusion):
   # As many keys as different values of the rows trained, whoever hashes them.
   ev(tmp_path, taobao, 'Experiment.max_steps = 30',

@@ -160,6 +160,7 @@ with job.Watch([('ps 0', sys.argv[1])], 1000, is_over=lambda: True):
   assert status == 0 and 'The training is over.' in text
 
 
+@pytest.mark.slow
 def test_a_pause_may_take_any_time_and_beats_hold_off_the_end():
   status, text = Process('''
 with job.Watch([('ps 0', sys.argv[1])], 4) as watch:
@@ -176,6 +177,7 @@ with job.Watch([('ps 0', sys.argv[1])], 4) as watch:
   assert 'Gave up: no step for 4 s ' in text
 
 
+@pytest.mark.slow
 def test_a_wait_lasts_while_peers_answer_and_no_longer(listener):
   waits = '''
 with job.Watch([('chief 0', sys.argv[1])], 4) as watch:
@@ -317,6 +319,7 @@ job.end_parameter_servers(config)
     assert process is chief or 'The job is done.' in text
 
 
+@pytest.mark.slow
 def test_the_end_of_a_job_does_not_wait_for_a_lost_server(tmp_path, tf_config):
   chief = Process('''
 config = cluster.run_config(sys.argv[1])

@@ -142,7 +142,8 @@ def test_clipping_sees_the_whole_batch():
       got[name], wanted[name] * 0.5 / wanted['gradient_norm'], rtol=1e-4)
 
 
-@pytest.mark.parametrize('op_fusion', [False, True])
+@pytest.mark.parametrize('op_fusion', [
+    True, pytest.param(False, marks=pytest.mark.slow)])
 def test_equal_slices_have_the_gradient_of_batch_norm_of_the_whole(op_fusion):
   # Three times the same rows: the statistics of a slice are the batch's.
   rows = {name: np.tile(value, 3) for name, value in RAW.items()}

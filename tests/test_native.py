@@ -17,6 +17,7 @@ def empty_cache(monkeypatch, tmp_path):
   return folder
 
 
+@pytest.mark.slow
 def test_builds_once(empty_cache):
   path = native._path()
   assert os.path.dirname(path) == empty_cache

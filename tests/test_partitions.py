@@ -161,7 +161,7 @@ def check_predictions_of_whole(found, gin_file, model_dir, taobao, *bindings):
 
 
 @pytest.mark.parametrize('gin_file, bindings', [
-    ('ev', COUNTER[:2]),
+    pytest.param('ev', COUNTER[:2], marks=pytest.mark.slow),
     pytest.param('base', [], marks=pytest.mark.cluster),
     pytest.param('base', ['Model.optimizer = @adam_async'],
                  marks=pytest.mark.cluster)])

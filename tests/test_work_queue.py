@@ -275,8 +275,9 @@ def fractions(tmp_path):
 
 
 @pytest.mark.parametrize('kind, shuffle, slice_rows', [
-    ('ParquetInput', 0, None), ('ParquetInput', 250, 40),
-    ('ParquetInput', 5000, 100), ('CsvInput', 250, 70)])
+    ('ParquetInput', 0, None), ('CsvInput', 250, 70),
+    pytest.param('ParquetInput', 250, 40, marks=pytest.mark.slow),
+    pytest.param('ParquetInput', 5000, 100, marks=pytest.mark.slow)])
 def test_rows_are_trained_once_per_epoch(
     load, tmp_path, kind, shuffle, slice_rows):
   seen = Seen()
@@ -334,6 +335,7 @@ def test_continues_with_what_the_checkpoint_has_not_acknowledged(
   assert not third.rows
 
 
+@pytest.mark.slow
 def test_says_that_all_is_trained_only_when_it_is(load, tmp_path, caplog):
   # What is done again after a loss makes more steps than rows / batch size, 47.
   bindings = [
