@@ -218,8 +218,8 @@ class Experiment:
                  self._engine.describe(),
                  ', fused kernels' if self.model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
-    step, last = job.latest_step(self._config.model_dir), self._last_step(
-        max_steps)
+    step = job.latest_step(self._config.model_dir)
+    last = self._last_step(max_steps)
     if last and step is not None and step >= last:
       logging.info('Trained to step %d before. To train on, raise '
                    'Experiment.max_steps or the epochs of the input.', step)
