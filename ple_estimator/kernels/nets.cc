@@ -278,17 +278,21 @@ class Step {
     return task.layer + 1 == static_cast<int>(nets_[task.net].layers.size());
   }
   Place& PlaceOf(const Task& task) { return places_[task.net][task.layer]; }
+  static Task Below(Task task) {
+    --task.layer;
+    return task;
+  }
   // The layer whose norm the kernel of a layer takes in; null if there is none.
   const Layer* NormBelow(const Task& task) const {
     if (!task.layer) return nullptr;
-    const Layer& below = nets_[task.net].layers[task.layer - 1];
+    const Layer& below = LayerOf(Below(task));
     return below.gamma < 0 ? nullptr : &below;
   }
   float* Partial(const Task& task, int block) {
     return PlaceOf(task).partial + 6 * block * LayerOf(task).out;
   }
   const T* OperandOf(const Task& task) {
-    return task.layer ? places_[task.net][task.layer - 1].z
+    return task.layer ? PlaceOf(Below(task)).z
                       : x_[nets_[task.net].input];
   }
   const float* MeanOf(const Layer& layer) const {
@@ -456,8 +460,7 @@ class Step {
     const int64_t begin = rows.begin * layer.out;
     const float* kernel = Param(layer.kernel) + begin;
     if (const Layer* below = NormBelow(task)) {
-      Task norm = task;
-      --norm.layer;
+      const Task norm = Below(task);
       MakeNorm(norm);
       Fold(kernel, rows.size(), layer.out,
            PlaceOf(norm).scale + rows.begin, MeanOf(*below) + rows.begin,
@@ -655,8 +658,7 @@ class Step {
         OperandOf(task) + rows.begin, task.scratch->du, nullptr, gradient);
     const Layer* below = NormBelow(task);
     if (!below) return;
-    Task norm = task;
-    --norm.layer;
+    const Task norm = Below(task);
     Unfold(Param(layer.kernel) + begin, rows.size(), width,
            PlaceOf(norm).scale + rows.begin, MeanOf(*below) + rows.begin,
            Param(below->beta) + rows.begin, sum, gradient,
