@@ -38,8 +38,9 @@ data/taobao_test_data.parquet: | venv
 	else $(BIN)/python tools/make_data.py --out data; fi
 
 venv: $(VENV)/installed
-	@TF_CPP_MIN_LOG_LEVEL=1 $(BIN)/python -W ignore -c "from ple_estimator \
-	    import engine; print('Engine: %s on $(NAME)' % engine.describe())"
+	@TF_CPP_MIN_LOG_LEVEL=1 $(BIN)/python -W ignore -c "from \
+	    ple_estimator.engine import compat; print('Engine: %s on $(NAME)' % \
+	    compat.describe())"
 
 $(VENV)/installed: setup.py
 	@test -n '$(NAME)' || { echo 'No Python 3.7 or 3.9 to 3.11 found: install' \
@@ -47,5 +48,5 @@ $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[test]'
-	-$(BIN)/python -W ignore -m ple_estimator.native
+	-$(BIN)/python -W ignore -m ple_estimator.engine.native
 	@touch $@

@@ -15,12 +15,14 @@ setuptools.setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.7,<3.12,!=3.8.*',
-    packages=['ple_estimator', 'ple_estimator.gin'],
+    packages=setuptools.find_packages(include=['ple_estimator*']) + [
+        'ple_estimator.gin'],
     # The .gin files travel with the package, so that --gin_file=gin/bf16.gin
     # works from any folder.
     package_dir={'ple_estimator.gin': 'gin'},
     package_data={
-        'ple_estimator': ['kernels/*'], 'ple_estimator.gin': ['*.gin']},
+        'ple_estimator.engine': ['kernels/*'],
+        'ple_estimator.gin': ['*.gin']},
     install_requires=[
         'absl-py',
         'gin-config>=0.5.0',
@@ -38,6 +40,8 @@ setuptools.setup(
     ],
     extras_require={'test': [
         'pytest',
+        'pytest-timeout',
+        'pytest-xdist',
         # For the manifests; what kubernetes-validate needs is not for 3.7.
         'jsonschema',
         'pyyaml',

@@ -1,1 +1,1 @@
-"""Trains Progressive Layered Extraction models; see README.md."""
+"""Trains Progressive Layered Extraction (PLE) models from .gin files."""

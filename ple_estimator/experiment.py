@@ -7,21 +7,25 @@ import os
 import re
 
 from absl import logging
-import gin
 import gin.tf
 import tensorflow.compat.v1 as tf
 
-from ple_estimator import checkpoints
-from ple_estimator import cluster
-from ple_estimator import deeprec
-from ple_estimator import engine
+import gin
 from ple_estimator import errors
-from ple_estimator import evaluation
-from ple_estimator import hooks
-from ple_estimator import inputs
-from ple_estimator import job
-from ple_estimator import keyed_tables
-from ple_estimator import predictions
+from ple_estimator.cluster import marker
+from ple_estimator.cluster import parameter_servers
+from ple_estimator.cluster import roles
+from ple_estimator.cluster import watch as watch_lib
+from ple_estimator.data import predictions
+from ple_estimator.data import serving
+from ple_estimator.embeddings import deeprec
+from ple_estimator.embeddings import keyed_table
+from ple_estimator.engine import compat
+from ple_estimator.training import compatibility
+from ple_estimator.training import evaluation
+from ple_estimator.training import hooks
+from ple_estimator.training import model_dir as model_dir_lib
+from ple_estimator.training import saver
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES,
                 errno.EFBIG, errno.EIO)
@@ -38,7 +42,7 @@ def _tuned(config, fused):
   """
   session_config = config.session_config
   if not session_config.intra_op_parallelism_threads:
-    session_config.intra_op_parallelism_threads = engine.intra_op_threads(fused)
+    session_config.intra_op_parallelism_threads = compat.intra_op_threads(fused)
   # Among kernels TensorFlow's graph optimizer finds nothing that a step gains
   # by, and searches for seconds before the first.
   session_config.graph_options.rewrite_options.disable_meta_optimizer = fused
@@ -86,7 +90,7 @@ class Experiment:
       eval_input: the same, for evaluation; None trains without evaluating.
       model_dir: str, where all results go; run.py sets result/<gin file name>.
       run_config: function of model_dir to a tf.estimator.RunConfig, e.g.
-        cluster.run_config.
+        roles.run_config.
       predict_input: the same as train_input, for prediction; None predicts
         the rows of eval_input.
       predict_columns: names of input columns to copy to the predictions.
@@ -154,7 +158,7 @@ class Experiment:
     self._own_hooks = list(hooks)
     self._incremental = incremental
     self._peer_timeout_secs = peer_timeout_secs
-    self._role = cluster.role()
+    self._role = roles.role()
     self._metrics_file = evaluation.MetricsFile()
     self._work_queue = work_queue
     self._check()
@@ -201,9 +205,10 @@ class Experiment:
         the other processes of a cluster cannot be reached.
     """
     if self._role.type == 'ps':
-      checkpoints.prepare(self._config.model_dir, saves=False)
+      model_dir_lib.prepare(self._config.model_dir, saves=False)
       self.model.is_fused()  # the chief may place its ops here
-      job.serve(self._config, self._role.peers(), self._peer_timeout_secs)
+      parameter_servers.serve(
+          self._config, self._role.peers(), self._peer_timeout_secs)
       return
     spec = self.model.features
     self._train_input.check(spec, keep=self.model.keep)
@@ -213,12 +218,12 @@ class Experiment:
     max_steps = self._max_steps or math.ceil(
         rows * self._train_input.epochs / self._train_input.batch_size)
     if self._role.type != 'worker':  # a worker writes nothing
-      checkpoints.prepare(self._config.model_dir, self._config.is_chief)
+      model_dir_lib.prepare(self._config.model_dir, self._config.is_chief)
     logging.info('%s%s; %d training rows; to step %d; results in %s',
                  self._engine.describe(),
                  ', fused kernels' if self.model.is_fused() else '', rows,
                  max_steps, self._config.model_dir)
-    step = job.latest_step(self._config.model_dir)
+    step = marker.latest_step(self._config.model_dir)
     last = self._last_step(max_steps)
     if last and step is not None and step >= last:
       logging.info('Trained to step %d before. To train on, raise '
@@ -232,8 +237,8 @@ class Experiment:
               self._eval_steps or 1, self._eval_secs, watch)
         return
       if not self._role.is_local:
-        self._server = cluster.server(self._config)  # lives as this process
-      if job.trained_step(self._config.model_dir, max_steps) is None:
+        self._server = roles.server(self._config)  # lives as this process
+      if marker.trained_step(self._config.model_dir, max_steps) is None:
         self._train(max_steps, watch)
       if self._role.type == 'chief':
         self._end(max_steps, watch)
@@ -261,9 +266,9 @@ class Experiment:
 
     def is_over():
       return (self._role.type == 'worker' and
-              job.trained_step(model_dir, max_steps) is not None)
+              marker.trained_step(model_dir, max_steps) is not None)
 
-    return job.Watch(self._role.peers(), self._peer_timeout_secs, is_over,
+    return watch_lib.Watch(self._role.peers(), self._peer_timeout_secs, is_over,
                      self._save if self._config.is_chief else None)
 
   def _save(self, session):
@@ -279,17 +284,17 @@ class Experiment:
         self._role.is_local and self._role.has_evaluator):
       self._estimator.train(self.train_input_fn, found, max_steps=last)
       return
-    with cluster.own_server(config):
+    with roles.own_server(config):
       tf.estimator.train_and_evaluate(
           self._estimator,
           tf.estimator.TrainSpec(self.train_input_fn, last, found),
           tf.estimator.EvalSpec(
               self._eval_input_fn, steps=None, start_delay_secs=0,
-              throttle_secs=self._eval_secs, hooks=[job.Paused(watch)],
+              throttle_secs=self._eval_secs, hooks=[watch_lib.Paused(watch)],
               exporters=self._exporters()))
 
   def _exporters(self):
-    receiver_fn = inputs.serving_input_receiver_fn(
+    receiver_fn = serving.serving_input_receiver_fn(
         self.model.features, self.model.groups)
     found = self._exports.exporters(receiver_fn) if self._exports else []
     return found + [self._metrics_file]  # last: it says that all is there
@@ -301,16 +306,16 @@ class Experiment:
   def _end(self, max_steps, watch):
     """Sees to the last evaluation, then lets the other processes go."""
     model_dir = self._config.model_dir
-    step = job.latest_step(model_dir)
+    step = marker.latest_step(model_dir)
     if not self._role.is_alone:
-      job.mark_trained(model_dir, max_steps, step)
+      marker.mark_trained(model_dir, max_steps, step)
     if self._eval_input and not (
         self._metrics_file.step == step or
         self._role.has_evaluator and evaluation.is_done_elsewhere(
             model_dir, step, self._peer_timeout_secs, watch)):
       self._evaluation(watch).run(is_final=True)
     if not self._role.is_local:
-      job.end_parameter_servers(self._config)
+      parameter_servers.end_parameter_servers(self._config)
 
   def evaluate(self):
     """Evaluates the last checkpoint and writes metrics.json.
@@ -357,7 +362,7 @@ class Experiment:
     with self._user_errors():
       path = self._estimator.export_saved_model(
           os.path.join(self._config.model_dir, 'export', 'saved_model'),
-          inputs.serving_input_receiver_fn(
+          serving.serving_input_receiver_fn(
               self.model.features, self.model.groups),
           checkpoint_path=self._latest())
     logging.info('SavedModel in %s', path.decode())
@@ -380,18 +385,18 @@ class Experiment:
     # Alone, a process need not look whether variables have values: that would
     # be a third of the ops of its graph.
     alone = self._role.is_local
-    saver = checkpoints.Saver(
+    made = saver.Saver(
         config.keep_checkpoint_max, training,
         self._work_queue if training else None, outlived=not alone)
     ready = tf.constant([], tf.string) if alone else None
     spec = spec._replace(scaffold=tf.train.Scaffold(
-        saver=saver, ready_op=ready, ready_for_local_init_op=ready))
+        saver=made, ready_op=ready, ready_for_local_init_op=ready))
     if training:
-      tf.add_to_collection(tf.GraphKeys.SAVERS, saver)  # for CheckpointHook
+      tf.add_to_collection(tf.GraphKeys.SAVERS, made)  # for CheckpointHook
     if training and self._incremental:
       spec = spec._replace(training_chief_hooks=[
-          self._incremental.hook(config.model_dir, saver)])
-    checkpoints.check(config.model_dir, training)
+          self._incremental.hook(config.model_dir, made)])
+    compatibility.check(config.model_dir, training)
     return spec
 
   def train_input_fn(self):
@@ -400,9 +405,9 @@ class Experiment:
       self._work_queue.start(
           self._config, self._train_input, self.model.features)
     # A run that continues goes on with the rows behind those it has seen.
-    path = checkpoints.latest(self._config.model_dir)
+    path = model_dir_lib.latest(self._config.model_dir)
     step = tf.train.load_variable(path, 'global_step') if path else 0
-    index, count = cluster.shard(self._config)
+    index, count = roles.shard(self._config)
     micro_batches = self.model.micro_batches
     rows = self._train_input.dataset(
         self.model.features, keep=self.model.keep, shard=(index, count),
@@ -452,12 +457,12 @@ class Experiment:
         found.append(tf.train.ProfilerHook(
             save_steps=self._timeline_steps, output_dir=config.model_dir))
     elif in_cluster:
-      found.append(job.WaitForCheckpoint(
+      found.append(watch_lib.WaitForCheckpoint(
           config.model_dir, config.save_checkpoints_steps, watch))
     return found + self._own_hooks + [watch]
 
   def _latest(self):
-    return checkpoints.latest(self._config.model_dir)
+    return model_dir_lib.latest(self._config.model_dir)
 
   def _check_trained(self):
     errors.check(
@@ -474,7 +479,7 @@ class Experiment:
       for source in (self._train_input, self._eval_input, self._predict_input):
         if source and source.error:
           raise source.error from error
-      full = keyed_tables.full_message(error.message)
+      full = keyed_table.full_message(error.message)
       if full:
         raise errors.UserError(full) from error
       failed = _DISK.search(error.message)
@@ -498,7 +503,7 @@ class Experiment:
     return None
 
   def _disk_error(self, owner, path, text):
-    step = job.latest_step(self._config.model_dir)
+    step = marker.latest_step(self._config.model_dir)
     return errors.UserError(
         '%s must have room and be writable: %s: %s. %s' % (
             owner, path, text, 'There is no checkpoint yet.' if step is None

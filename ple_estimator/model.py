@@ -2,18 +2,18 @@
 
 import collections
 
-import gin
 import tensorflow.compat.v1 as tf
 
-from ple_estimator import deeprec
+import gin
 from ple_estimator import errors
-from ple_estimator import features as features_lib
-from ple_estimator import keyed_tables
-from ple_estimator import metrics
-from ple_estimator import microbatch
-from ple_estimator import native
-from ple_estimator import networks
-from ple_estimator import optimizers
+from ple_estimator.data import column_kinds
+from ple_estimator.embeddings import deeprec
+from ple_estimator.embeddings import keyed_table
+from ple_estimator.engine import native
+from ple_estimator.network import metrics
+from ple_estimator.network import micro_batching
+from ple_estimator.network import towers
+from ple_estimator.optimizers import train_op
 
 
 @gin.register
@@ -39,7 +39,7 @@ class Model:
       embedding: function of (features, category columns) to vectors, e.g.
         embeddings.HashEmbedding.
       network: function of (inputs, task names, training, precision) to the
-        inputs of the towers and the gates, e.g. networks.PLE.
+        inputs of the towers and the gates, e.g. ple.PLE.
       tasks: list of heads.Task.
       precision: precision.Precision.
       optimizer: function without arguments to a tf.train.Optimizer.
@@ -149,7 +149,7 @@ class Model:
     inputs = self._inputs(features, training, op_fusion, num_ps)
     if training:
       sources = tf.trainable_variables() + [
-          table.source for table in keyed_tables.of_graph()]
+          table.source for table in keyed_table.of_graph()]
       return self._train_spec(
           inputs, sources, labels, self._weights(features, labels), op_fusion,
           track_rows, num_ps)
@@ -177,9 +177,9 @@ class Model:
       per_task, gates = self._network(
           inputs, [task.name for task in self.tasks], training,
           self._precision, op_fusion)
-      towers = collections.OrderedDict(
+      of_task = collections.OrderedDict(
           (task.name, task.tower) for task in self.tasks)
-      return networks.logits(towers, per_task, training, self._precision,
+      return towers.logits(of_task, per_task, training, self._precision,
                              op_fusion), gates
 
   def _train_spec(self, inputs, sources, labels, weights, op_fusion,
@@ -204,7 +204,7 @@ class Model:
                    for v, g in zip(variables, found) if g is not None}
       return (losses, gates, gradients), d_inputs
 
-    (losses, gates, gradients), d_inputs = microbatch.accumulate(
+    (losses, gates, gradients), d_inputs = micro_batching.accumulate(
         of_rows, (inputs, labels, weights),
         1 if deeprec.of_graph().slices(self.micro_batches)
         else self.micro_batches)
@@ -217,7 +217,7 @@ class Model:
     found = [_add(g, gradients.get(v.name)) for g, v in zip(rest, trained)]
     return tf.estimator.EstimatorSpec(
         tf.estimator.ModeKeys.TRAIN, loss=self._total(losses),
-        train_op=optimizers.train_op(
+        train_op=train_op.build(
             self._optimizer, list(zip(found, trained)), self._clip_norm,
             op_fusion, track_rows))
 
@@ -230,7 +230,7 @@ class Model:
       weights[task.name] = row
       if task.sample_space:
         column, value = task.sample_space
-        found = features[features_lib.RAW + column]
+        found = features[column_kinds.RAW + column]
         if found.dtype == tf.string:
           value = str(value)
         inside = tf.equal(found, tf.constant(value, found.dtype))
@@ -272,9 +272,9 @@ class Model:
         tf.summary.scalar('gate/%s/%s' % (gate, expert), share)
 
   def _predict_spec(self, features, predictions):
-    kept = {name[len(features_lib.RAW):]: value
+    kept = {name[len(column_kinds.RAW):]: value
             for name, value in features.items()
-            if name.startswith(features_lib.RAW)}
+            if name.startswith(column_kinds.RAW)}
     # A served model answers with vectors of rows, by task.
     output = tf.estimator.export.PredictOutput(dict(predictions))
     return tf.estimator.EstimatorSpec(

@@ -15,15 +15,16 @@ import sys
 from absl import app
 from absl import flags
 from absl import logging
+
 import gin
 
 # No warnings of TensorFlow's C++: lines about its build, and a stack of fifty
 # lines for an error of the input, which main says in one.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
-from ple_estimator import engine  # pylint: disable=wrong-import-position
 from ple_estimator import errors  # pylint: disable=wrong-import-position
 from ple_estimator import experiment  # pylint: disable=wrong-import-position
+from ple_estimator.engine import compat  # pylint: disable=wrong-import-position
 
 _GIN_FILE = flags.DEFINE_string(
     'gin_file', None, 'The experiment to run, e.g. gin/base.gin')
@@ -144,7 +145,7 @@ def _on_sigterm(signum, frame):
 def main(argv):
   """Runs one mode; returns the exit status."""
   signal.signal(signal.SIGTERM, _on_sigterm)
-  engine.quiet()
+  compat.quiet()
   logging.use_absl_handler()
   # On a terminal a line takes the place of the progress bar.
   start = '\r\x1b[K' if sys.stderr.isatty() else ''

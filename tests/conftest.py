@@ -3,13 +3,12 @@ import re
 import subprocess
 import sys
 
-import gin
 import pytest
 import tensorflow.compat.v1 as tf
 
-from ple_estimator import engine
-from ple_estimator import keyed_tables
-from ple_estimator import optimizers
+import gin
+from ple_estimator.embeddings import keyed_table
+from ple_estimator.engine import compat
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REAL_ROWS = os.path.join(ROOT, '..', 'shared', 'data', 'taobao',
@@ -18,7 +17,7 @@ sys.path.append(os.path.join(ROOT, 'tools'))
 
 import local_cluster
 
-engine.quiet()
+compat.quiet()
 
 
 @pytest.fixture(autouse=True, scope='session')
@@ -47,10 +46,10 @@ def taobao(tmp_path_factory):
 
 
 def train_op(optimizer, loss, *args, **kwargs):
-  """optimizers.train_op of the gradients of a loss by all that is trained."""
+  """train_op.build of the gradients of a loss by all that is trained."""
   trained = tf.trainable_variables() + [
-      table.source for table in keyed_tables.of_graph()]
-  return optimizers.train_op(
+      table.source for table in keyed_table.of_graph()]
+  return train_op.build(
       optimizer, list(zip(tf.gradients(loss, trained), trained)), *args,
       **kwargs)
 

@@ -1,39 +1,61 @@
-"""The import direction of the package, kept by a test."""
+"""The shape of the package: who may import whom, and how long things are."""
 
 import ast
-import glob
 import os
-
-import pytest
+import re
 
 import conftest
+import pytest
 
 PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
-# A module imports only from rows above its own.
-ROWS = [
-    ['cache', 'errors'],
-    ['engine'],
-    ['admission', 'native'],
-    ['deeprec'],
-    ['cluster', 'features', 'keyed_tables', 'ledger', 'metrics', 'nets',
-     'packing', 'precision', 'touched_rows', 'update_rules'],
-    ['embeddings', 'heads', 'hooks', 'incremental', 'job', 'microbatch',
-     'networks', 'optimizers', 'predictions', 'readers',
-     'work_queue'],
-    ['checkpoints', 'embedding_variables', 'evaluation', 'inputs', 'model'],
-    ['experiment'],
-    ['run'],
+# Folders, and modules that lie in none, from the bottom to the top. Each
+# imports only from what stands before it; inside a folder the same holds for
+# its modules.
+ORDER = [
+    ('errors', []),
+    ('files', []),
+    ('engine', ['compat', 'native']),
+    ('cluster', ['roles', 'marker', 'watch', 'parameter_servers',
+                 'work_queue.ledger', 'work_queue.work_queue']),
+    ('network', ['metrics', 'micro_batching', 'precision', 'mlp', 'ple',
+                 'towers', 'tasks']),
+    ('data', ['column_kinds', 'feature_spec', 'packing', 'predictions',
+              'stream', 'readers', 'serving', 'inputs']),
+    ('embeddings', ['admission', 'deeprec', 'keyed_table', 'hashed', 'keyed']),
+    ('optimizers', ['touched_rows', 'update_rules', 'factories', 'train_op']),
+    ('training', ['hooks', 'incremental', 'model_dir', 'saver',
+                  'compatibility', 'evaluation']),
+    ('model', []),
+    ('experiment', []),
+    ('run', []),
 ]
-ROW = {name: i for i, row in enumerate(ROWS) for name in row}
-MODULES = sorted(
-    os.path.splitext(os.path.basename(path))[0]
-    for path in glob.glob(os.path.join(PACKAGE, '*.py'))
-    if not path.endswith('__init__.py'))
+RANK = {}
+for at, (name, members) in enumerate(ORDER):
+  if members:
+    RANK.update(('%s.%s' % (name, member), (at, i))
+                for i, member in enumerate(members))
+  else:
+    RANK[name] = (at, 0)
+
+
+def _modules():
+  """Yields the dotted names of all modules, those of folders included."""
+  for folder, _, names in os.walk(PACKAGE):
+    for name in names:
+      if name.endswith('.py'):
+        path = os.path.relpath(os.path.join(folder, name), PACKAGE)
+        yield path[:-len('.py')].replace(os.sep, '.')
+
+
+EVERY = sorted(_modules())
+MODULES = [name for name in EVERY if not name.endswith('__init__')]
+FOLDERS = [name for name in EVERY if name.endswith('__init__')]
 each_module = pytest.mark.parametrize('module', MODULES)
 
 
 def _tree(module):
-  with open(os.path.join(PACKAGE, module + '.py')) as f:
+  path = os.path.join(PACKAGE, module.replace('.', os.sep) + '.py')
+  with open(path) as f:
     return ast.parse(f.read())
 
 
@@ -48,25 +70,49 @@ def _imports(module):
         yield '%s.%s' % (node.module, alias.name)
 
 
-def test_every_module_has_a_row():
-  assert sorted(ROW) == MODULES
+def _end(node):
+  """The last line of a node; Python 3.7's ast does not say it."""
+  return max(getattr(n, 'end_lineno', None) or getattr(n, 'lineno', 0)
+             for n in ast.walk(node))
+
+
+def test_every_module_has_a_place():
+  assert sorted(RANK) == MODULES
 
 
 @each_module
-def test_imports_point_up(module):
+def test_imports_point_down(module):
   for name in _imports(module):
     if name.startswith('ple_estimator.'):
-      other = name.split('.')[1]
-      assert ROW[other] < ROW[module], '%s imports %s' % (module, other)
+      other = name[len('ple_estimator.'):]
+      assert other in RANK, '%s imports %s' % (module, other)
+      assert RANK[other] < RANK[module], '%s imports %s' % (module, other)
+
+
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_a_folder_says_what_lives_there(folder):
+  tree = _tree(folder)
+  assert len(ast.get_docstring(tree) or '') > 40
+  assert len(tree.body) == 1 or folder == '__init__'
 
 
 @each_module
-def test_only_engine_touches_private_tensorflow(module):
+def test_only_the_engine_touches_private_tensorflow(module):
   names = list(_imports(module))
-  assert module == 'engine' or not [
+  assert module.startswith('engine.') or not [
       n for n in names if n.startswith('tensorflow.python')]
   assert [n for n in names if n.startswith('tensorflow')] in (
-      [], ['tensorflow.compat.v1']) or module == 'engine'
+      [], ['tensorflow.compat.v1']) or module.startswith('engine.')
+
+
+@each_module
+def test_no_argument_shadows_a_module(module):
+  imported = {name.rpartition('.')[2] for name in _imports(module)
+              if name.startswith('ple_estimator.')}
+  for node in ast.walk(_tree(module)):
+    if isinstance(node, ast.FunctionDef):
+      arguments = {a.arg for a in node.args.args + node.args.kwonlyargs}
+      assert not arguments & imported, '%s.%s' % (module, node.name)
 
 
 @each_module
@@ -74,13 +120,13 @@ def test_functions_fit_a_screen(module):
   for node in ast.walk(_tree(module)):
     if isinstance(node, ast.FunctionDef):
       body = node.body[1:] if ast.get_docstring(node) else node.body
-      lines = body[-1].lineno - body[0].lineno + 1 if body else 0
-      assert lines <= 50, '%s.%s' % (module, node.name)
+      lines = _end(node) - body[0].lineno + 1 if body else 0
+      assert lines <= 50, '%s.%s has %d lines' % (module, node.name, lines)
 
 
 @each_module
 def test_public_names_are_documented(module):
   for node in _tree(module).body:
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-      if not node.name.startswith('_'):
+      if not re.match('_', node.name):
         assert ast.get_docstring(node), '%s.%s' % (module, node.name)

@@ -1,13 +1,17 @@
 """Whole runs on real files: train, resume, evaluate, predict, export."""
 
 import glob
-import json
 import os
 import re
 import subprocess
 import sys
 
-import gin
+import conftest
+from experiments import SMALL
+from experiments import exact_auc
+from experiments import load
+from experiments import metrics_of
+from experiments import served
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -15,28 +19,10 @@ import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
 
-import conftest
+import gin
 from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator import run
-from test_metrics import exact_auc
-
-SMALL = [
-    'PLE.num_levels = 2', 'PLE.expert_units = (8,)', 'PLE.gate_units = ()',
-    'Tower.units = (4,)', 'BATCH_SIZE = 100', 'run_config.summary_steps = 5']
-
-
-def load(gin_file, model_dir, data_dir, *bindings):
-  gin.clear_config()
-  run.load_config(gin_file, SMALL + [
-      'Experiment.model_dir = %r' % str(model_dir),
-      'DATA_DIR = %r' % str(data_dir)] + list(bindings))
-  return experiment.Experiment()
-
-
-def metrics_of(model_dir):
-  with open(os.path.join(str(model_dir), 'metrics.json')) as f:
-    return json.load(f)
 
 
 def eval_steps_of(model_dir):
@@ -149,49 +135,6 @@ def test_predictions_carry_columns_along(trained, taobao):
       text['cvr'].to_numpy(), table['cvr'].to_numpy(), rtol=1e-5)
 
 
-SERVE = '''
-import json, sys
-import numpy as np
-import tensorflow.compat.v1 as tf
-rows = json.load(open(sys.argv[2]))
-kinds = {'price': int}
-with tf.Session(graph=tf.Graph()) as sess:
-  made = tf.saved_model.loader.load(sess, ['serve'], sys.argv[1])
-  def ask(name, feeds):
-    signature = made.signature_def[name]
-    return sess.run(
-        {k: v.name for k, v in signature.outputs.items()},
-        {signature.inputs[k].name: v for k, v in feeds.items()})
-  columns = ask('serving_default', rows)
-  def feature(value):
-    if isinstance(value, int):
-      return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-    return tf.train.Feature(
-        bytes_list=tf.train.BytesList(value=[value.encode()]))
-  # An Example leaves out what is missing.
-  examples = [tf.train.Example(features=tf.train.Features(feature={
-      k: feature(v[i]) for k, v in rows.items() if v[i] != ''
-      })).SerializeToString() for i in range(len(rows['pid']))]
-  name, = [n for n in made.signature_def if n.startswith('examples')
-           and n.endswith('serving_default')]
-  parsed = ask(name, {made_input: examples for made_input in
-                      made.signature_def[name].inputs})
-json.dump([{k: v.tolist() for k, v in found.items()}
-           for found in (columns, parsed)], sys.stdout)
-'''
-
-
-def served(model_dir, taobao, tmp_path):
-  """What the SavedModel says of the test rows, by columns and as Examples."""
-  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
-  names = [n for n in rows.column_names
-           if n not in ('clk', 'buy', 'final_gender_code')]
-  path = tmp_path / 'rows.json'
-  path.write_text(json.dumps({n: rows[n].to_pylist() for n in names}))
-  saved, = glob.glob(str(model_dir / 'export' / 'saved_model' / '*'))
-  return json.loads(subprocess.check_output(
-      [sys.executable, '-c', SERVE, saved, str(path)], cwd=str(tmp_path),
-      stderr=subprocess.DEVNULL).decode())
 
 
 def test_served_model_answers_as_predict(trained, taobao, tmp_path):

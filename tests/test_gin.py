@@ -5,11 +5,11 @@ import json
 import os
 import re
 
-import gin
+import conftest
 import pytest
 import tensorflow.compat.v1 as tf
 
-import conftest
+import gin
 from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator import run

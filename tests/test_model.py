@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from ple_estimator import embeddings
 from ple_estimator import errors
-from ple_estimator import features
-from ple_estimator import heads
 from ple_estimator import model
-from ple_estimator import networks
-from ple_estimator import optimizers
-from ple_estimator import packing
-from ple_estimator import precision
+from ple_estimator.data import feature_spec
+from ple_estimator.data import packing
+from ple_estimator.embeddings import hashed
+from ple_estimator.network import ple
+from ple_estimator.network import precision
+from ple_estimator.network import tasks
+from ple_estimator.network import towers
+from ple_estimator.optimizers import factories
 
 COLUMNS = [
     {'name': 'clk', 'kind': 'label', 'values': (0, 1)},
@@ -30,17 +31,17 @@ RAW = {
 
 
 def make(columns=COLUMNS, sample_space=None, **kwargs):
-  tower = networks.Tower((3,), batch_norm=False)
-  tasks = [
-      heads.Task('ctr', 'clk', tower, weight=0.5),
-      heads.Task('dwell', 'stay', tower, 'regression', weight=2.0,
+  tower = towers.Tower((3,), batch_norm=False)
+  both = [
+      tasks.Task('ctr', 'clk', tower, weight=0.5),
+      tasks.Task('dwell', 'stay', tower, 'regression', weight=2.0,
                  sample_space=sample_space)]
   parts = dict(
-      features=features.FeatureSpec(columns, dim=4),
-      embedding=embeddings.HashEmbedding(),
-      network=networks.PLE((5,), (), num_levels=2, batch_norm=False),
-      tasks=tasks, precision=precision.Precision(),
-      optimizer=optimizers.adam)
+      features=feature_spec.FeatureSpec(columns, dim=4),
+      embedding=hashed.HashEmbedding(),
+      network=ple.PLE((5,), (), num_levels=2, batch_norm=False),
+      tasks=both, precision=precision.Precision(),
+      optimizer=factories.adam)
   return model.Model(**dict(parts, **kwargs))
 
 
@@ -143,15 +144,15 @@ def test_one_step_lowers_the_loss():
 @pytest.mark.parametrize('change, message', [
     ({'tasks': []}, 'Model.tasks must have a task'),
     ({'clip_norm': 0}, 'Model.clip_norm must be positive, got 0'),
-    ({'tasks': [heads.Task('a', 'click', None)]},
+    ({'tasks': [tasks.Task('a', 'click', None)]},
      r"a column of kind label \(clk, stay\), got 'click' in task a"),
-    ({'tasks': [heads.Task('a', 'clk', None), heads.Task('a', 'stay', None)]},
+    ({'tasks': [tasks.Task('a', 'clk', None), tasks.Task('a', 'stay', None)]},
      'Model.tasks must have different names, got a, a'),
-    ({'tasks': [heads.Task('a', 'stay', None)]},
+    ({'tasks': [tasks.Task('a', 'stay', None)]},
      "label 'stay' of the binary task a must be 0 or 1: add 'values'"),
-    ({'tasks': [heads.Task('a', 'clk', None, sample_space=('x', 1))]},
+    ({'tasks': [tasks.Task('a', 'clk', None, sample_space=('x', 1))]},
      r"Task.sample_space must name a column \(clk, .*in task a"),
-    ({'tasks': [heads.Task('a', 'clk', None, sample_space=('stay', 'x'))]},
+    ({'tasks': [tasks.Task('a', 'clk', None, sample_space=('stay', 'x'))]},
      "Task.sample_space must have a number for the column 'stay', got 'x'"),
 ])
 def test_refuses(change, message):

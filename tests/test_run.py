@@ -7,12 +7,11 @@ import subprocess
 import sys
 import time
 
+import conftest
+from experiments import SMALL
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-
-import conftest
-from test_experiment import SMALL
 
 
 def bindings(*lines):

@@ -72,11 +72,12 @@ def _child(gin_file, bindings):
   """Trains an experiment and prints what a clock in its session saw."""
   sys.path.insert(0, _ROOT)
   from absl import logging
-  import gin
   import tensorflow.compat.v1 as tf
-  from ple_estimator import engine
+
+  import gin
   from ple_estimator import experiment
   from ple_estimator import run
+  from ple_estimator.engine import compat
 
   class Clock(tf.train.SessionRunHook):
     """Notes time and processor time when steps end."""
@@ -89,7 +90,7 @@ def _child(gin_file, bindings):
 
   clock = Clock()
   gin.external_configurable(lambda: clock, 'Clock')
-  engine.quiet()
+  compat.quiet()
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
   run.load_config(gin_file, bindings + ['Experiment.hooks = [@Clock()]'])
@@ -109,11 +110,12 @@ def _child_input(gin_file, bindings, steps):
   """Draws batches without a model and prints how many a second."""
   sys.path.insert(0, _ROOT)
   import tensorflow.compat.v1 as tf
-  from ple_estimator import engine
+
   from ple_estimator import experiment
   from ple_estimator import run
+  from ple_estimator.engine import compat
 
-  engine.quiet()
+  compat.quiet()
   run.load_config(gin_file, bindings)
   batch = tf.nest.flatten(tf.data.make_one_shot_iterator(
       experiment.Experiment().train_input_fn()).get_next())
@@ -135,26 +137,28 @@ def _child_checkpoint(keys):
   sys.path.insert(0, _ROOT)
   import numpy as np
   import tensorflow.compat.v1 as tf
-  from ple_estimator import checkpoints
-  from ple_estimator import engine
-  from ple_estimator import incremental
-  from ple_estimator import keyed_tables
-  from ple_estimator import optimizers
 
-  engine.quiet()
+  from ple_estimator.embeddings import keyed_table
+  from ple_estimator.engine import compat
+  from ple_estimator.optimizers import factories
+  from ple_estimator.optimizers import train_op
+  from ple_estimator.training import incremental
+  from ple_estimator.training import saver
+
+  compat.quiet()
   tf.train.create_global_step()
   bias = tf.get_variable('bias', initializer=0.0)
-  table = keyed_tables.KeyedTable(
+  table = keyed_table.KeyedTable(
       'table', 16, keys, '--keys', 0.25, training=True)
   batch = tf.placeholder(tf.int64, [None])
   vectors = table.lookup(batch, tf.ones_like(batch))
   trained = [bias, table.source]
-  step = optimizers.train_op(optimizers.lazy_adam, list(zip(
+  step = train_op.build(factories.lazy_adam, list(zip(
       tf.gradients(tf.reduce_sum(vectors) + bias, trained), trained)))
   rng = np.random.RandomState(0)
   found = {}
   with tempfile.TemporaryDirectory() as folder, tf.Session() as session:
-    saver = checkpoints.Saver(1, training=False)
+    saver = saver.Saver(1, training=False)
     hook = incremental.IncrementalCheckpoint(save_steps=1).hook(folder, saver)
     hook.begin()
     session.run(tf.global_variables_initializer())

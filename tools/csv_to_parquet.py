@@ -20,16 +20,16 @@ import os
 import sys
 import zlib
 
-import gin
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from ple_estimator import run  # before TensorFlow, which it keeps quiet
+import gin
 from ple_estimator import errors
-from ple_estimator import features
-from ple_estimator import readers
+from ple_estimator import run  # before TensorFlow, which it keeps quiet
+from ple_estimator.data import feature_spec
+from ple_estimator.data import readers
 
 
 class Output:
@@ -177,7 +177,7 @@ def main(argv=None):
   args = parse_args(argv)
   try:
     run.load_config(args.gin_file, roots=['FeatureSpec'])
-    spec = gin.get_configurable(features.FeatureSpec)()
+    spec = gin.get_configurable(feature_spec.FeatureSpec)()
     names = [column.name for column in spec.columns]
     errors.check(not args.split_by or args.split_by in names,
                  '--split-by must be a column (%s), got %r.',

@@ -22,8 +22,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from ple_estimator import checkpoints
-from ple_estimator import keyed_tables
+from ple_estimator.embeddings import keyed_table
+from ple_estimator.training import model_dir as model_dir_lib
 
 _ENTRY_BYTES = 48  # of a MutableHashTable, measured with 10 million keys
 _BAR = 40  # characters
@@ -32,7 +32,7 @@ _NORM_BINS = 12
 
 def find(checkpoint):
   """The path of a checkpoint, from what the user named."""
-  path = (checkpoints.latest(checkpoint) if os.path.isdir(checkpoint)
+  path = (model_dir_lib.latest(checkpoint) if os.path.isdir(checkpoint)
           else checkpoint)
   if not path or not os.path.exists(path + '.index'):
     raise ValueError('no checkpoint at %s' % checkpoint)
@@ -42,8 +42,8 @@ def find(checkpoint):
 def tables(path):
   """Yields the figures of each table of a checkpoint, as dicts."""
   reader = tf.train.load_checkpoint(path)
-  parts = keyed_tables.joined(reader.get_variable_to_shape_map())
-  read = lambda name: keyed_tables.read(reader, parts[name])
+  parts = keyed_table.joined(reader.get_variable_to_shape_map())
+  read = lambda name: keyed_table.read(reader, parts[name])
   for name in sorted(parts):
     if not name.endswith('-keys'):
       continue

@@ -18,7 +18,7 @@ import sys
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from ple_estimator import engine  # noqa: F401, silences deprecations
+from ple_estimator.engine import compat  # noqa: F401, silences deprecations
 
 _CEILING_TASKS = {'ctr': 'clk', 'cvr': 'buy'}
 

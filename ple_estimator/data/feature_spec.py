@@ -1,0 +1,114 @@
+"""The columns of a data set, bound in one place for all that reads it."""
+
+import inspect
+
+import gin
+from ple_estimator import errors
+from ple_estimator.data import column_kinds
+
+
+@gin.register
+class FeatureSpec:
+  """The columns of a data set, bound in one place for all that reads it."""
+
+  def __init__(self, columns=gin.REQUIRED, dim=16, overrides=None):
+    """Builds the columns.
+
+    Args:
+      columns: list of dicts in the order of the file, each with 'name', 'kind'
+        (a key of column_kinds.KINDS) and the arguments of that kind's class.
+      dim: int, width of the embeddings of columns that do not say their own.
+      overrides: dict of column name to a dict of arguments that take the place
+        of the column's own, so that an experiment need not repeat the list:
+        {'adgroup_id': {'num_buckets': 10_000_000}}.
+
+    Raises:
+      UserError: if a column has an unknown kind or argument, lacks one, or
+        two have one name; if an override is of no column.
+    """
+    overrides = dict(overrides or {})
+    self.columns = [
+        _column(dict(entry, **overrides.pop(entry.get('name'), {})), dim)
+        for entry in columns]
+    errors.check(not overrides, 'FeatureSpec.overrides must be of columns in '
+                 'FeatureSpec.columns, got %s.', ', '.join(sorted(overrides)))
+    names = [column.name for column in self.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    errors.check(not twice, 'FeatureSpec.columns must have different names, '
+                 'got %s twice.', ', '.join(twice))
+    weights = self._named(column_kinds.Weight)
+    errors.check(len(weights) < 2, 'FeatureSpec.columns must have at most one '
+                 'weight, got %s.', ', '.join(weights))
+    self.weight = weights[0] if weights else None
+    self.labels = self._named(column_kinds.Label)
+    self.categories = [c for c in self.columns if c.is_category]
+    self.numbers = self._named(column_kinds.Number)
+    errors.check(
+        self.categories or self.numbers,
+        'FeatureSpec.columns must have a feature: a column of kind hashed, '
+        'hashed_list, integer or number.')
+
+  def _named(self, kind):
+    return [c.name for c in self.columns if isinstance(c, kind)]
+
+  def __getitem__(self, name):
+    """The column of that name; KeyError if there is none."""
+    return {column.name: column for column in self.columns}[name]
+
+  def read(self, with_labels, keep=()):
+    """Returns the columns to read from a file, in its order.
+
+    Args:
+      with_labels: bool, whether labels and weight are wanted too.
+      keep: names of columns wanted besides.
+    """
+    unwanted = (column_kinds.Ignored,)
+    if not with_labels:
+      unwanted += (column_kinds.Label, column_kinds.Weight)
+    return [c for c in self.columns
+            if c.name in keep or not isinstance(c, unwanted)]
+
+  def encode(self, raw, keep=(), without=()):
+    """Turns columns as read into what the model reads.
+
+    Args:
+      raw: dict of column name to [batch] tensor of the column's dtype.
+      keep: names of columns to carry along unchanged.
+      without: names of columns whose features are not wanted.
+
+    Returns:
+      (features, labels): dicts of column name to tensor. Categories are
+      [batch] int64 ids, or a SparseTensor of them for a list; numbers, weight
+      and labels are [batch] float32; kept columns stand under RAW + name.
+      Labels are those that `raw` has.
+    """
+    features = {c.name: c.encode(raw[c.name]) for c in self.columns
+                if (c.is_category or c.name in self.numbers)
+                and c.name not in without}
+    if self.weight in raw:
+      features[self.weight] = raw[self.weight]
+    features.update({column_kinds.RAW + name: raw[name] for name in keep})
+    return features, {n: raw[n] for n in self.labels if n in raw}
+
+
+def _column(entry, dim):
+  """Builds the Column of one entry of FeatureSpec.columns."""
+  where = 'FeatureSpec.columns, %r' % entry.get('name', entry)
+  errors.check('name' in entry, "%s must have a 'name'.", where)
+  kind = entry.pop('kind', None)
+  kinds = column_kinds.KINDS
+  errors.check(kind in kinds, "%s: 'kind' must be one of %s, got %r.",
+               where, ', '.join(kinds), kind)
+  parameters = inspect.signature(kinds[kind]).parameters
+  if 'dim' in parameters:
+    entry.setdefault('dim', dim)
+  unknown = sorted(set(entry) - set(parameters))
+  errors.check(not unknown, '%s has unknown %s; a column of kind %s takes %s.',
+               where, ', '.join(unknown), kind, ', '.join(parameters))
+  lacking = [n for n, p in parameters.items()
+             if p.default is p.empty and n not in entry]
+  errors.check(not lacking, '%s must have %s.', where, ', '.join(lacking))
+  try:
+    return kinds[kind](**entry)
+  except errors.UserError as error:
+    raise errors.UserError('%s: %s' % (where, error))

@@ -1,0 +1,34 @@
+"""What a served model is fed."""
+
+import tensorflow.compat.v1 as tf
+
+from ple_estimator.data import packing
+
+
+def serving_input_receiver_fn(spec, groups=()):
+  """Returns the function that makes the inputs of a SavedModel.
+
+  The model takes the columns by name, [batch] each, as the files have them
+  ('' or, for an integer, -1 where a value is missing); or, by its other
+  signature, serialized tf.train.Examples with one value per column.
+
+  Args:
+    spec: features.FeatureSpec.
+    groups: list of packing.Group, see `dataset`.
+  """
+  columns = spec.read(with_labels=False)
+
+  def receiver():
+    examples = tf.placeholder(tf.string, [None], 'examples')
+    parsed = tf.io.parse_example(examples, {
+        c.name: tf.io.FixedLenFeature([], c.dtype, c.missing)
+        for c in columns})
+    # Either end of this graph can be fed.
+    raw = {c.name: tf.placeholder_with_default(
+        parsed[c.name], [None], c.scope) for c in columns}
+    features, _ = spec.encode(raw, without=packing.names(groups))
+    features.update(packing.pack(raw, groups))
+    return tf.estimator.export.ServingInputReceiver(
+        features, raw, receiver_tensors_alternatives={'examples': examples})
+
+  return receiver

@@ -1,0 +1,79 @@
+"""Streams of Arrow tables: rows in random order, left out, cut into batches."""
+
+import pyarrow as pa
+
+
+def shuffled(tables, buffer_rows, rng):
+  """Emits the rows of a stream in random order.
+
+  The buffer fills to buffer_rows, is permuted as a whole, and its first half
+  is emitted; what comes out does not depend on how the stream was cut into
+  tables.
+
+  Args:
+    tables: iterable of pa.Table of one schema.
+    buffer_rows: int, at least 2.
+    rng: np.random.RandomState.
+
+  Yields:
+    pa.Table.
+  """
+  held, rows = [], 0
+  for table in tables:
+    while table.num_rows:
+      part = table.slice(0, buffer_rows - rows)
+      table = table.slice(part.num_rows)
+      held.append(part)
+      rows += part.num_rows
+      if rows == buffer_rows:
+        mixed = _permuted(held, rng)
+        half = buffer_rows // 2
+        yield mixed.slice(0, half)
+        held, rows = [mixed.slice(half)], buffer_rows - half
+  if rows:
+    yield _permuted(held, rng)
+
+
+def _permuted(tables, rng):
+  table = pa.concat_tables(tables).combine_chunks()
+  return table.take(pa.array(rng.permutation(table.num_rows)))
+
+
+def without_first(tables, rows):
+  """Leaves out the first rows of a stream of tables."""
+  for table in tables:
+    left_out = min(rows, table.num_rows)
+    rows -= left_out
+    yield table.slice(left_out)
+
+
+def batched(tables, batch_size, drop_remainder=False):
+  """Cuts a stream of tables into tables of batch_size rows.
+
+  Args:
+    tables: iterable of pa.Table of one schema; None among them lets out what
+      waits for more rows.
+    batch_size: int.
+    drop_remainder: bool, whether to drop a last table with fewer rows.
+
+  Yields:
+    pa.Table.
+  """
+  held, rows = [], 0
+  for table in tables:
+    if table is None:
+      if rows:
+        yield pa.concat_tables(held)
+      held, rows = [], 0
+      continue
+    held.append(table)
+    rows += table.num_rows
+    if rows < batch_size:
+      continue
+    table = pa.concat_tables(held)
+    cut = rows - rows % batch_size
+    for start in range(0, cut, batch_size):
+      yield table.slice(start, batch_size)
+    held, rows = [table.slice(cut)], rows - cut
+  if rows and not drop_remainder:
+    yield pa.concat_tables(held)

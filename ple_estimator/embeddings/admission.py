@@ -1,0 +1,373 @@
+"""Which keys own a row of an embedding variable: who comes in, who must go.
+
+A filter decides, at the lookup of a training step, which unseen keys have come
+often enough to own a row. An eviction decides, when a checkpoint is saved,
+which rows are taken back. Semantics are those of DeepRec's documents "Feature
+Filter" and "Feature Eviction", where not said otherwise.
+"""
+
+import math
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import gin
+from ple_estimator import errors
+from ple_estimator.engine import compat
+
+# A waiting key's count and the step that saw it last share one int64.
+_COUNT_BITS = 24
+_MAX_FREQ = (1 << _COUNT_BITS) - 1
+_MAX_HASHES = 64
+
+
+@gin.register
+class CounterFilter:
+  """A key owns a row from its filter_freq-th occurrence on; counts exactly.
+
+  A key that comes c times in a batch counts c times. Costs about 50 bytes for
+  every key that waits.
+  """
+
+  def __init__(self, filter_freq=gin.REQUIRED):
+    """Keeps the threshold.
+
+    Args:
+      filter_freq: int, from 1 to 2^24 - 1; 1 admits every key.
+    """
+    self.filter_freq = _freq('CounterFilter', filter_freq)
+
+  def build(self, name, device='', num_parts=1):
+    """Makes the counts of a table, or of a part of one.
+
+    Args:
+      name: str, different for every part; what has to be a variable is made in
+        the variable scope in force, which is the same for all.
+      device: str, where the part is.
+      num_parts: int, how many parts the table has.
+    """
+    del num_parts  # a key waits where its row will be
+    with tf.device(device):
+      return _Counts(name, self.filter_freq)
+
+
+@gin.register
+class CbfFilter:
+  """As CounterFilter, with a counting Bloom filter for the keys that wait.
+
+  Memory does not depend on the keys: k = ceil(-log2 p) counters for a key
+  among ceil(-n ln p / ln(2)^2), n keys and false-positive probability p. A
+  count may be too high with probability p, never too low. Counters stop at
+  filter_freq and have the smallest type that holds it (DeepRec's default has 8
+  bytes). The filter does not forget: a key that was evicted is soon admitted
+  again.
+  """
+
+  def __init__(self, filter_freq=gin.REQUIRED, max_element_size=gin.REQUIRED,
+               false_positive_probability=0.01):
+    """Keeps the sizes.
+
+    Args:
+      filter_freq: int, from 1 to 2^24 - 1.
+      max_element_size: int, n, the keys that are expected to wait.
+      false_positive_probability: float, p, in (0, 1).
+    """
+    self.filter_freq = _freq('CbfFilter', filter_freq)
+    self.max_element_size = max_element_size
+    self.false_positive_probability = false_positive_probability
+    errors.check(
+        isinstance(max_element_size, int) and max_element_size >= 1,
+        'CbfFilter.max_element_size must be an integer of at least 1, got %r.',
+        max_element_size)
+    errors.check(
+        0 < false_positive_probability < 1,
+        'CbfFilter.false_positive_probability must be in (0, 1), got %r.',
+        false_positive_probability)
+    self.num_hashes = math.ceil(-math.log2(false_positive_probability))
+    self.num_counters = math.ceil(
+        -math.log(false_positive_probability) / math.log(2) ** 2 *
+        max_element_size)
+    errors.check(
+        self.num_hashes <= _MAX_HASHES,
+        'CbfFilter.false_positive_probability must be at least 2^-%d, got %r.',
+        _MAX_HASHES, false_positive_probability)
+
+  def build(self, name, device='', num_parts=1):
+    """As CounterFilter.build; all parts of a table share the counters."""
+    del name
+    return _Bloom(self, device, num_parts)
+
+
+@gin.register
+class GlobalStepEviction:
+  """Takes the row of a key back that was not trained for steps_to_live steps.
+
+  A key that waits at a CounterFilter is forgotten by the same rule.
+  """
+
+  def __init__(self, steps_to_live=gin.REQUIRED):
+    """Keeps the threshold.
+
+    Args:
+      steps_to_live: int, global steps.
+    """
+    errors.check(
+        isinstance(steps_to_live, int) and steps_to_live >= 1,
+        'GlobalStepEviction.steps_to_live must be an integer of at least 1, '
+        'got %r.', steps_to_live)
+    self.steps_to_live = steps_to_live
+
+  def is_stale(self, versions, step):
+    """[n] bool.
+
+    Args:
+      versions: [n] int64, the step that trained or saw each key last.
+      step: int64 scalar, the global step of the checkpoint.
+    """
+    return step - versions > self.steps_to_live
+
+  def evicts(self, values, versions, step):
+    """[n] bool, which rows to take back.
+
+    Args:
+      values: function without arguments to the [n, dim] float32 rows.
+      versions: [n] int64, the step that trained each row last.
+      step: int64 scalar, the global step of the checkpoint.
+    """
+    del values
+    return self.is_stale(versions, step)
+
+
+@gin.register
+class L2Eviction:
+  """Takes back rows v with 0.5 |v|^2 below a threshold.
+
+  Half of the squared norm, as DeepRec compares: a threshold of 1.0 means a norm
+  of 1.414, above that of most new rows. Choose it from the histogram that
+  tools/inspect_embeddings.py shows.
+  """
+
+  def __init__(self, l2_weight_threshold=gin.REQUIRED):
+    """Keeps the threshold.
+
+    Args:
+      l2_weight_threshold: float, positive.
+    """
+    errors.check(
+        l2_weight_threshold > 0,
+        'L2Eviction.l2_weight_threshold must be positive, got %r.',
+        l2_weight_threshold)
+    self.l2_weight_threshold = l2_weight_threshold
+
+  def is_stale(self, versions, step):
+    """As GlobalStepEviction.is_stale: a key that waits has no norm."""
+    del step
+    return tf.zeros_like(versions, tf.bool)
+
+  def evicts(self, values, versions, step):
+    """As GlobalStepEviction.evicts."""
+    del versions, step
+    norms = 0.5 * tf.reduce_sum(tf.square(values()), axis=1)
+    return norms < self.l2_weight_threshold
+
+
+class Everyone:
+  """No filter: every key owns a row at once.
+
+  Attributes:
+    counts: bool, whether `count` does anything.
+  """
+
+  counts = False
+
+  def admits(self, keys, counts):
+    """[n] bool, whether keys without a row own one from this batch on.
+
+    Args:
+      keys: [n] int64, different.
+      counts: [n] int64, how often each comes in the batch.
+    """
+    del counts
+    return tf.ones_like(keys, tf.bool)
+
+  def seen(self, keys):
+    """[n] int64, how often keys without a row were counted before."""
+    return tf.zeros_like(keys)
+
+  def count(self, keys, counts, step):
+    """Counts keys that stay without a row; returns a list of ops.
+
+    This and what follows is called under the table's lock.
+    """
+    del keys, counts, step
+    return []
+
+  def forget(self, keys):
+    """Drops keys that own a row from now on; returns a list of ops."""
+    del keys
+    return []
+
+  def forget_stale(self, eviction, step):
+    """Drops keys that wait too long; returns a list of ops."""
+    del eviction, step
+    return []
+
+  def export(self):
+    """Returns (keys, counts, versions) of what waits, [n] int64 each."""
+    empty = tf.zeros([0], tf.int64)
+    return empty, empty, empty
+
+  def clear(self):
+    """Drops all keys that wait; returns an op."""
+    return tf.no_op()
+
+  def load(self, keys, counts, versions):
+    """Lets keys wait, as `export` returned them; returns an op."""
+    del keys, counts, versions
+    return tf.no_op()
+
+
+class _Counts(Everyone):
+  """Exact counts of the keys without a row."""
+
+  counts = True
+
+  def __init__(self, name, filter_freq):
+    self._filter_freq = filter_freq
+    self._waiting = compat.HashTable(name + '/waiting', default=0)
+
+  def admits(self, keys, counts):
+    return self.seen(keys) + counts >= self._filter_freq
+
+  def seen(self, keys):
+    return _unpack(self._waiting.lookup(keys))[0]
+
+  def count(self, keys, counts, step):
+    return [self._waiting.insert(
+        keys, _pack(self.seen(keys) + counts, tf.fill(tf.shape(keys), step)))]
+
+  def forget(self, keys):
+    return [self._waiting.remove(keys)]
+
+  def forget_stale(self, eviction, step):
+    keys, _, versions = self.export()
+    return [self._waiting.remove(
+        tf.boolean_mask(keys, eviction.is_stale(versions, step)))]
+
+  def export(self):
+    keys, packed = self._waiting.export()
+    return (keys,) + _unpack(packed)
+
+  def clear(self):
+    return self._waiting.clear()
+
+  def load(self, keys, counts, versions):
+    return self._waiting.insert(keys, _pack(counts, versions))
+
+
+class _Bloom(Everyone):
+  """Counts in a counting Bloom filter.
+
+  The counters of a key may be any, so the parts of a table have one filter in
+  common: its counters are cut into as many pieces, whose number is of no
+  importance to a checkpoint. The lock of a part orders what is done with the
+  part's own keys; others can but raise a count meanwhile.
+  """
+
+  counts = True
+
+  def __init__(self, sizes, device, num_parts):
+    self._sizes = sizes
+    freq = sizes.filter_freq
+    dtype = (tf.uint8 if freq < 1 << 8 else tf.uint16 if freq < 1 << 16
+             else tf.int32)
+    pieces = min(num_parts, sizes.num_counters)
+    with tf.device(device if pieces == 1 else ''), tf.variable_scope(
+        tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+      made = tf.get_variable(
+          'counters', [sizes.num_counters], dtype, tf.zeros_initializer(),
+          trainable=False, partitioner=(
+              tf.fixed_size_partitioner(pieces) if pieces > 1 else None))
+    self._counters = list(made) if pieces > 1 else [made]
+
+  def admits(self, keys, counts):
+    return self.seen(keys) + counts >= self._sizes.filter_freq
+
+  def seen(self, keys):
+    return tf.reduce_min(tf.cast(tf.nn.embedding_lookup(
+        self._counters, self._places(keys), partition_strategy='div'),
+                                 tf.int64), axis=1)
+
+  def count(self, keys, counts, step):
+    del step
+    total = tf.minimum(self.seen(keys) + counts, self._sizes.filter_freq)
+    places = self._places(keys)
+    updates = tf.tile(tf.cast(total, self._counters[0].dtype)[:, tf.newaxis],
+                      [1, self._sizes.num_hashes])
+    return [self._raise(counters, places, updates)
+            for counters in self._counters]
+
+  @staticmethod
+  def _raise(counters, places, updates):
+    """Raises those counters of a piece that are below what is asked for."""
+    # The greatest of what its keys ask for is enough for a counter: no count
+    # is too low, and none overflows.
+    places -= np.int64(compat.whole(counters)[2])
+    here = (places >= 0) & (places < counters.shape[0].value)
+    with tf.device(counters.device):
+      return tf.raw_ops.ResourceScatterMax(
+          resource=counters.handle, indices=tf.boolean_mask(places, here),
+          updates=tf.boolean_mask(updates, here))
+
+  def _places(self, keys):
+    """[n, hashes] int64: the counters of each key, by double hashing."""
+    first, second = scramble(keys), scramble(_xor(keys, np.int64(_GOLDEN)))
+    i = np.arange(self._sizes.num_hashes, dtype=np.int64)
+    # An odd stride, so that no key has one place k times.
+    odd = tf.bitwise.bitwise_or(second, np.int64(1))
+    mixed = first[:, tf.newaxis] + i * odd[:, tf.newaxis]
+    return tf.mod(tf.bitwise.bitwise_and(mixed, np.int64(2**63 - 1)),
+                  np.int64(self._sizes.num_counters))
+
+
+# The constants of splitmix64 (Steele, Lea, Flood, OOPSLA 2014), as int64.
+_GOLDEN = 0x9e3779b97f4a7c15 - 2**64
+_MIX_1 = 0xbf58476d1ce4e5b9 - 2**64
+_MIX_2 = 0x94d049bb133111eb - 2**64
+
+
+def scramble(x):
+  """The splitmix64 finalizer: [...] int64 -> [...] int64 that look random.
+
+  The same bits on every TensorFlow: products wrap, and shifts are logical.
+  """
+  x = x + np.int64(_GOLDEN)
+  x = _xor(x, _shift(x, 30)) * np.int64(_MIX_1)
+  x = _xor(x, _shift(x, 27)) * np.int64(_MIX_2)
+  return _xor(x, _shift(x, 31))
+
+
+_xor = tf.bitwise.bitwise_xor
+
+
+def _shift(x, bits):
+  shifted = tf.bitwise.right_shift(x, tf.constant(bits, tf.int64))
+  return tf.bitwise.bitwise_and(shifted, np.int64((1 << (64 - bits)) - 1))
+
+
+def _pack(counts, steps):
+  return steps * np.int64(1 << _COUNT_BITS) + tf.minimum(
+      counts, np.int64(_MAX_FREQ))
+
+
+def _unpack(packed):
+  return (tf.mod(packed, np.int64(1 << _COUNT_BITS)),
+          tf.floordiv(packed, np.int64(1 << _COUNT_BITS)))
+
+
+def _freq(owner, filter_freq):
+  errors.check(
+      isinstance(filter_freq, int) and 1 <= filter_freq <= _MAX_FREQ,
+      '%s.filter_freq must be an integer from 1 to %d, got %r.', owner,
+      _MAX_FREQ, filter_freq)
+  return filter_freq

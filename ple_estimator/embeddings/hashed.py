@@ -1,0 +1,325 @@
+"""How ids become vectors.
+
+An embedding packs its columns in groups (packing.py) and has a lookup and a
+pooling per group. What `Embedding` leaves to its kinds is what the vectors of
+packed rows are.
+"""
+
+import math
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import gin
+from ple_estimator import errors
+from ple_estimator.data import packing
+from ple_estimator.embeddings import deeprec
+from ple_estimator.engine import native
+
+
+class Embedding:
+  """What all kinds of embeddings share; a kind has `_vectors`."""
+
+  _group_kind = packing.Group
+
+  def __init__(self, stddev, emb_fusion):
+    """Keeps the hyper-parameters; builds no graph.
+
+    Args:
+      stddev: float, of what vectors start from; None is 1 / sqrt(dim).
+      emb_fusion: bool, whether columns of one dim and combiner form one group;
+        else each column is a group of its own.
+
+    Raises:
+      UserError: if stddev is negative.
+    """
+    errors.check(stddev is None or stddev >= 0, '%s.stddev must not be '
+                 'negative, got %r.', type(self).__name__, stddev)
+    self._stddev = stddev
+    self._emb_fusion = emb_fusion
+
+  def groups(self, columns):
+    """What the input is to pack: list of packing.Group."""
+    return packing.groups(
+        columns, self._emb_fusion, kind=self._group_kind)
+
+  def __call__(self, features, columns, training, op_fusion=False, num_ps=0):
+    """Looks up the vectors of all category columns.
+
+    Args:
+      features: dict of what the input made, the packed ids of `groups`.
+      columns: the category columns (features.Hashed, HashedList, Integer).
+      training: bool, whether values that are new may get a row.
+      op_fusion: bool, whether to use the fused op for pooling.
+      num_ps: int, the parameter servers that tables which grow lie on; 0 is
+        none. Other tables are variables, which the partitioner of the variable
+        scope in force cuts.
+
+    Returns:
+      list of [batch, n] float32; side by side they are the vectors of all
+      columns, [batch, sum of column.dim]. The zero vector where a row has no
+      id.
+    """
+    found = []
+    for group in self.groups(columns):
+      packed = group.take(features)
+      found.append(self._pooled(group, packed, training, op_fusion, num_ps))
+    return found
+
+  def _pooled(self, group, packed, training, op_fusion, num_ps):
+    """[batch, columns * dim] float32, what `pool` makes of `_vectors`."""
+    vectors = self._vectors(group, packed, training, num_ps)
+    return pool(vectors, packed, group, op_fusion)
+
+  def _vectors(self, group, packed, training, num_ps):
+    """The vectors of the rows of a batch.
+
+    Args:
+      group: packing.Group.
+      packed: packing.Packed, [n] different rows.
+      training: bool.
+      num_ps: int.
+
+    Returns:
+      [n, group.dim] float32.
+    """
+    raise NotImplementedError
+
+  def _spread(self, dim):
+    """The deviation that vectors of a width start with."""
+    return dim ** -0.5 if self._stddev is None else self._stddev
+
+
+def pool(vectors, packed, group, op_fusion=False):
+  """Combines the vectors of each field by the combiner of the group.
+
+  Args:
+    vectors: [n, group.dim] float32, of packed.rows.
+    packed: packing.Packed, the ids of a batch.
+    group: packing.Group that packed them.
+    op_fusion: bool, whether to use the fused op.
+
+  Returns:
+    [batch, columns * dim] float32, the columns in the order of the group; the
+    zero vector where a field has no id.
+  """
+  count = len(group.columns)
+  if op_fusion and native.available():
+    return native.pool(
+        vectors, packed.index, packed.splits, count, group.combiner)
+  fields = tf.size(packed.splits) - 1
+  field = tf.repeat(
+      tf.range(fields), packed.splits[1:] - packed.splits[:-1])
+  combine = {'mean': tf.sparse.segment_mean, 'sum': tf.sparse.segment_sum,
+             'sqrtn': tf.sparse.segment_sqrt_n}[group.combiner]
+  return _by_row(
+      combine(vectors, packed.index, field, num_segments=fields), group)
+
+
+def _by_row(by_field, group):
+  """[columns * batch, dim] -> [batch, columns * dim]."""
+  count = len(group.columns)
+  by_row = tf.transpose(
+      tf.reshape(by_field, [count, -1, group.dim]), [1, 0, 2])
+  return tf.reshape(by_row, [-1, count * group.dim])
+
+
+@gin.register
+class HashEmbedding(Embedding):
+  """Tables whose rows are addressed by hash bucket.
+
+  Values that hash to one bucket share a row. As
+  tf.feature_column.embedding_column, table by table.
+  """
+
+  def __init__(self, stddev=None, emb_fusion=True):
+    """Keeps the hyper-parameters; builds no graph.
+
+    Args:
+      stddev: float, of the truncated normal that rows start from; None is
+        1 / sqrt(dim).
+      emb_fusion: bool, whether columns of one dim and combiner lie in one
+        table, looked up at once (see packing.py); else each has its own.
+        Another choice is another model to a checkpoint.
+
+    Raises:
+      UserError: if stddev is negative.
+    """
+    super().__init__(stddev, emb_fusion)
+
+  def _is_composed(self, column):
+    """Whether the vectors of a column are made of several rows."""
+    del column
+    return False
+
+  def _pooled(self, group, packed, training, op_fusion, num_ps):
+    engine = deeprec.of_graph()
+    if (not self._emb_fusion or self._is_composed(group.columns[0]) or
+        not engine.uses('fused_lookup', 'HashEmbedding.emb_fusion')):
+      return super()._pooled(group, packed, training, op_fusion, num_ps)
+    rows = table(group.name, 'embedding', group.num_rows, group.dim,
+                 self._spread(group.dim))
+    return _by_row(engine.fused_lookup(rows, packed, group.combiner), group)
+
+  def _vectors(self, group, packed, training, num_ps):
+    del training, num_ps  # every bucket has its row
+    return _look_up(group, 'embedding', packed.rows, group.num_rows, group.dim,
+                    self._spread(group.dim))
+
+
+# What makes one vector of two parts, and the deviation that the parts start
+# with so that the vector has a given one.
+_OPERATIONS = {
+    'add': (tf.add, lambda stddev: stddev / 2 ** 0.5),
+    'mul': (tf.multiply, lambda stddev: stddev ** 0.5),
+    'concat': (lambda quotient, remainder: tf.concat(
+        [quotient, remainder], axis=1), lambda stddev: stddev),
+}
+
+
+@gin.register
+class MultiHashEmbedding(HashEmbedding):
+  """Two small tables in place of a large one: quotients and remainders.
+
+  With b rows in the table of remainders R, the vector of id i is that of
+  Q[i // b] and R[i % b] put together. Each id has another pair of rows, so that
+  2 * sqrt(num_buckets) rows do for num_buckets vectors (Shi et al.,
+  "Compositional Embeddings Using Complementary Partitions", KDD 2020). In
+  DeepRec's Multi-Hash Variable b is the rows of Q instead: the same where both
+  tables have as many.
+  """
+
+  def __init__(self, operation='mul', min_buckets=1000, rows=None,
+               quotient_dim=None, stddev=None, emb_fusion=True):
+    """Keeps the hyper-parameters; builds no graph.
+
+    Args:
+      operation: 'add', 'mul' or 'concat', what makes a vector of the two.
+      min_buckets: int, the smallest num_buckets of a column that has two
+        tables; where there is less to save it has its own rows, as in
+        HashEmbedding (the paper's threshold).
+      rows: dict of column name to the rows of its tables (Q, R); a column
+        without has ceil(sqrt(num_buckets)) in both.
+      quotient_dim: int, the width that Q has under 'concat', R the rest of the
+        column's dim; None is half.
+      stddev: float, of the vectors at the start; None is 1 / sqrt(dim). The
+        tables start from truncated normals: of that deviation under 'concat',
+        of stddev / sqrt(2) under 'add', of sqrt(stddev) under 'mul', whose
+        product of two has a sharper peak and longer tails than a normal.
+      emb_fusion: bool, whether the columns of one dim and combiner lie in one
+        pair of tables, looked up at once; else each has its own.
+
+    Raises:
+      UserError: if a value is out of range.
+    """
+    super().__init__(stddev, emb_fusion)
+    errors.check(operation in _OPERATIONS, 'MultiHashEmbedding.operation must '
+                 "be 'add', 'mul' or 'concat', got %r.", operation)
+    errors.check(isinstance(min_buckets, int) and min_buckets > 0,
+                 'MultiHashEmbedding.min_buckets must be a positive integer, '
+                 'got %r.', min_buckets)
+    errors.check(quotient_dim is None or (operation == 'concat' and
+                                          isinstance(quotient_dim, int)),
+                 'MultiHashEmbedding.quotient_dim must be an integer, and the '
+                 "operation 'concat', got %r for %r.", quotient_dim, operation)
+    self._rows = dict(rows or {})
+    for name, pair in sorted(self._rows.items()):
+      errors.check(
+          isinstance(pair, (list, tuple)) and len(pair) == 2 and
+          all(isinstance(n, int) and n > 0 for n in pair),
+          'MultiHashEmbedding.rows must have two positive integers for a '
+          'column, got %r for %r.', pair, name)
+    self._operation = operation
+    self._min_buckets = min_buckets
+    self._quotient_dim = quotient_dim
+
+  def groups(self, columns):
+    """As HashEmbedding; columns with two tables have groups of their own.
+
+    Raises:
+      UserError: if two ids of a column would have one vector, if a part would
+        have no width, or if `rows` are of no such column.
+    """
+    small = [c for c in columns if not self._is_composed(c)]
+    large = [c for c in columns if self._is_composed(c)]
+    names = [c.name for c in large]
+    unknown = sorted(set(self._rows) - set(names))
+    errors.check(not unknown, 'MultiHashEmbedding.rows must be of columns with '
+                 'at least MultiHashEmbedding.min_buckets = %d buckets (%s), '
+                 'got %s.', self._min_buckets, ', '.join(names),
+                 ', '.join(unknown))
+    for column in large:
+      self._check(column)
+    return (packing.groups(small, self._emb_fusion) +
+            packing.groups(large, self._emb_fusion, 'multi_hash_'))
+
+  def _is_composed(self, column):
+    return column.num_buckets >= self._min_buckets
+
+  def _check(self, column):
+    quotients, remainders = self._heights(column)
+    errors.check(
+        quotients * remainders >= column.num_buckets,
+        'MultiHashEmbedding.rows must have a product of at least num_buckets = '
+        '%d for the column %r, got %r: some of its ids would have no pair of '
+        'rows to themselves.', column.num_buckets, column.name,
+        (quotients, remainders))
+    quotient_dim, remainder_dim = self._widths(column.dim)
+    errors.check(
+        quotient_dim > 0 and remainder_dim > 0,
+        'MultiHashEmbedding.quotient_dim must leave both tables a part of dim '
+        '= %d of the column %r, got %r.', column.dim, column.name, quotient_dim)
+
+  def _heights(self, column):
+    """The rows of Q and R that belong to a column."""
+    side = math.ceil(math.sqrt(column.num_buckets))
+    return self._rows.get(column.name, (side, side))
+
+  def _widths(self, dim):
+    """The widths of Q and R."""
+    if self._operation != 'concat':
+      return dim, dim
+    first = dim // 2 if self._quotient_dim is None else self._quotient_dim
+    return first, dim - first
+
+  def _vectors(self, group, packed, training, num_ps):
+    if not self._is_composed(group.columns[0]):
+      return super()._vectors(group, packed, training, num_ps)
+    rows = packed.rows
+    heights = np.array([self._heights(c) for c in group.columns])
+    firsts = np.cumsum(heights, axis=0) - heights  # of each column, in Q, R
+    by_column = tf.constant(np.column_stack(
+        [group.offsets, heights[:, 1], firsts]), tf.int64)
+    column = tf.reduce_sum(tf.cast(
+        rows[:, tf.newaxis] >= by_column[:, 0], tf.int32), axis=1) - 1
+    offset, divisor, first_quotient, first_remainder = tf.unstack(
+        tf.gather(by_column, column), num=4, axis=1)
+    ids = rows - offset
+    places = (first_quotient + ids // divisor, first_remainder + ids % divisor)
+    compose, spread = _OPERATIONS[self._operation]
+    stddev = spread(self._spread(group.dim))
+    tables = zip(('quotient', 'remainder'), places,
+                 heights.sum(axis=0).tolist(), self._widths(group.dim))
+    return compose(*[_look_up(group, name, at, height, width, stddev)
+                     for name, at, height, width in tables])
+
+
+def _look_up(group, name, rows, num_rows, dim, stddev):
+  """[n, dim] float32 rows of a table, which it makes."""
+  vectors = tf.nn.embedding_lookup(
+      table(group.name, name, num_rows, dim, stddev), rows,
+      partition_strategy='div')
+  vectors.set_shape([None, dim])
+  return vectors
+
+
+def table(scope, name, num_rows, dim, stddev):
+  """A trainable [num_rows, dim] float32 variable, truncated normal at first.
+
+  Where the variable scope in force has a partitioner it is cut by rows; look it
+  up with partition_strategy='div', for which the number of parts is nothing.
+  """
+  with tf.variable_scope(scope):
+    return tf.get_variable(
+        name, [num_rows, dim],
+        initializer=tf.truncated_normal_initializer(stddev=stddev))

@@ -1,0 +1,191 @@
+"""Embeddings that grow: a key gets a row of its own when it is first trained.
+
+The classes take the place of hashed.HashEmbedding in `Model.embedding`.
+"""
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import gin
+from ple_estimator import errors
+from ple_estimator.data import packing
+from ple_estimator.embeddings import admission
+from ple_estimator.embeddings import deeprec
+from ple_estimator.embeddings import hashed
+from ple_estimator.embeddings import keyed_table
+
+
+@gin.register
+class EmbeddingVariable(hashed.Embedding):
+  """One row per value, without collisions, as DeepRec's EmbeddingVariable.
+
+  A value's key is the 63-bit hash of its text, or the integer itself. Keys that
+  a training batch has for the first time get a row; in evaluation, prediction
+  and serving a key without a row has the zero vector, as has a key in training
+  that the filter has not admitted. A row starts from numbers uniform around 0
+  that depend on its key, its table and run_config.seed alone.
+
+  In a cluster each parameter server has a part of every table, by key, whatever
+  the size: one that grows cannot be cut by the size it has at the start.
+  """
+
+  _group_kind = packing.KeyedGroup
+
+  def __init__(self, capacity=1_000_000, stddev=None, emb_fusion=True,
+               filter=None, eviction=None):
+    """Keeps the hyper-parameters; builds no graph.
+
+    Args:
+      capacity: int, the rows that a table can hold, those included that wait
+        for reuse after the last eviction. Memory of rows that no key has had
+        is never touched, so a large number costs nothing; training ends with
+        an error when it is used up, and goes on with a larger one. In a cluster
+        each parameter server has a share of the keys, and its part the room
+        for a little more than an equal share of them.
+      stddev: float, of what rows start from; None is 1 / sqrt(dim).
+      emb_fusion: bool, whether columns of one dim and combiner share a table
+        and one lookup; else each has its own. Another choice is another model
+        to a checkpoint.
+      filter: which keys are admitted, admission.CounterFilter or CbfFilter;
+        None admits all.
+      eviction: which rows are taken back when a checkpoint is saved,
+        admission.GlobalStepEviction or L2Eviction; None takes none.
+
+    Raises:
+      UserError: if a value is out of range.
+    """
+    super().__init__(stddev, emb_fusion)
+    errors.check_integer(type(self).__name__ + '.capacity', capacity, 1)
+    self._capacity = capacity
+    self._filter = filter
+    self._eviction = eviction
+
+  def _vectors(self, group, packed, training, num_ps):
+    variable = deeprec.of_graph().embedding_variable(
+        group.name, group.dim, self._spread(group.dim), self._filter,
+        self._eviction)
+    if variable is not None:
+      counted = training and self._filter
+      return deeprec.look_up(
+          variable, packed.rows, packing.counts(packed) if counted else None)
+    table = self._table(group.name, group.dim, training, num_ps)
+    return table.lookup(packed.rows, packing.counts(packed))
+
+  def _table(self, name, dim, training, num_ps, **kwargs):
+    return keyed_table.PartitionedTable(
+        max(1, num_ps), name, dim, self._capacity,
+        type(self).__name__ + '.capacity', self._spread(dim), training,
+        **dict(dict(filter=self._filter, eviction=self._eviction), **kwargs))
+
+
+@gin.register
+class AdaptiveEmbedding(EmbeddingVariable):
+  """Rare values share a small hashed table, frequent ones own a row.
+
+  As DeepRec's adaptive embedding: a row starts from the vector that the value
+  had in the shared table, which it then leaves. Which value is frequent is the
+  filter's to say, value by value, so multi-valued columns and short batches are
+  as good as any. In evaluation, prediction and serving too, a value without a
+  row has its shared vector.
+  """
+
+  def __init__(self, filter=gin.REQUIRED, shared_rows=10_000,
+               capacity=1_000_000, stddev=None, emb_fusion=True, eviction=None):
+    """Keeps the hyper-parameters; builds no graph.
+
+    Args:
+      filter: which values own a row, admission.CounterFilter or CbfFilter.
+      shared_rows: int, rows of the shared table; a group of columns, see
+        emb_fusion, has one.
+      capacity: int, as EmbeddingVariable, and so what follows.
+      stddev: float.
+      emb_fusion: bool.
+      eviction: admission.GlobalStepEviction or L2Eviction.
+
+    Raises:
+      UserError: if a value is out of range.
+    """
+    super().__init__(capacity, stddev, emb_fusion, filter, eviction)
+    errors.check(filter is not None, 'AdaptiveEmbedding.filter must be given: '
+                 'without one no value is rare.')
+    errors.check_integer('AdaptiveEmbedding.shared_rows', shared_rows, 1)
+    self._shared_rows = shared_rows
+
+  def _vectors(self, group, packed, training, num_ps):
+    shared = hashed.table(group.name, 'shared', self._shared_rows,
+                              group.dim, self._spread(group.dim))
+    table = self._table(group.name, group.dim, training, num_ps)
+    return table.lookup(
+        packed.rows, packing.counts(packed),
+        lambda keys: tf.nn.embedding_lookup(
+            shared, tf.mod(keys, np.int64(self._shared_rows)),
+            partition_strategy='div'))
+
+
+@gin.register
+class DynamicDimensionEmbedding(EmbeddingVariable):
+  """Values use more of a vector's dimensions as they become frequent.
+
+  As DeepRec's dynamic-dimension embedding: the vector is cut into blocks of one
+  width, each an embedding variable of its own, and a block that a value does
+  not use is 0 and has no row. DeepRec leaves to its user how many blocks a
+  value uses; here it is by its count in training, including the batch at hand:
+  block i from frequencies[i] on. A block that was used once stays, until the
+  value is evicted. What is counted is the first block; waiting at it costs what
+  a CounterFilter does.
+  """
+
+  def __init__(self, frequencies=(1, 4, 16, 64), capacity=1_000_000,
+               stddev=None, emb_fusion=True, eviction=None):
+    """Keeps the hyper-parameters; builds no graph.
+
+    Args:
+      frequencies: list of int, not falling, one per block: how often a value
+        must have come to use it. Their number must divide the dim of every
+        column.
+      capacity: int, rows of each block, as EmbeddingVariable, and so what
+        follows.
+      stddev: float, None is 1 / sqrt(dim), of the whole vector.
+      emb_fusion: bool.
+      eviction: admission.GlobalStepEviction; None evicts nothing.
+
+    Raises:
+      UserError: if a value is out of range.
+    """
+    frequencies = list(frequencies)
+    errors.check(
+        frequencies and frequencies == sorted(frequencies) and
+        all(isinstance(f, int) and f >= 1 for f in frequencies),
+        'DynamicDimensionEmbedding.frequencies must be integers of at least 1 '
+        'that do not fall, got %r.', frequencies)
+    # A block alone may be small while the vector is not.
+    errors.check(
+        eviction is None or isinstance(eviction, admission.GlobalStepEviction),
+        'DynamicDimensionEmbedding.eviction must be @GlobalStepEviction() or '
+        'None, got %s.', type(eviction).__name__)
+    first = frequencies[0]
+    super().__init__(capacity, stddev, emb_fusion,
+                     admission.CounterFilter(first) if first > 1 else None,
+                     eviction)
+    self._frequencies = frequencies
+
+  def _vectors(self, group, packed, training, num_ps):
+    blocks = len(self._frequencies)
+    errors.check(
+        group.dim % blocks == 0, 'DynamicDimensionEmbedding.frequencies must '
+        'have a number of blocks that divides the dim of every column, got %d '
+        'blocks for dim %d of %s.', blocks, group.dim, group.columns[0].name)
+    counts = packing.counts(packed)
+    found, first = [], None
+    for i, frequency in enumerate(self._frequencies):
+      table = self._table(
+          '%s/block_%d' % (group.name, i), group.dim // blocks, training,
+          num_ps, **({'filter': None} if first else {}))
+      first = first or table
+      often = (first.seen(packed.rows) + counts >= frequency
+               if training and i else None)
+      found.append(table.lookup(packed.rows, counts, admitted=often))
+    return tf.concat(found, axis=1)
+
+  def _spread(self, dim):
+    return super()._spread(dim * len(self._frequencies))

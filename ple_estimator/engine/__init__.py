@@ -1,0 +1,6 @@
+"""The TensorFlow that a run is on, and the C++ kernels beside it.
+
+`compat` holds every call that differs between TensorFlow 1.15, 2.15 and
+DeepRec, and every use of what TensorFlow keeps private. `native` builds, loads
+and calls the kernels of `kernels/`. Imports errors and files only.
+"""

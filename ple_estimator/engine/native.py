@@ -1,0 +1,400 @@
+"""The C++ kernels: building, loading and calling them.
+
+`kernels/` holds TensorFlow ops over oneDNN and a few C functions for reading.
+They are compiled once per TensorFlow, at the first use or by
+`python -m ple_estimator.native`, and cached; g++ and the packages
+onednn-cpu-gomp and onednn-devel-cpu-gomp are needed. All of them have a form in
+TensorFlow's own ops, which runs where they cannot be had, and is what tests
+compare with.
+"""
+
+import ctypes
+import functools
+import glob
+import hashlib
+import os
+import platform
+import shutil
+import site
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import logging
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import files
+
+_SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'kernels')
+_COMPILER = 'g++'
+
+
+class _Unavailable(Exception):
+  """Why the kernels cannot be had here."""
+
+
+def available():
+  """Whether the kernels can be used; builds them at the first call."""
+  return _library() is not None
+
+
+@functools.lru_cache(maxsize=None)
+def _library():
+  """Returns (op module, C library), or None after saying once why not."""
+  try:
+    path = _path()
+    return tf.load_op_library(path), _functions(ctypes.CDLL(path))
+  except (_Unavailable, OSError, tf.errors.OpError) as error:
+    logging.warning(
+        'Fused kernels are not used: %s. TensorFlow\'s own ops train the same '
+        'model, slower (see Results in README.md).', error)
+    return None
+
+
+def _path():
+  """Returns the file of the library, built if it was not."""
+  if sys.platform != 'linux' or platform.machine() != 'x86_64':
+    raise _Unavailable('they are for Linux on x86_64, this is %s on %s' % (
+        sys.platform, platform.machine()))
+  name = 'kernels-%s-%s.so' % (tf.__version__, _digest())
+  for folder in _folders():
+    path = os.path.join(folder, name)
+    if os.path.exists(path):
+      return path
+  for folder in _folders():
+    try:
+      os.makedirs(folder, exist_ok=True)
+      partial = tempfile.mkdtemp(dir=folder)
+    except OSError:
+      continue
+    try:
+      _build(partial, os.path.join(folder, name))
+    finally:
+      shutil.rmtree(partial)
+    return os.path.join(folder, name)
+  raise _Unavailable('no folder can be written to of ' + ', '.join(_folders()))
+
+
+def _folders():
+  """Where a library may be: beside its oneDNN, or in the user's cache."""
+  return [os.path.join(sys.prefix, 'share', 'ple_estimator'), files.folder()]
+
+
+def _digest():
+  """A few letters that differ with the sources, the flags and the place."""
+  found = hashlib.sha256()
+  for path in sorted(glob.glob(os.path.join(_SOURCES, '*.[ch]*'))):
+    with open(path, 'rb') as f:
+      found.update(f.read())
+  found.update(repr([_flags(), sys.prefix]).encode())
+  return found.hexdigest()[:12]
+
+
+def _flags():
+  flags = tf.sysconfig.get_compile_flags()
+  # What TensorFlow 1.15 is compiled as; later ones say it themselves.
+  standard = [] if any('-std=' in flag for flag in flags) else ['-std=c++14']
+  # Without NDEBUG, objects in TensorFlow 1.15's resource manager abort at exit.
+  return flags + standard + [
+      '-O3', '-fno-math-errno', '-fno-trapping-math', '-DNDEBUG', '-fPIC',
+      '-fopenmp', '-w']
+
+
+def _onednn():
+  """Returns the folder that has oneDNN's include/ and lib/."""
+  roots = [sys.prefix, site.getuserbase(), '/usr/local', '/usr']
+  for root in roots:
+    if (os.path.exists(os.path.join(root, 'include', 'dnnl.hpp')) and
+        os.path.exists(os.path.join(root, 'lib', 'libdnnl.so'))):
+      return root
+  raise _Unavailable(
+      'oneDNN is not installed (pip install onednn-cpu-gomp==2023.2.0 '
+      'onednn-devel-cpu-gomp==2023.2.0)')
+
+
+def _build(folder, target):
+  """Compiles the sources in `folder` and moves the library to `target`."""
+  if not shutil.which(_COMPILER):
+    raise _Unavailable('there is no compiler %s' % _COMPILER)
+  onednn = _onednn()
+  logging.info('Building the fused kernels for TensorFlow %s, once ...',
+               tf.__version__)
+  begin = time.time()
+  sources = sorted(glob.glob(os.path.join(_SOURCES, '*.cc')))
+  objects = [os.path.join(folder, os.path.basename(s) + '.o') for s in sources]
+  _run([[_COMPILER, '-c', source, '-o', made, '-I' + onednn + '/include'] +
+        _flags() for source, made in zip(sources, objects)])
+  library = os.path.join(folder, 'library.so')
+  # oneDNN stands before TensorFlow, which has symbols of a oneDNN inside.
+  _run([[_COMPILER, '-shared', '-fopenmp', '-o', library] + objects +
+        ['-L' + onednn + '/lib', '-ldnnl', '-Wl,-rpath,' + onednn + '/lib'] +
+        tf.sysconfig.get_link_flags()])
+  os.replace(library, target)
+  logging.info('... done in %.0f s: %s', time.time() - begin, target)
+
+
+def _run(commands):
+  """Runs commands side by side; raises _Unavailable if one fails."""
+  running = [subprocess.Popen(
+      command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+      universal_newlines=True) for command in commands]
+  said = [process.communicate()[0] for process in running]
+  for process, command, text in zip(running, commands, said):
+    if process.returncode:
+      raise _Unavailable('%s failed: %s' % (
+          ' '.join(command), '\n'.join(text.splitlines()[:20])))
+
+
+# ------------------------------------------------------------------- the ops
+
+
+def nets(inputs, params, moving, net_input, num_hidden, linear, batch_norm,
+         compute, training, epsilon):
+  """Runs a set of small dense networks, each in one thread.
+
+  Args:
+    inputs: list of [batch, width] float32.
+    params: list of float32 of all nets, in the order of kernels/nets.cc.
+    moving: [n] float32, mean and variance of every batch norm, in the order of
+      params; empty in training.
+    net_input: list of int, for each net the position of its input.
+    num_hidden: list of int, the number of its hidden layers.
+    linear: list of int, whether a linear layer follows them: 0, or 1 without
+      and 2 with bias.
+    batch_norm: bool.
+    compute: tf.DType of the products' operands, float32 or bfloat16.
+    training: bool, whether batch norm takes the moments of the batch.
+    epsilon: float, added to the variance.
+
+  Returns:
+    (outputs, moments): list of [batch, width] float32, and [n] float32 like
+    `moving`, of the batch when training.
+  """
+  outputs, moments, _ = _library()[0].ple_nets(
+      inputs, params, moving, num_nets=len(net_input), net_input=net_input,
+      num_hidden=num_hidden, linear=linear, batch_norm=batch_norm,
+      compute=compute, training=training, epsilon=epsilon)
+  return outputs, moments
+
+
+@tf.RegisterGradient('PleNets')
+def _nets_grad(op, *gradients):
+  attributes = {name: op.get_attr(name) for name in (
+      'net_input', 'num_hidden', 'linear', 'batch_norm', 'compute', 'epsilon')}
+  num_inputs, num_params = op.get_attr('num_inputs'), op.get_attr('num_params')
+  num_nets = op.get_attr('num_nets')
+  if not op.get_attr('training'):
+    raise NotImplementedError('PleNets has gradients when training only.')
+  found = _library()[0].ple_nets_grad(
+      op.inputs[:num_inputs], op.inputs[num_inputs:num_inputs + num_params],
+      _dense(gradients[:num_nets], op.outputs), op.outputs[num_nets],
+      op.outputs[num_nets + 1], **attributes)
+  return list(found[0]) + list(found[1]) + [None]
+
+
+def mix(logits, experts, members):
+  """Mixes experts by softmax gates.
+
+  Args:
+    logits: list of [batch, number of the gate's experts] float32.
+    experts: list of [batch, dim] float32.
+    members: for each gate a list of positions in `experts`.
+
+  Returns:
+    (mixtures, shares): lists over gates of [batch, dim] and of the softmax of
+    the logits, float32.
+  """
+  return _library()[0].ple_mix(
+      logits, experts, members=sum(members, []),
+      sizes=[len(of) for of in members])
+
+
+@tf.RegisterGradient('PleMix')
+def _mix_grad(op, *gradients):
+  count = op.get_attr('num_gates')
+  gradients = _dense(gradients, op.outputs)
+  found = _library()[0].ple_mix_grad(
+      op.outputs[count:], op.inputs[count:], gradients[:count],
+      gradients[count:], members=op.get_attr('members'),
+      sizes=op.get_attr('sizes'))
+  return list(found[0]) + list(found[1])
+
+
+def pool(vectors, index, splits, columns, combiner):
+  """Combines the vectors of each field.
+
+  Args:
+    vectors: [n, dim] float32.
+    index: [ids] int32, rows of `vectors`.
+    splits: [columns * batch + 1] int32: the ids of field (column c, row b) are
+      index[splits[c * batch + b] to splits[c * batch + b + 1]).
+    columns: int.
+    combiner: 'mean', 'sum' or 'sqrtn'.
+
+  Returns:
+    [batch, columns * dim] float32, zeros where a field has no id.
+  """
+  pooled = _library()[0].ple_pool(
+      vectors, index, splits, columns=columns, combiner=combiner)
+  pooled.set_shape([None, columns * vectors.shape[1].value])
+  return pooled
+
+
+@tf.RegisterGradient('PlePool')
+def _pool_grad(op, gradient):
+  return _library()[0].ple_pool_grad(
+      *(list(op.inputs) + [gradient]), columns=op.get_attr('columns'),
+      combiner=op.get_attr('combiner')), None, None
+
+
+def _dense(gradients, outputs):
+  """Zeros for the outputs that nothing depends on."""
+  return [tf.zeros_like(output) if gradient is None else
+          tf.convert_to_tensor(gradient)
+          for gradient, output in zip(gradients, outputs)]
+
+
+def dense_adam(variables, m, v, gradients, scalars):
+  """Adam on dense variables; returns the tf.Operation.
+
+  Args:
+    variables: list of resource variables, float32.
+    m: list of their first moments, resource variables.
+    v: list of their second moments, likewise.
+    gradients: list of float32 tensors with the shapes of the variables.
+    scalars: learning rate, beta1, beta2, epsilon, and the powers of the two
+      betas for this step, float32 scalars.
+  """
+  return _library()[0].ple_dense_adam(
+      [x.handle for x in variables], gradients,
+      *scalars, slots=_names(list(m) + list(v)))
+
+
+def rows_adam(variable, m, v, rows, gradient, scalars):
+  """Adam on some rows of a table; returns the tf.Operation.
+
+  Args:
+    variable: resource variable [height, width] float32.
+    m: its first moment, likewise.
+    v: its second moment, likewise.
+    rows: [n] int64; of one that comes twice the gradients are added up.
+    gradient: [n, width] float32.
+    scalars: as `dense_adam`.
+  """
+  return _library()[0].ple_rows_adam(
+      variable.handle, m.handle, v.handle, rows, gradient, *scalars)
+
+
+def moving_averages(variables, offsets, moments, momentum):
+  """Moves variables towards new values; returns the tf.Operation.
+
+  Each becomes momentum * itself + (1 - momentum) * its part of moments.
+
+  Args:
+    variables: list of resource variables [n], float32, on one device.
+    offsets: list of int, where in `moments` the part of each begins.
+    moments: [sum of n] float32 or more.
+    momentum: float.
+  """
+  return _library()[0].ple_moving_averages(
+      moments, vars=_names(variables), offsets=offsets, momentum=momentum)
+
+
+def _names(variables):
+  """What resource variables are called on their device."""
+  return [x.handle.op.get_attr('shared_name') for x in variables]
+
+
+# ---------------------------------------------------------- the C functions
+
+
+def onednn_version():
+  """The version of oneDNN that the ops call, e.g. 30200 for 3.2.0."""
+  return _library()[1].ple_onednn_version()
+
+
+def _functions(library):
+  pointer, integer = ctypes.c_void_p, ctypes.c_int64
+  library.ple_hash.restype = None
+  library.ple_hash.argtypes = [
+      pointer, pointer, integer, integer, integer, pointer]
+  library.ple_hash_lists.restype = integer
+  library.ple_hash_lists.argtypes = [
+      pointer, pointer, integer, ctypes.c_char_p, integer, integer, pointer,
+      pointer]
+  library.ple_unique.restype = integer
+  library.ple_unique.argtypes = [pointer, integer, pointer, pointer]
+  return library
+
+
+def hash_text(array, num_buckets, missing):
+  """Hashes as tf.strings.to_hash_bucket_fast.
+
+  Args:
+    array: pa.BinaryArray without nulls.
+    num_buckets: int.
+    missing: int, the id of the empty text.
+
+  Returns:
+    [rows] int64 numpy array.
+  """
+  data, offsets = _buffers(array)
+  ids = np.empty(len(array), np.int64)
+  _library()[1].ple_hash(data, offsets.ctypes.data, len(array), num_buckets,
+                         missing, ids.ctypes.data)
+  return ids
+
+
+def hash_lists(array, separator, num_buckets):
+  """Cuts texts at a separator, drops empty items and hashes the others.
+
+  Args:
+    array: pa.BinaryArray without nulls.
+    separator: bytes.
+    num_buckets: int.
+
+  Returns:
+    (ids, splits): int64 and [rows + 1] int32 numpy arrays; text i has
+    ids[splits[i] to splits[i + 1]).
+  """
+  data, offsets = _buffers(array)
+  ids = np.empty(int(offsets[-1] - offsets[0]) + len(array), np.int64)
+  splits = np.empty(len(array) + 1, np.int32)
+  used = _library()[1].ple_hash_lists(
+      data, offsets.ctypes.data, len(array), separator, len(separator),
+      num_buckets, ids.ctypes.data, splits.ctypes.data)
+  return ids[:used].copy(), splits
+
+
+def _buffers(array):
+  """Returns (address of the text, [rows + 1] int32 offsets) of Arrow's own."""
+  _, offsets, data = array.buffers()
+  if not len(array):
+    return 0, np.zeros(1, np.int32)
+  offsets = np.frombuffer(offsets, np.int32)
+  return (data.address if data else 0,
+          offsets[array.offset:array.offset + len(array) + 1])
+
+
+def unique(ids):
+  """Numbers different ids in the order of their appearance.
+
+  Args:
+    ids: [n] int64 numpy array.
+
+  Returns:
+    (rows, index): int64 and [n] int32 numpy arrays, rows[index] == ids.
+  """
+  ids = np.ascontiguousarray(ids)
+  rows = np.empty(len(ids), np.int64)
+  index = np.empty(len(ids), np.int32)
+  count = _library()[1].ple_unique(
+      ids.ctypes.data, len(ids), rows.ctypes.data, index.ctypes.data)
+  return rows[:count].copy(), index
+
+
+if __name__ == '__main__':
+  logging.set_verbosity(logging.INFO)
+  sys.exit(0 if available() else 1)

@@ -1,0 +1,165 @@
+"""Expert networks: how the tasks share one input.
+
+One class covers the family, so an ablation is a change of numbers in gin:
+
+  shared-bottom  num_levels = 1, num_task_experts = 0, num_shared_experts = 1
+  MMoE           num_levels = 1, num_task_experts = 0, num_shared_experts = k
+  CGC            num_levels = 1, num_task_experts = m, num_shared_experts = k
+  PLE            num_levels > 1, num_task_experts = m, num_shared_experts = k
+  single-task    num_levels = 1, num_task_experts = 1, num_shared_experts = 0
+
+References:
+  Caruana, "Multitask Learning", Machine Learning 28, 1997.
+  Ma et al., "Modeling Task Relationships in Multi-task Learning with
+    Multi-gate Mixture-of-Experts", KDD 2018.
+  Tang et al., "Progressive Layered Extraction (PLE): A Novel Multi-Task
+    Learning (MTL) Model for Personalized Recommendations", RecSys 2020.
+"""
+
+import collections
+
+import tensorflow.compat.v1 as tf
+
+import gin
+from ple_estimator import errors
+from ple_estimator.network import mlp
+
+
+@gin.register
+class PLE:
+  """Levels of shared and per-task experts, mixed by gates.
+
+  Level j, task k (Tang et al., eq. 1 to 4): the gate g = softmax(W h) looks
+  at the task's own input h and mixes the task's experts with the shared ones;
+  the shared gate looks at the shared input and mixes all experts of the
+  level. Their mixtures are the inputs of level j + 1. The last level has no
+  shared gate. Where a gate has one expert to choose from, there is none.
+  """
+
+  def __init__(self,
+               expert_units=(256, 128, 64),
+               gate_units=(256, 128, 64),
+               num_levels=3,
+               num_task_experts=2,
+               num_shared_experts=1,
+               activation='relu',
+               batch_norm=True,
+               dropout=0.0,
+               l2=0.0):
+    """Keeps the hyper-parameters; builds no graph.
+
+    Args:
+      expert_units: widths of each expert's layers.
+      gate_units: widths of the hidden layers of each gate; () is the gate of
+        the paper, the model zoo has hidden layers.
+      num_levels: int, extraction levels.
+      num_task_experts: int, experts private to one task, per task and level.
+      num_shared_experts: int, experts that every task sees, per level.
+      activation: str: relu, elu, selu, swish, tanh, sigmoid or leaky_relu.
+      batch_norm: bool, whether to normalise after each hidden layer.
+      dropout: float in [0, 1), share of hidden activations dropped.
+      l2: float, each kernel adds l2 * |kernel|^2 / 2 to the loss.
+
+    Raises:
+      UserError: if there is no level, or a level without experts, or a value
+        is out of range.
+    """
+    errors.check_integer('PLE.num_levels', num_levels, 1)
+    errors.check_integer('PLE.num_task_experts', num_task_experts, 0)
+    errors.check_integer('PLE.num_shared_experts', num_shared_experts, 0)
+    errors.check(
+        num_task_experts + num_shared_experts >= 1,
+        'PLE.num_task_experts + PLE.num_shared_experts must be at least 1, '
+        'got %r + %r.', num_task_experts, num_shared_experts)
+    mlp.check_units('PLE.expert_units', expert_units)
+    errors.check(expert_units, 'PLE.expert_units must not be empty.')
+    mlp.check_units('PLE.gate_units', gate_units)
+    self._expert_units = tuple(expert_units)
+    self._gate_units = tuple(gate_units)
+    self._num_levels = num_levels
+    self._num_task_experts = num_task_experts
+    self._num_shared_experts = num_shared_experts
+    self._mlp = mlp.Mlp('PLE', activation, batch_norm, dropout, l2)
+
+  def __call__(self, inputs, tasks, training, precision, op_fusion=False):
+    """Builds experts and gates in the default graph.
+
+    Args:
+      inputs: [batch, in_dim] float32, the concatenated embeddings.
+      tasks: names of the tasks.
+      training: bool, whether batch norm and dropout are in training mode.
+      precision: precision.Precision of the products.
+      op_fusion: bool, whether to use the fused ops.
+
+    Returns:
+      (per_task, gates): dict of task name to [batch, expert_units[-1]]
+      float32, what the task's tower reads; and dict of 'level_<j>/<owner>' to
+      a dict of expert name to [batch] float32, its weight in that gate.
+    """
+    per_task = collections.OrderedDict((task, inputs) for task in tasks)
+    shared, gates = inputs, {}
+    for level in range(self._num_levels):
+      with tf.variable_scope('level_%d' % level) as scope:
+        last = level == self._num_levels - 1
+        members = self._members(tasks, last)
+        selectors = collections.OrderedDict(per_task, shared=shared)
+        outputs = self._mlp(self._nets(selectors, members), training,
+                            precision, op_fusion)
+        per_task, shares = _mix(outputs, members, op_fusion)
+        shared = per_task.pop('shared', None)
+        gates.update({'%s/%s' % (scope.name, owner): weights
+                      for owner, weights in shares.items()})
+    return per_task, gates
+
+  def _members(self, tasks, last):
+    """The experts that each owner of a gate mixes, by owner."""
+    def own(owner, count):
+      return ['%s/expert_%d' % (owner, i) for i in range(count)]
+    common = own('shared', self._num_shared_experts)
+    members = collections.OrderedDict(
+        (task, own(task, self._num_task_experts) + common) for task in tasks)
+    if not last and common:
+      everyone = [name for task in tasks
+                  for name in own(task, self._num_task_experts)]
+      members['shared'] = everyone + common
+    return members
+
+  def _nets(self, selectors, members):
+    """The networks of a level: every expert once, then the gates."""
+    found = collections.OrderedDict()
+    for name in sum(members.values(), []):
+      owner = name.split('/')[0]
+      found[name] = mlp.Net(selectors[owner], self._expert_units)
+    for owner, experts in members.items():
+      if len(experts) > 1:
+        found[owner + '/gate'] = mlp.Net(
+            selectors[owner], self._gate_units, linear=len(experts))
+    return found
+
+
+def _mix(outputs, members, op_fusion):
+  """Mixes the experts of every gate; an owner of one expert has that.
+
+  Args:
+    outputs: dict of net name to its output.
+    members: OrderedDict of owner to names of experts.
+    op_fusion: bool.
+
+  Returns:
+    (mixtures, shares): by owner its mixture, and a dict of expert name to the
+    expert's weight.
+  """
+  gated = [owner for owner in members if owner + '/gate' in outputs]
+  names = [name for name in outputs if not name.endswith('/gate')]
+  mixed, weights = mlp.mix(
+      [outputs[owner + '/gate'] for owner in gated],
+      [outputs[name] for name in names],
+      [[names.index(name) for name in members[owner]] for owner in gated],
+      op_fusion)
+  mixtures = collections.OrderedDict(
+      (owner, outputs[experts[0]]) for owner, experts in members.items())
+  mixtures.update(zip(gated, mixed))
+  shares = {owner: {} for owner in members}
+  for owner, share in zip(gated, weights):
+    shares[owner] = dict(zip(members[owner], tf.unstack(share, axis=1)))
+  return mixtures, shares

@@ -1,0 +1,45 @@
+"""The number format of the matrix products."""
+
+import tensorflow.compat.v1 as tf
+
+import gin
+from ple_estimator import errors
+
+
+@gin.register
+class Precision:
+  """Runs the products in one dtype; all else stays float32.
+
+  With 'bfloat16' the operands are rounded to 8 bits of mantissa and the
+  product comes out as bfloat16; variables, biases, activations, batch norm,
+  softmax, loss and optimizer are float32. (Batch norm could not be otherwise:
+  tf.nn.moments has no bfloat16 kernel on TensorFlow 1.15.) The gradients of a
+  product are bfloat16 products too; bfloat16 has the exponent of float32, so
+  no loss scaling is needed. The fused kernels (nets.py) also keep what lies
+  between two products as bfloat16; their sums are float32.
+
+  Attributes:
+    dtype: tf.DType of the operands.
+
+  References:
+    Kalamkar et al., "A Study of BFLOAT16 for Deep Learning Training", 2019.
+  """
+
+  def __init__(self, compute='float32'):
+    """Keeps the dtype.
+
+    Args:
+      compute: 'float32' or 'bfloat16'.
+
+    Raises:
+      UserError: if compute is neither.
+    """
+    errors.check(
+        compute in ('float32', 'bfloat16'),
+        "Precision.compute must be 'float32' or 'bfloat16', got %r.", compute)
+    self.dtype = tf.as_dtype(compute)
+
+  def matmul(self, x, kernel):
+    """[rows, n] float32 times [n, m] float32 -> [rows, m] float32."""
+    product = tf.matmul(tf.cast(x, self.dtype), tf.cast(kernel, self.dtype))
+    return tf.cast(product, tf.float32)

@@ -1,0 +1,140 @@
+"""One task: its loss, its metrics and what it predicts."""
+
+import re
+
+import tensorflow.compat.v1 as tf
+
+import gin
+from ple_estimator import errors
+from ple_estimator.network import metrics
+
+_LOSSES = ('binary', 'regression')
+_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_-]*$')
+
+
+@gin.register
+class Task:
+  """A task of the model, on one label column.
+
+  Two things follow Tang et al., RecSys 2020, section 4.3. Tasks may have
+  different sample spaces: the loss of task k is the mean over the rows i of
+  its space, sum_i delta_k(i) loss_k(i) / sum_i delta_k(i) (eq. 8). And the
+  weight of task k in the total changes with the step t (eq. 9):
+  w_k(t) = w_k(0) * gamma_k^t.
+  """
+
+  def __init__(self,
+               name=gin.REQUIRED,
+               label=gin.REQUIRED,
+               tower=gin.REQUIRED,
+               loss='binary',
+               weight=1.0,
+               gamma=1.0,
+               sample_space=None):
+    """Keeps the hyper-parameters; builds no graph.
+
+    Args:
+      name: str, names the task's variables, metrics and predictions.
+      label: str, a column of kind label.
+      tower: networks.Tower.
+      loss: 'binary', the cross entropy of a label 0 or 1, whose prediction is
+        a probability; or 'regression', the squared error.
+      weight: float, w(0), the share of the task in the total loss.
+      gamma: float, positive, the factor by which weight changes each step.
+      sample_space: (column, value): only the rows where the column has that
+        value count in loss and metrics; None counts all.
+
+    Raises:
+      UserError: if a value is out of range.
+    """
+    errors.check(isinstance(name, str) and _NAME.match(name),
+                 'Task.name must be letters, digits, - and _, got %r.', name)
+    errors.check(name != 'shared',
+                 "Task.name must not be 'shared', the name of the experts "
+                 'that all tasks see.')
+    errors.check(loss in _LOSSES, "Task.loss must be 'binary' or "
+                 "'regression', got %r.", loss)
+    errors.check(errors.is_number(weight) and weight >= 0,
+                 'Task.weight must be a number that is not negative, '
+                 'got %r.', weight)
+    errors.check(errors.is_number(gamma) and gamma > 0,
+                 'Task.gamma must be a positive number, got %r.', gamma)
+    errors.check(
+        sample_space is None or
+        isinstance(sample_space, (list, tuple)) and len(sample_space) == 2,
+        'Task.sample_space must be a pair (column, value), got %r.',
+        sample_space)
+    self.name = name
+    self.label = label
+    self.sample_space = sample_space
+    self.is_binary = loss == 'binary'
+    self.tower = tower
+    self._weight = weight
+    self._gamma = gamma
+
+  def predictions(self, logits):
+    """[batch] float32: the probability, or the number itself."""
+    return tf.sigmoid(logits) if self.is_binary else logits
+
+  def loss(self, labels, logits, weights, total_weight=None):
+    """The mean loss over the sample space of the task.
+
+    Args:
+      labels: [batch] float32.
+      logits: [batch] float32.
+      weights: [batch] float32, 0 outside of the sample space.
+      total_weight: float32 scalar, where these rows are a slice: the sum of
+        the weights of the batch, whose loss is the sum of those of its slices.
+        None is the sum of `weights`.
+
+    Returns:
+      float32 scalar; 0 for a batch without a row of the space.
+    """
+    if total_weight is None:
+      total_weight = tf.reduce_sum(weights)
+    return tf.div_no_nan(
+        tf.reduce_sum(weights * self._losses(labels, logits)), total_weight)
+
+  def loss_weight(self, step):
+    """w_k(t): float32 scalar.
+
+    Args:
+      step: int64 scalar, the global step t.
+    """
+    if self._gamma == 1:
+      return tf.constant(self._weight, tf.float32)
+    return self._weight * tf.pow(self._gamma, tf.cast(step, tf.float32))
+
+  def metrics(self, labels, logits, weights):
+    """Returns dict of metric name to (value, update_op).
+
+    Args:
+      labels: [batch] float32.
+      logits: [batch] float32.
+      weights: [batch] float32, 0 outside of the sample space.
+    """
+    predictions = self.predictions(logits)
+    error = predictions - labels
+    if not self.is_binary:
+      found = {
+          'rmse': metrics.root(metrics.mean(tf.square(error), weights)),
+          'mae': metrics.mean(tf.abs(error), weights),
+      }
+    else:
+      hit = tf.equal(predictions > 0.5, labels > 0.5)
+      found = {
+          'auc': metrics.auc(labels, logits, weights),
+          'log_loss': metrics.mean(self._losses(labels, logits), weights),
+          'accuracy': metrics.mean(tf.cast(hit, tf.float32), weights),
+      }
+    found['calibration'] = metrics.ratio(
+        predictions * weights, labels * weights)
+    found['label/mean'] = metrics.mean(labels, weights)
+    found['prediction/mean'] = metrics.mean(predictions, weights)
+    return {'%s/%s' % (self.name, key): value for key, value in found.items()}
+
+  def _losses(self, labels, logits):
+    if self.is_binary:
+      return tf.nn.sigmoid_cross_entropy_with_logits(
+          labels=labels, logits=logits)
+    return tf.square(logits - labels)

@@ -1,0 +1,269 @@
+"""Optimizers, learning-rate schedules and the training op.
+
+What a .gin file names is a factory, bound uncalled (`Model.optimizer = @adam`):
+an optimizer makes its slots in the graph of the Estimator, which exists only
+inside model_fn. A learning rate is a number or a schedule, bound uncalled too
+(`adam.learning_rate = @exponential_decay`).
+"""
+
+import tensorflow.compat.v1 as tf
+
+import gin
+from ple_estimator import errors
+from ple_estimator.embeddings import deeprec
+from ple_estimator.embeddings import keyed_table
+from ple_estimator.optimizers import update_rules
+
+
+@gin.register
+def adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
+  """Adam (Kingma and Ba, ICLR 2015), as tf.train.AdamOptimizer.
+
+  The moments of all embedding rows decay at every step, touched or not.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    beta1: float, decay of the first moment.
+    beta2: float, decay of the second moment.
+    epsilon: float, the paper's epsilon hat.
+  """
+  return tf.train.AdamOptimizer(
+      _rate('adam', learning_rate), beta1, beta2, epsilon)
+
+
+@gin.register
+def lazy_adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
+  """Adam that leaves the embedding rows alone that a batch does not touch.
+
+  Adam's moments of a row go on decaying, and the row goes on moving, while no
+  batch has it; here they stand still. Dense variables, and rows that every
+  batch touches, are updated as by `adam`. A step then costs what the batch
+  touches, not what the tables hold.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    beta1: float, decay of the first moment.
+    beta2: float, decay of the second moment.
+    epsilon: float, the paper's epsilon hat.
+  """
+  rate = _rate('lazy_adam', learning_rate)
+  return _deeprec(
+      'lazy_adam', learning_rate=rate, beta1=beta1, beta2=beta2, epsilon=epsilon
+  ) or update_rules.LazyAdam(rate, beta1, beta2, epsilon)
+
+
+@gin.register
+def adam_async(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
+               apply_sparse_rmsprop=False):
+  """Adam for asynchronous training, as DeepRec's AdamAsyncOptimizer.
+
+  Like `lazy_adam`, but each variable counts its own steps, so that no parameter
+  server is asked by every update.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    beta1: float, decay of the first moment.
+    beta2: float, decay of the second moment.
+    epsilon: float, the paper's epsilon hat.
+    apply_sparse_rmsprop: bool, whether embedding rows are updated by RMSProp
+      with momentum beta1 in place of Adam.
+  """
+  rate = _rate('adam_async', learning_rate)
+  return _deeprec(
+      'adam_async', learning_rate=rate, beta1=beta1, beta2=beta2,
+      epsilon=epsilon, apply_sparse_rmsprop=apply_sparse_rmsprop
+  ) or update_rules.AdamAsync(rate, beta1, beta2, epsilon, apply_sparse_rmsprop)
+
+
+@gin.register
+def adamw(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
+          weight_decay=0.01, decay_follows_rate=True, exclude=()):
+  """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019).
+
+  Like `lazy_adam`, after a share of each weight is taken off it: of embedding
+  rows, of those that the batch touches.
+
+  DeepRec's AdamWOptimizer takes off weight_decay itself, whatever the learning
+  rate: bind decay_follows_rate to False, and weight_decay to what it is there.
+  (Of embedding variables DeepRec takes off weight_decay times the learning rate
+  as corrected by Adam, which after some thousand steps is the learning rate.)
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    beta1: float, decay of the first moment.
+    beta2: float, decay of the second moment.
+    epsilon: float, the paper's epsilon hat.
+    weight_decay: float, not negative.
+    decay_follows_rate: bool, whether a step takes off weight_decay times the
+      learning rate, as PyTorch and Keras do: a schedule is of both. Else it
+      takes off weight_decay.
+    exclude: tuple of str, parts of names, e.g. ('bias', 'batch_norm');
+      variables that have one in theirs do not decay.
+  """
+  errors.check(weight_decay >= 0,
+               'adamw.weight_decay must not be negative, got %r.',
+               weight_decay)
+  errors.check(not isinstance(exclude, str),
+               'adamw.exclude must be a tuple of texts, got %r.', exclude)
+  rate = _rate('adamw', learning_rate)
+  made = None
+  if not decay_follows_rate and not exclude:  # all that DeepRec's knows
+    made = _deeprec(
+        'adamw', weight_decay=weight_decay, learning_rate=rate, beta1=beta1,
+        beta2=beta2, epsilon=epsilon)
+  return made or update_rules.AdamW(
+      rate, beta1, beta2, epsilon, weight_decay, decay_follows_rate, exclude)
+
+
+@gin.register
+def adagrad(learning_rate=0.01, initial_accumulator_value=0.1):
+  """Adagrad (Duchi et al., JMLR 2011), as tf.train.AdagradOptimizer.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    initial_accumulator_value: float, positive, start of the sums of squares.
+  """
+  numbers = dict(learning_rate=_rate('adagrad', learning_rate),
+                 initial_accumulator_value=initial_accumulator_value)
+  return (_deeprec('adagrad', **numbers) or
+          tf.train.AdagradOptimizer(**numbers))
+
+
+@gin.register
+def adagrad_decay(learning_rate=0.01, initial_accumulator_value=0.1,
+                  decay_steps=100000, decay_rate=0.9):
+  """Adagrad that forgets, as DeepRec's AdagradDecayOptimizerV2.
+
+  Sums of squares that only grow end the learning of a model that is trained on
+  new data for weeks. Here they are multiplied by decay_rate once in decay_steps
+  steps of the run: of an embedding row, when a batch next touches it, for one
+  period each time.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    initial_accumulator_value: float, positive; start of the sums of squares,
+      and what they do not decay below.
+    decay_steps: int, global steps of a period.
+    decay_rate: float in (0, 1).
+  """
+  errors.check(initial_accumulator_value > 0,
+               'adagrad_decay.initial_accumulator_value must be positive, '
+               'got %r.', initial_accumulator_value)
+  errors.check(isinstance(decay_steps, int) and decay_steps > 0,
+               'adagrad_decay.decay_steps must be a positive integer, '
+               'got %r.', decay_steps)
+  errors.check(0 < decay_rate < 1,
+               'adagrad_decay.decay_rate must be in (0, 1), got %r.',
+               decay_rate)
+  rate = _rate('adagrad_decay', learning_rate)
+  step = tf.train.get_global_step()
+  return _deeprec(
+      'adagrad_decay', learning_rate=rate, global_step=step,
+      initial_accumulator_value=initial_accumulator_value,
+      accumulator_decay_step=decay_steps, accumulator_decay_rate=decay_rate
+  ) or update_rules.AdagradDecay(
+      rate, step, initial_accumulator_value, decay_steps, decay_rate)
+
+
+@gin.register
+def ftrl(learning_rate=0.01, learning_rate_power=-0.5,
+         initial_accumulator_value=1e-10, l1=0.0, l2=0.0):
+  """FTRL-Proximal (McMahan et al., KDD 2013), as tf.train.FtrlOptimizer.
+
+  The first gradient g of a weight w takes it to
+    (1 - sqrt(a / (a + g^2))) * w - learning_rate * g / sqrt(a + g^2)
+  where a is initial_accumulator_value (for the power -0.5): FTRL was made for
+  linear models, which start at 0. A network that is sent there does not learn,
+  so a is small beside the squares of gradients here. With the 0.1 of TensorFlow
+  the AUC of base stays at 0.5.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    learning_rate_power: float, not positive; a step is in proportion to the sum
+      of squared gradients to this power.
+    initial_accumulator_value: float, not negative; start of the sums of
+      squares.
+    l1: float, not negative, strength of the L1 regularization, which makes
+      small weights exactly 0.
+    l2: float, not negative, strength of the L2 regularization.
+  """
+  errors.check(learning_rate_power <= 0, 'ftrl.learning_rate_power must not be '
+               'positive, got %r.', learning_rate_power)
+  for name, value in [('initial_accumulator_value', initial_accumulator_value),
+                      ('l1', l1), ('l2', l2)]:
+    errors.check(
+        value >= 0, 'ftrl.%s must not be negative, got %r.', name, value)
+  return update_rules.Ftrl(
+      _rate('ftrl', learning_rate), learning_rate_power,
+      initial_accumulator_value, l1, l2)
+
+
+@gin.register
+def sgd(learning_rate=0.1, momentum=0.0):
+  """Stochastic gradient descent, with momentum if it is not 0.
+
+  Args:
+    learning_rate: float, or function of the global step to a scalar.
+    momentum: float in [0, 1).
+  """
+  errors.check(0 <= momentum < 1,
+               'sgd.momentum must be in [0, 1), got %r.', momentum)
+  rate = _rate('sgd', learning_rate)
+  if momentum:
+    return tf.train.MomentumOptimizer(rate, momentum)
+  return tf.train.GradientDescentOptimizer(rate)
+
+
+@gin.register(denylist=['step'])
+def exponential_decay(step, initial=0.001, decay_steps=10000, rate=0.5,
+                      staircase=False):
+  """initial * rate^(step / decay_steps), a float32 scalar.
+
+  Args:
+    step: int64 scalar, the global step.
+    initial: float, the learning rate at step 0.
+    decay_steps: int, steps in which it falls by the factor rate.
+    rate: float.
+    staircase: bool, whether to fall only at multiples of decay_steps.
+  """
+  return tf.train.exponential_decay(
+      initial, step, decay_steps, rate, staircase)
+
+
+@gin.register(denylist=['step'])
+def warmup_cosine(step, peak=0.001, warmup_steps=1000, decay_steps=100000,
+                  final=0.0):
+  """Grows linearly to peak, then falls to final along half a cosine.
+
+  Args:
+    step: int64 scalar, the global step.
+    peak: float, the learning rate at step warmup_steps.
+    warmup_steps: int, steps from 0 to peak.
+    decay_steps: int, steps from peak to final.
+    final: float, the learning rate from then on.
+  """
+  errors.check(peak > 0, 'warmup_cosine.peak must be positive, got %r.', peak)
+  step = tf.cast(step, tf.float32)
+  cosine = tf.train.cosine_decay(
+      peak, tf.maximum(step - warmup_steps, 0), decay_steps, final / peak)
+  return tf.where(step < warmup_steps,
+                  peak * (step + 1) / max(1, warmup_steps + 1), cosine)
+
+
+def _deeprec(name, **numbers):
+  """DeepRec's optimizer in place of one of ours, or None."""
+  if keyed_table.of_graph():  # whose slots must be made by initializers
+    return None
+  return deeprec.of_graph().optimizer(name, **numbers)
+
+
+def _rate(owner, learning_rate):
+  """The learning rate as a number or tensor, noted for TensorBoard."""
+  if callable(learning_rate):
+    learning_rate = learning_rate(tf.train.get_global_step())
+  else:
+    errors.check(errors.is_number(learning_rate) and learning_rate > 0,
+                 '%s.learning_rate must be positive, got %r.',
+                 owner, learning_rate)
+  tf.summary.scalar('learning_rate', learning_rate)
+  return learning_rate

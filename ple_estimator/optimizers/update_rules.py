@@ -1,0 +1,343 @@
+"""Update rules that tf.train lacks, each for dense variables and for rows.
+
+Rows that a batch does not touch are neither read nor written, and a slot that
+is as high as its variable is made by an initializer: a table whose memory is
+not all in use may leave the rest alone. g is the gradient of a weight w.
+
+References:
+  Kingma, Ba: Adam, ICLR 2015.
+  Loshchilov, Hutter: Decoupled Weight Decay Regularization, ICLR 2019.
+  Duchi et al.: Adaptive Subgradient Methods, JMLR 2011.
+  McMahan et al.: Ad Click Prediction, KDD 2013 (FTRL-Proximal).
+  DeepRec: AdamAsync-, AdagradDecay- and AdamW-Optimizer.md of its documents,
+    and the kernels in training_ali_ops.cc.
+"""
+
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+from ple_estimator.engine import native
+
+
+class LazyAdam(tf.train.AdamOptimizer):
+  """Adam that leaves untouched rows alone.
+
+    rate = learning_rate * sqrt(1 - power2) / (1 - power1)
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g^2
+    w = w - rate * m / (sqrt(v) + epsilon)
+
+  power1 and power2 are beta1 and beta2 to the number of the step.
+
+  Attributes:
+    op_fusion: bool, whether to use the fused ops: one of all dense variables,
+      one of the touched rows; train_op sets it.
+  """
+
+  op_fusion = False
+
+  def __init__(self, learning_rate, beta1, beta2, epsilon, name='Adam'):
+    """Keeps the numbers, see optimizers.lazy_adam.
+
+    Args:
+      learning_rate: float or float32 scalar.
+      beta1: float.
+      beta2: float.
+      epsilon: float.
+      name: str, of the slots in a checkpoint.
+    """
+    super().__init__(learning_rate, beta1, beta2, epsilon, name=name)
+    self._dense = []
+
+  def _fused(self):
+    return self.op_fusion and native.available()
+
+  def _powers(self, var):
+    """The powers of the betas for a variable's next step: here, for all's."""
+    del var
+    return self._get_beta_accumulators()
+
+  def _scalars(self, var):
+    """Learning rate, betas, epsilon and the powers of the betas, float32."""
+    powers = [tf.convert_to_tensor(p) for p in self._powers(var)]
+    return [tf.cast(x, tf.float32) for x in (
+        self._lr_t, self._beta1_t, self._beta2_t, self._epsilon_t)] + powers
+
+  def _resource_apply_dense(self, grad, var):
+    if not self._fused():
+      return super()._resource_apply_dense(grad, var)
+    self._dense.append((tf.convert_to_tensor(grad), var))  # see _finish
+    return grad.op
+
+  def _finish(self, update_ops, name_scope):
+    by_device = {}
+    for grad, var in self._dense:
+      by_device.setdefault(var.device, []).append((grad, var))
+    for device, pairs in sorted(by_device.items()):
+      grads, variables = zip(*pairs)
+      with tf.device(device or None):
+        update_ops = update_ops + [native.dense_adam(
+            variables, [self.get_slot(v, 'm') for v in variables],
+            [self.get_slot(v, 'v') for v in variables], grads,
+            self._scalars(variables[0]))]
+    return super()._finish(update_ops, name_scope)
+
+  def _resource_apply_sparse_duplicate_indices(self, grad, handle, indices):
+    if not self._fused():
+      return super()._resource_apply_sparse_duplicate_indices(
+          grad, handle, indices)
+    with tf.device(handle.device or None):
+      return native.rows_adam(
+          handle, self.get_slot(handle, 'm'), self.get_slot(handle, 'v'),
+          tf.cast(indices, tf.int64), grad, self._scalars(handle))
+
+  def _resource_apply_sparse(self, grad, var, indices):
+    rate, beta1, beta2, epsilon, power1, power2 = self._scalars(var)
+    m, v = self.get_slot(var, 'm'), self.get_slot(var, 'v')
+    new_m = beta1 * tf.gather(m, indices) + (1 - beta1) * grad
+    new_v = beta2 * tf.gather(v, indices) + (1 - beta2) * tf.square(grad)
+    step = rate * tf.sqrt(1 - power2) / (1 - power1) * new_m / (
+        tf.sqrt(new_v) + epsilon)
+    return _update(var, step, [(m, new_m), (v, new_v)], indices)
+
+
+class AdamAsync(LazyAdam):
+  """Adam whose powers of the betas are counted per variable.
+
+  Nothing is shared by all variables, so no parameter server is asked by every
+  update. A step of a variable is an update of it, even of none of its rows.
+  Else as LazyAdam.
+  """
+
+  def __init__(self, learning_rate, beta1, beta2, epsilon,
+               apply_sparse_rmsprop):
+    """Keeps the numbers, see optimizers.adam_async.
+
+    Args:
+      learning_rate: float or float32 scalar.
+      beta1: float.
+      beta2: float.
+      epsilon: float.
+      apply_sparse_rmsprop: bool, whether rows are updated without correction,
+        with epsilon inside of the root, and the powers are left alone:
+          v = beta2 * v + (1 - beta2) * g^2
+          m = beta1 * m + learning_rate * g / sqrt(v + epsilon)
+          w = w - m
+    """
+    super().__init__(learning_rate, beta1, beta2, epsilon, 'AdamAsync')
+    self._rmsprop = apply_sparse_rmsprop
+
+  def _create_slots(self, var_list):
+    for var in var_list:
+      self._zeros_slot(var, 'm', self._name)
+      self._zeros_slot(var, 'v', self._name)
+      for slot, beta in [('beta1_power', self._beta1),
+                         ('beta2_power', self._beta2)]:
+        self._get_or_make_slot_with_initializer(
+            var, tf.constant_initializer(beta), tf.TensorShape([]),
+            tf.float32, slot, self._name)
+
+  def _fused(self):
+    return not self._rmsprop and super()._fused()
+
+  def _powers(self, var):
+    return [self.get_slot(var, slot) for slot in ('beta1_power', 'beta2_power')]
+
+  def _advance(self, var, update):
+    """Makes the powers ready for the next step when this one is done."""
+    with tf.control_dependencies([update]):
+      return tf.group(*[
+          power.assign(power * beta).op for power, beta in zip(
+              self._powers(var), (self._beta1_t, self._beta2_t))])
+
+  def _resource_apply_dense(self, grad, var):
+    rate, beta1, beta2, epsilon, power1, power2 = self._scalars(var)
+    return self._advance(var, tf.raw_ops.ResourceApplyAdam(
+        var=var.handle, m=self.get_slot(var, 'm').handle,
+        v=self.get_slot(var, 'v').handle, beta1_power=power1,
+        beta2_power=power2, lr=rate, beta1=beta1, beta2=beta2,
+        epsilon=epsilon, grad=grad))
+
+  def _resource_apply_sparse_duplicate_indices(self, grad, handle, indices):
+    update = super()._resource_apply_sparse_duplicate_indices(
+        grad, handle, indices)
+    return update if self._rmsprop else self._advance(handle, update)
+
+  def _resource_apply_sparse(self, grad, var, indices):
+    if not self._rmsprop:
+      return super()._resource_apply_sparse(grad, var, indices)
+    rate, beta1, beta2, epsilon, _, _ = self._scalars(var)
+    m, v = self.get_slot(var, 'm'), self.get_slot(var, 'v')
+    new_v = beta2 * tf.gather(v, indices) + (1 - beta2) * tf.square(grad)
+    new_m = beta1 * tf.gather(m, indices) + (
+        rate * grad / tf.sqrt(new_v + epsilon))
+    return _update(var, new_m, [(m, new_m), (v, new_v)], indices)
+
+  def _finish(self, update_ops, name_scope):
+    # Adam would advance the powers that all variables share.
+    return tf.group(*update_ops, name=name_scope)
+
+
+class AdamW(LazyAdam):
+  """LazyAdam behind a decay of the weights that its moments know nothing of.
+
+    w = w - decay * w, then LazyAdam's step; of rows, the touched ones
+
+  decay is learning_rate * weight_decay or weight_decay, see `__init__`.
+  """
+
+  def __init__(self, learning_rate, beta1, beta2, epsilon, weight_decay,
+               decay_follows_rate, exclude):
+    """Keeps the numbers, see optimizers.adamw.
+
+    Args:
+      learning_rate: float or float32 scalar.
+      beta1: float.
+      beta2: float.
+      epsilon: float.
+      weight_decay: float.
+      decay_follows_rate: bool, whether decay is learning_rate * weight_decay;
+        else it is weight_decay.
+      exclude: tuple of str, parts of the names of variables that do not decay.
+    """
+    super().__init__(learning_rate, beta1, beta2, epsilon, 'AdamW')
+    self._weight_decay = weight_decay
+    self._follows_rate = decay_follows_rate
+    self._exclude = exclude
+
+  def _decays(self, var):
+    return not any(part in var.op.name for part in self._exclude)
+
+  def _create_slots(self, var_list):
+    for part in self._exclude:
+      errors.check(
+          any(part in var.op.name for var in var_list),
+          'adamw.exclude must have parts of the names of variables, such as '
+          '%r, got %r.', var_list[0].op.name, part)
+    super()._create_slots(var_list)
+
+  def _lost(self, weights):
+    """What is taken off weights."""
+    decay = self._weight_decay
+    return (self._lr_t * decay if self._follows_rate else decay) * weights
+
+  def _resource_apply_dense(self, grad, var):
+    if not self._decays(var):
+      return super()._resource_apply_dense(grad, var)
+    # A gradient that is there says that the weights have been used.
+    with tf.control_dependencies([grad]):
+      decay = var.assign_sub(self._lost(var.read_value()))
+    with tf.control_dependencies([decay.op]):
+      return super()._resource_apply_dense(tf.identity(grad), var)
+
+  def _resource_apply_sparse_duplicate_indices(self, grad, handle, indices):
+    update = super()._resource_apply_sparse_duplicate_indices
+    if not self._decays(handle):
+      return update(grad, handle, indices)
+    with tf.control_dependencies([grad]):
+      rows, _ = tf.unique(indices)
+      decay = _update(handle, self._lost(tf.gather(handle, rows)), [], rows)
+    with tf.control_dependencies([decay]):
+      return update(tf.identity(grad), handle, indices)
+
+
+class AdagradDecay(tf.train.Optimizer):
+  """Adagrad whose sums of squares lose a share in every period of the run.
+
+    if (step + 1) // decay_steps > power:
+      sum = max(decay_rate * sum, initial_accumulator_value); power = power + 1
+    sum = sum + g^2
+    w = w - learning_rate * g / sqrt(sum)
+
+  step is the global step, so a period is the same for all weights; power
+  counts the decays of a row. A row is asked when it is touched only, and one
+  that has missed periods catches up on one of them at each touch.
+  """
+
+  def __init__(self, learning_rate, global_step, initial_accumulator_value,
+               decay_steps, decay_rate):
+    """Keeps the numbers, see optimizers.adagrad_decay.
+
+    Args:
+      learning_rate: float or float32 scalar.
+      global_step: int64 variable.
+      initial_accumulator_value: float, the least sum of squares too.
+      decay_steps: int.
+      decay_rate: float.
+    """
+    super().__init__(use_locking=False, name='AdagradDecay')
+    self._rate = learning_rate
+    self._global_step = global_step
+    self._least = initial_accumulator_value
+    self._decay_steps = decay_steps
+    self._decay_rate = decay_rate
+    self._period = None
+
+  def _create_slots(self, var_list):
+    for var in var_list:
+      self._get_or_make_slot_with_initializer(
+          var, tf.constant_initializer(self._least), var.shape,
+          var.dtype.base_dtype, 'accumulator', self._name)
+      # One number per row; a scalar variable is a row of its own.
+      self._get_or_make_slot_with_initializer(
+          var, tf.zeros_initializer(), var.shape[:1],
+          self._global_step.dtype.base_dtype, 'accumulator_decay_power',
+          self._name)
+
+  def _prepare(self):
+    # Read once per worker, not once per variable.
+    self._period = (self._global_step + 1) // self._decay_steps
+
+  def _resource_apply_dense(self, grad, var):
+    return self._apply(grad, var, lambda slot: slot.read_value())
+
+  def _resource_apply_sparse(self, grad, var, indices):
+    return self._apply(
+        grad, var, lambda slot: tf.gather(slot, indices), indices)
+
+  def _apply(self, grad, var, read, rows=None):
+    """One step of what `read` gives of a slot."""
+    total = self.get_slot(var, 'accumulator')
+    power = self.get_slot(var, 'accumulator_decay_power')
+    old, decays = read(total), read(power)
+    due = self._period > decays  # [rows]
+    new = tf.square(grad) + tf.where(
+        due, tf.maximum(self._decay_rate * old, self._least), old)
+    return _update(
+        var, self._rate * grad / tf.sqrt(new),
+        [(total, new), (power, decays + tf.cast(due, decays.dtype))], rows)
+
+
+class Ftrl(tf.train.FtrlOptimizer):
+  """tf.train.FtrlOptimizer, its slots made by initializers.
+
+  That of TensorFlow 1.15 fills them from a tensor as large as the variable.
+  """
+
+  def _create_slots(self, var_list):
+    for var in var_list:
+      self._get_or_make_slot_with_initializer(
+          var, tf.constant_initializer(self._initial_accumulator_value),
+          var.shape, var.dtype.base_dtype, 'accum', self._name)
+      self._zeros_slot(var, 'linear', self._name)
+
+
+def _update(var, step, slots, rows=None):
+  """Takes a step off a variable and gives its slots new values.
+
+  Args:
+    var: resource variable.
+    step: [n, ...], n rows of it.
+    slots: list of (variable, its new values, [n, ...]).
+    rows: [n] int, which rows, all different; None for the whole variable.
+
+  Returns:
+    tf.Operation.
+  """
+  if rows is None:
+    updates = [slot.assign(new) for slot, new in slots] + [var.assign_sub(step)]
+  else:
+    updates = [slot.scatter_update(tf.IndexedSlices(new, rows))
+               for slot, new in slots]
+    updates.append(var.scatter_sub(tf.IndexedSlices(step, rows)))
+  return tf.group(*[update.op for update in updates])

@@ -1,0 +1,4 @@
+"""A run in time: loops, checkpoints, evaluations, exports.
+
+Imports optimizers and below.
+"""

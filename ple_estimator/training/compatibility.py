@@ -1,0 +1,140 @@
+"""Whether a model_dir belongs to the model of a graph."""
+
+import collections
+import glob
+import os
+import re
+
+import tensorflow.compat.v1 as tf
+
+import gin
+from ple_estimator import errors
+from ple_estimator.embeddings import deeprec
+from ple_estimator.embeddings import keyed_table
+from ple_estimator.engine import compat
+from ple_estimator.training import saver
+
+_SHOWN = 4
+
+_SHOWN_VALUE = 60
+
+_BINDING = re.compile(r'^([\w./]+\.\w+) = (.*(?:\n .*)*)$', re.M)
+
+
+# What a model is, beyond the shapes of its variables.
+_IDENTITY = re.compile(
+    r'(\w+/)*((PLE|Tower)\.(?!dropout$|l2$)|FeatureSpec\.|'
+    r'Task\.(label|loss)$|MultiHashEmbedding\.(operation|rows)$)')
+
+
+# What may explain another shape or name.
+_RELATED = re.compile(r'(\w+/)*(Model|\w*Embedding\w*)\.')
+
+
+# What only training needs.
+_KEYED_TRAINING_ONLY = re.compile(
+    r'-(freqs|versions|(keys|freqs|versions)_filtered)$|/counters$')
+
+
+_TRAINING_ONLY = ('signal_early_stopping/STOP', 'beta1_power', 'beta2_power')
+
+
+def check(model_dir, training):
+  """Compares the model of a graph with that of a checkpoint.
+
+  Args:
+    model_dir: str; one without a checkpoint passes.
+    training: bool, whether the graph has the variables of the optimizer.
+
+  Raises:
+    UserError: if the checkpoint lacks a variable, has another, or has one in
+      another shape, or if a binding that makes the model what it is differs;
+      the message names variables and bindings.
+  """
+  path = tf.train.latest_checkpoint(model_dir)
+  if path is None:
+    return
+  saved = dict(tf.train.list_variables(path))
+  saved = {whole: saved[parts[0]]
+           for whole, parts in keyed_table.joined(saved).items()}
+  # The network's own variables before the optimizer's.
+  variables = sorted(
+      saver.plain_variables(), key=lambda v: (not v.trainable, v.op.name))
+  wanted = collections.OrderedDict(
+      compat.whole(v)[:2] for v in variables if not deeprec.owns(v.op.name))
+  for table in keyed_table.of_graph():
+    wanted.update(table.checkpoint_shapes())
+  for variable in deeprec.variables():
+    wanted[variable.op.name + '-keys'] = [None]
+    wanted[variable.op.name + '-values'] = [None] + variable.shape.as_list()
+  lacking = [name for name in wanted if name not in saved]
+  shapes = [name for name in wanted
+            if name in saved and not _fits(saved[name], wanted[name])]
+  more = [name for name in sorted(saved) if name not in wanted and
+          name not in _TRAINING_ONLY and not deeprec.owns(name) and
+          (training or not _is_training_only(name, saved))]
+  changed = _changed_bindings(model_dir)
+  if not (lacking or shapes or more or
+          any(_IDENTITY.match(name) for name, _ in changed)):
+    return
+  problems = ['lacks %s' % _some(lacking)] if lacking else []
+  problems += ['has %s of shape %s, not %s' % (
+      name, saved[name], wanted[name]) for name in shapes[:_SHOWN]]
+  own = [name for name in more if not _is_slot(name, saved)]
+  problems += ['has %s besides' % _some(own or more)] if more else []
+  problems += ['was trained with %s' % text for _, text in changed]
+  raise errors.UserError(
+      '%s holds another model: it %s. Choose another Experiment.model_dir, '
+      'delete this one, or go back to its bindings.' % (
+          model_dir, '; it '.join(problems)))
+
+
+def _is_training_only(name, saved):
+  """Whether a tensor is a keyed table's or an optimizer's for training."""
+  return bool(_KEYED_TRAINING_ONLY.search(name)) or _is_slot(name, saved)
+
+
+def _is_slot(name, saved):
+  """Whether a variable is an optimizer's, named after the one it belongs to."""
+  owner = name.rpartition('/')[0]
+  return owner in saved or owner + '-keys' in saved
+
+
+def _fits(shape, wanted):
+  return len(shape) == len(wanted) and all(
+      size in (None, found) for found, size in zip(shape, wanted))
+
+
+def _some(names):
+  text = ', '.join(names[:_SHOWN])
+  rest = len(names) - _SHOWN
+  return text + (' and %d more' % rest if rest > 0 else '')
+
+
+def _changed_bindings(model_dir):
+  """Compares with the last operative config there.
+
+  Returns:
+    list of (name, text) such as ('PLE.num_levels', 'PLE.num_levels = 3, now
+    2'), of the bindings that have to do with the model.
+  """
+  configs = sorted(
+      glob.glob(os.path.join(model_dir, 'operative_config-*.gin')),
+      key=lambda path: int(re.findall(r'\d+', os.path.basename(path))[0]))
+  if not configs:
+    return []
+  with open(configs[-1]) as f:
+    then = dict(_BINDING.findall(f.read()))
+  now = dict(_BINDING.findall(gin.operative_config_str()))
+  return [(name, '%s = %s, now %s' % (
+      name, _short(then[name]), _short(now[name])))
+          for name in sorted(set(then) & set(now))
+          if then[name] != now[name] and (
+              _IDENTITY.match(name) or _RELATED.match(name))]
+
+
+def _short(value):
+  value = ' '.join(value.replace('\\\n', ' ').split())
+  if len(value) <= _SHOWN_VALUE:
+    return value
+  return value[:_SHOWN_VALUE] + '...'

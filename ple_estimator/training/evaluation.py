@@ -1,0 +1,243 @@
+"""What is done with a checkpoint: evaluated, exported, perhaps the last."""
+
+import json
+import math
+import os
+import time
+
+from absl import logging
+import tensorflow.compat.v1 as tf
+
+import gin
+from ple_estimator import errors
+from ple_estimator.cluster import marker
+from ple_estimator.network import metrics
+
+
+@gin.register
+class EarlyStopping:
+  """Ends training when a metric of the evaluation no longer improves."""
+
+  def __init__(self, metric='ctr/auc', patience_steps=10000):
+    """Keeps the rule.
+
+    Args:
+      metric: str, as in metrics.json; auc and accuracy are to grow, all
+        others to fall.
+      patience_steps: int, global steps without improvement.
+    """
+    errors.check(patience_steps >= 1, 'EarlyStopping.patience_steps must be at '
+                 'least 1, got %r.', patience_steps)
+    self.metric = metric
+    self._patience_steps = patience_steps
+
+  def hook(self, estimator, every_steps):
+    """Returns the hook for one process of a run."""
+    make = (tf.estimator.experimental.stop_if_no_increase_hook
+            if metrics.is_better(self.metric, 1, than=0)
+            else tf.estimator.experimental.stop_if_no_decrease_hook)
+    return make(estimator, self.metric, self._patience_steps,
+                run_every_secs=None, run_every_steps=every_steps)
+
+
+@gin.register
+class Exports:
+  """Which SavedModels to write while training."""
+
+  def __init__(self, best_metric='ctr/auc', best_to_keep=1, latest_to_keep=1):
+    """Keeps the rule.
+
+    Args:
+      best_metric: str, as in metrics.json; auc and accuracy are best when
+        large, all others when small.
+      best_to_keep: int, SavedModels in model_dir/export/best; 0 writes none.
+      latest_to_keep: int, SavedModels in model_dir/export/latest; 0 writes
+        none.
+    """
+    for name, value in [('best_to_keep', best_to_keep),
+                        ('latest_to_keep', latest_to_keep)]:
+      errors.check(value >= 0, 'Exports.%s must not be negative, got %r.',
+                   name, value)
+    self.metric = best_metric
+    self._best_to_keep = best_to_keep
+    self._latest_to_keep = latest_to_keep
+
+  def exporters(self, receiver_fn):
+    """Returns a list of tf.estimator.Exporter."""
+    found = []
+    if self._best_to_keep:
+      found.append(tf.estimator.BestExporter(
+          'best', receiver_fn, exports_to_keep=self._best_to_keep,
+          event_file_pattern='eval/*.tfevents.*', compare_fn=self._is_best))
+    if self._latest_to_keep:
+      found.append(tf.estimator.LatestExporter(
+          'latest', receiver_fn, exports_to_keep=self._latest_to_keep))
+    return found
+
+  def _is_best(self, best_eval_result, current_eval_result):
+    # BestExporter finds the best in the event files, where the current result
+    # is already: a tie is the current result itself.
+    return not metrics.is_better(
+        self.metric, float(best_eval_result[self.metric]),
+        than=float(current_eval_result[self.metric]))
+
+
+class MetricsFile(tf.estimator.Exporter):
+  """Writes metrics.json after every evaluation, whichever process it is in.
+
+  Attributes:
+    step: int, the global step of the last evaluation, or None.
+  """
+
+  name = 'metrics'
+  step = None
+
+  def export(self, estimator, export_path, checkpoint_path, eval_result,
+             is_the_final_export):
+    self.step = int(eval_result['global_step'])
+    write_metrics(estimator.model_dir, eval_result)
+
+
+def write_metrics(model_dir, values):
+  """Writes metrics.json, NaN as null, and logs the metrics of the tasks."""
+  flat = {name: float(value) for name, value in values.items()}
+  flat = {name: value if math.isfinite(value) else None
+          for name, value in flat.items()}
+  flat['global_step'] = int(flat['global_step'])
+  path = os.path.join(model_dir, 'metrics.json')
+  with open(path + '.partial', 'w') as f:
+    json.dump(flat, f, indent=2, sort_keys=True)
+    f.write('\n')
+  os.replace(path + '.partial', path)
+  logging.info('evaluation at step %d: %s', flat['global_step'], ', '.join(
+      '%s %.4f' % (name, value) for name, value in sorted(flat.items())
+      if value is not None and name.count('/') == 1))
+
+
+def last_step(model_dir):
+  """The global step of the last evaluation in model_dir, or None."""
+  try:
+    with open(os.path.join(model_dir, 'metrics.json')) as f:
+      return json.load(f)['global_step']
+  except (OSError, ValueError):
+    return None
+
+
+class Evaluation:
+  """Evaluates checkpoints, as train_and_evaluate does in a local run."""
+
+  def __init__(self, estimator, input_fn, exporters, pause):
+    """Keeps the parts.
+
+    Args:
+      estimator: tf.estimator.Estimator.
+      input_fn: function without arguments to the rows.
+      exporters: list of tf.estimator.Exporter.
+      pause: function without arguments to a context manager, for work that may
+        take any time.
+    """
+    self._estimator = estimator
+    self._input_fn = input_fn
+    self._exporters = exporters
+    self._pause = pause
+
+  def run(self, is_final=False):
+    """Evaluates the newest checkpoint, then exports it.
+
+    Args:
+      is_final: bool, whether it is the last of the run.
+    """
+    path = self._estimator.latest_checkpoint()
+    try:
+      with self._pause():
+        self._run(path, is_final)
+    except (tf.errors.OpError, ValueError):
+      if tf.train.checkpoint_exists(path):
+        raise
+      logging.warning('%s is gone: evaluations take longer than '
+                      'run_config.keep_checkpoint_max checkpoints.', path)
+
+  def _run(self, path, is_final):
+    result = self._estimator.evaluate(self._input_fn, checkpoint_path=path)
+    for exporter in self._exporters:
+      exporter.export(
+          self._estimator,
+          os.path.join(self._estimator.model_dir, 'export', exporter.name),
+          path, result, is_final)
+
+
+class EvaluateSaved(tf.train.CheckpointSaverListener):
+  """Evaluates what a chief saves, in a cluster without an evaluator.
+
+  Not the checkpoint of the start, nor that of the end, which the job sees to.
+  """
+
+  def __init__(self, evaluation, least_secs):
+    """Keeps what to do.
+
+    Args:
+      evaluation: Evaluation.
+      least_secs: number, between two evaluations.
+    """
+    self._evaluation = evaluation
+    self._least_secs = least_secs
+    self._last = None
+
+  def after_save(self, session, global_step_value):
+    now = time.time()
+    if self._last is None:
+      self._last = 0
+    elif now - self._last >= self._least_secs:
+      self._last = now
+      self._evaluation.run()
+
+
+def is_done_elsewhere(model_dir, step, timeout_secs, watch):
+  """Waits for the evaluator of a cluster.
+
+  Args:
+    model_dir: str.
+    step: int, the global step of the last checkpoint.
+    timeout_secs: number, how long to wait.
+    watch: job.Watch.
+
+  Returns:
+    bool, whether it has evaluated that step.
+  """
+  deadline = time.time() + timeout_secs
+  while time.time() < deadline:
+    if last_step(model_dir) == step:
+      return True
+    watch.wait(1)
+  logging.warning('The evaluator did not evaluate step %d within %d s '
+                  '(Experiment.peer_timeout_secs): the chief does it.', step,
+                  timeout_secs)
+  return False
+
+
+def until_trained(evaluation, model_dir, max_steps, least_steps, least_secs,
+                  watch):
+  """Is the evaluator of a cluster until the last checkpoint is evaluated.
+
+  Args:
+    evaluation: Evaluation.
+    model_dir: str.
+    max_steps: int, where the training is to end.
+    least_steps: int, global steps between two evaluations.
+    least_secs: number, seconds between two evaluations.
+    watch: job.Watch.
+  """
+  evaluated, last = None, 0
+  while True:
+    end = marker.trained_step(model_dir, max_steps)
+    step = marker.latest_step(model_dir)  # after `end`: then it is the last
+    if end is not None and step == evaluated:
+      return
+    is_due = step and step != evaluated and (
+        end is not None or evaluated is None or
+        step - evaluated >= least_steps and time.time() - last >= least_secs)
+    if is_due:
+      evaluated, last = step, time.time()
+      evaluation.run(is_final=end is not None)
+    else:
+      watch.wait(1)

@@ -1,0 +1,297 @@
+"""Incremental checkpoints: between full ones, only what has changed.
+
+A delta holds the rows that steps have touched since the delta before, with
+their slots and counters, and all dense variables. Deltas form a chain from a
+full checkpoint:
+
+  model_dir/incremental/<step of the full checkpoint>/delta-<step>.json
+  model_dir/incremental/<step of the full checkpoint>/delta-<step>.{index,data}
+
+The .json comes last and says what is before it and how long the files are. To
+restore, the chain is followed as far as it is whole, and what it says is
+written as a checkpoint of the ordinary form, equal to a full one of that step:
+
+  model_dir/incremental/<step of the full checkpoint>/merged/model.ckpt-<step>
+
+So training, evaluation, prediction and export need nothing of their own. Rows
+are evicted when a full checkpoint is saved, and only then.
+"""
+
+import collections
+import json
+import os
+import re
+import shutil
+import time
+
+from absl import logging
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import gin
+from ple_estimator import errors
+from ple_estimator.embeddings import keyed_table
+from ple_estimator.engine import compat
+from ple_estimator.optimizers import touched_rows
+
+_FOLDER = 'incremental'
+_FILES = ('.index', '.data-00000-of-00001')
+
+
+@gin.register
+class IncrementalCheckpoint:
+  """Saves deltas while training; see Experiment.incremental."""
+
+  def __init__(self, save_secs=None, save_steps=None):
+    """Keeps the schedule.
+
+    Args:
+      save_secs: number, seconds between deltas.
+      save_steps: int, global steps between deltas, instead of save_secs.
+
+    Raises:
+      UserError: unless one of the two is given, and positive.
+    """
+    errors.check((save_secs is None) != (save_steps is None),
+                 'IncrementalCheckpoint must have one of save_secs and '
+                 'save_steps, got %r and %r.', save_secs, save_steps)
+    for name, value in [('save_secs', save_secs), ('save_steps', save_steps)]:
+      errors.check(value is None or value > 0, 'IncrementalCheckpoint.%s must '
+                   'be positive, got %r.', name, value)
+    self._save_secs = save_secs
+    self._save_steps = save_steps
+
+  def hook(self, model_dir, saver):
+    """Returns the hook for the chief of a run.
+
+    Args:
+      model_dir: str.
+      saver: checkpoints.Saver, of full checkpoints.
+    """
+    return _Hook(model_dir, saver, tf.train.SecondOrStepTimer(
+        every_secs=self._save_secs, every_steps=self._save_steps))
+
+
+class _Hook(tf.train.SessionRunHook):
+  """Saves a delta when one is due and no full checkpoint has been."""
+
+  def __init__(self, model_dir, saver, timer):
+    self._model_dir = model_dir
+    self._saver = saver
+    self._timer = timer
+    self._base = self._last = None
+
+  def begin(self):
+    self._path = tf.placeholder(tf.string, [])
+    self._since = tf.placeholder(tf.int64, [])
+    tensors = _changes(self._since)
+    names = sorted(tensors)
+    self._save = tf.raw_ops.SaveV2(
+        prefix=self._path, tensor_names=names,
+        shape_and_slices=[''] * len(names),
+        tensors=[tensors[name] for name in names])
+
+  def before_run(self, run_context):
+    return tf.train.SessionRunArgs(tf.train.get_global_step())
+
+  def after_run(self, run_context, run_values):
+    session = run_context.session
+    step = int(run_values.results)
+    if self._saver.last_step is None:
+      return
+    if self._saver.last_step != self._base:  # a new chain begins
+      self._base = self._last = self._saver.last_step
+      self._timer.update_last_triggered_step(self._base)
+      _clean(self._model_dir)
+    # What the run has read is the step before or after its own.
+    if not self._timer.should_trigger_for_step(step + 1):
+      return
+    step = int(session.run(tf.train.get_global_step()))
+    if self._timer.should_trigger_for_step(step) and step > self._last:
+      self._timer.update_last_triggered_step(step)
+      self._write(session, step)
+
+  def save(self, session, path, since):
+    """Writes what has changed since a global step."""
+    session.run(self._save, {self._path: path, self._since: since})
+
+  def _write(self, session, step):
+    path = _delta(self._model_dir, self._base, step)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    begin = time.time()
+    if self._saver.work_queue:
+      self._saver.work_queue.save(step)
+    self.save(session, path, self._last)
+    sizes = {suffix: os.path.getsize(path + suffix) for suffix in _FILES}
+    with open(path + '.partial', 'w') as f:
+      json.dump({'previous': self._last, 'sizes': sizes}, f)
+    os.replace(path + '.partial', path + '.json')
+    self._last = step
+    logging.info('incremental checkpoint of step %d: %.1f MB in %.1f s', step,
+                 sum(sizes.values()) / 1e6, time.time() - begin)
+
+
+def _changes(since):
+  """What a delta holds: dict of name to tensor; parts are joined.
+
+  Args:
+    since: int64 scalar, the global step of the delta before.
+  """
+  pieces = collections.defaultdict(list)
+  apart = set()
+  for table in keyed_table.of_graph():
+    for name, tensor in table.snapshot(since).items():
+      whole, = keyed_table.joined([name])
+      pieces[whole].append(tensor)
+    apart.update(id(v) for v in table.variables)
+  for rows in touched_rows.of_graph():
+    for name, tensor in rows.changes(since).items():
+      pieces[name].append(tensor)
+    apart.update(id(v) for v in rows.variables)
+  others = [v for v in tf.global_variables() if id(v) not in apart]
+  for variable in sorted(others, key=lambda v: compat.whole(v)[2]):
+    name = compat.whole(variable)[0]
+    if not (compat.is_copy(variable) and name in pieces):
+      pieces[name].append(variable.read_value())
+  return {name: of[0] if len(of) == 1 else tf.concat(of, axis=0)
+          for name, of in pieces.items()}
+
+
+def _delta(model_dir, base, step):
+  return os.path.join(model_dir, _FOLDER, str(base), 'delta-%d' % step)
+
+
+def _clean(model_dir):
+  """Removes the deltas of full checkpoints that are gone."""
+  folder = os.path.join(model_dir, _FOLDER)
+  for base in os.listdir(folder) if os.path.isdir(folder) else ():
+    if not os.path.exists(
+        os.path.join(model_dir, 'model.ckpt-%s.index' % base)):
+      shutil.rmtree(os.path.join(folder, base), ignore_errors=True)
+
+
+def _chain(model_dir, base):
+  """The deltas that follow a full checkpoint, as far as they are whole.
+
+  Returns:
+    list of int, their steps.
+  """
+  folder = os.path.join(model_dir, _FOLDER, str(base))
+  found = sorted(int(step) for step in re.findall(
+      r'delta-(\d+)\.', ' '.join(os.listdir(folder)))
+                 ) if os.path.isdir(folder) else []
+  steps = []
+  for step in sorted(set(found)):
+    problem = _problem(_delta(model_dir, base, step), ([base] + steps)[-1])
+    if problem:
+      logging.warning(
+          'Incremental checkpoint of step %d %s: what was trained after step '
+          '%d is lost.', step, problem, ([base] + steps)[-1])
+      break
+    steps.append(step)
+  return steps
+
+
+def _problem(path, previous):
+  """What is wrong with a delta, or None."""
+  try:
+    with open(path + '.json') as f:
+      said = json.load(f)
+    if said['previous'] != previous:
+      return 'follows that of step %d, which is missing' % said['previous']
+    for suffix, size in said['sizes'].items():
+      if os.path.getsize(path + suffix) != size:
+        return 'is torn (%s)' % suffix
+    reader = tf.train.load_checkpoint(path)
+    for name in reader.get_variable_to_shape_map():
+      reader.get_tensor(name)  # compares checksums
+  except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+    return 'cannot be read (%s)' % type(error).__name__
+  return None
+
+
+def merged(path):
+  """The newest state that a full checkpoint and its deltas hold.
+
+  Args:
+    path: str, of the full checkpoint, model_dir/model.ckpt-<step>.
+
+  Returns:
+    str, the path of a checkpoint of the ordinary form; `path` itself if there
+    is no delta.
+  """
+  match = re.match(r'(.*)model\.ckpt-(\d+)$', path)
+  steps = _chain(match.group(1), int(match.group(2))) if match else []
+  if not steps:
+    return path
+  model_dir, base = match.groups()
+  target = os.path.join(
+      model_dir, _FOLDER, base, 'merged', 'model.ckpt-%d' % steps[-1])
+  if not os.path.exists(target + '.index'):
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    _write(target, _merge(
+        [path] + [_delta(model_dir, base, step) for step in steps]))
+    logging.info('Merged %d incremental checkpoints with the full one of step '
+                 '%s: step %d.', len(steps), base, steps[-1])
+  return target
+
+
+def _write(path, tensors):
+  """Writes a checkpoint; its index comes last, so it is whole or not there."""
+  names = sorted(tensors)
+  with tf.Graph().as_default(), tf.Session() as session:
+    feeds = [tf.placeholder(tensors[name].dtype) for name in names]
+    save = tf.raw_ops.SaveV2(
+        prefix=path + '.partial', tensor_names=names,
+        shape_and_slices=[''] * len(names), tensors=feeds)
+    session.run(save, {feed: tensors[name]
+                       for feed, name in zip(feeds, names)})
+  for suffix in reversed(_FILES):
+    os.replace(path + '.partial' + suffix, path + suffix)
+
+
+def _merge(paths):
+  """The tensors of a full checkpoint with deltas laid over it, by name."""
+  found = _tensors(paths[0])
+  for path in paths[1:]:
+    delta = _tensors(path)
+    keyed = [name[:-len('-keys')] for name in delta if name.endswith('-keys')]
+    for name in keyed:
+      found.update(_merge_keyed(name, found, delta))
+    for name in [n for n in delta if n.endswith('-rows')]:
+      rows = delta.pop(name)
+      for part in [n for n in delta if n.startswith(name[:-len('-rows')]) and
+                   n.endswith('-values') and n[:-len('-values')] in found]:
+        found[part[:-len('-values')]][rows] = delta.pop(part)
+    found.update({name: value for name, value in delta.items()
+                  if not any(_is_part(name, of) for of in keyed)})
+  return found
+
+
+def _is_part(name, table):
+  """Whether a tensor is one of a keyed table's."""
+  return re.match(re.escape(table) + r'(/\w+)?-\w+$', name)
+
+
+def _merge_keyed(table, full, delta):
+  """The tensors of a keyed table: rows of the delta in place of older ones."""
+  found = {}
+  waits = table + '-keys_filtered'
+  own = [n for n in delta if _is_part(n, table) and not n.endswith('_filtered')]
+  waiting = [n for n in delta
+             if _is_part(n, table) and n.endswith('_filtered')]
+  for key_name, names in [(table + '-keys', own), (waits, waiting)]:
+    keys = np.concatenate([delta[key_name], full[key_name]])
+    keys, first = np.unique(keys, return_index=True)  # the delta's, if there
+    if key_name == waits:  # who owns a row does not wait
+      outside = ~np.isin(keys, found[table + '-keys'])
+      keys, first = keys[outside], first[outside]
+    for name in names:
+      found[name] = np.concatenate([delta[name], full[name]])[first]
+  return found
+
+
+def _tensors(path):
+  reader = tf.train.load_checkpoint(path)
+  parts = keyed_table.joined(reader.get_variable_to_shape_map())
+  return {name: keyed_table.read(reader, of) for name, of in parts.items()}

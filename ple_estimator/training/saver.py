@@ -1,0 +1,130 @@
+"""What a checkpoint holds, and whether a model_dir belongs to this model."""
+
+import collections
+
+from absl import logging
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ple_estimator.embeddings import keyed_table
+from ple_estimator.engine import compat
+from ple_estimator.training import incremental
+
+
+class Saver(tf.train.Saver):
+  """A Saver to which a keyed table is one thing, not a set of variables.
+
+  What it saves restores on any number of parameter servers. In training it also
+  goes on from incremental checkpoints; and a chief that comes back to parameter
+  servers with a newer state leaves that alone, so that the loss of a chief
+  loses no step.
+
+  Attributes:
+    last_step: int, the global step of the last checkpoint it saved, or None.
+    work_queue: work_queue.WorkQueue or None.
+  """
+
+  def __init__(self, keep_checkpoint_max, training, work_queue=None,
+               outlived=True):
+    """Makes the Saver of the default graph.
+
+    Args:
+      keep_checkpoint_max: int, checkpoints kept; 0 keeps all.
+      training: bool; hooks may then add variables before the Saver is built.
+      work_queue: work_queue.WorkQueue, whose state is saved and restored with
+        the variables, or None.
+      outlived: bool, whether the variables of training may outlive a process,
+        as they do on parameter servers.
+    """
+    self._training = training
+    self.work_queue = work_queue
+    self.last_step = None
+    self._looks_for_live = training and outlived
+    self._is_live = None
+    super().__init__(
+        sharded=True, max_to_keep=keep_checkpoint_max,
+        save_relative_paths=True, builder=compat.SaverBuilder(),
+        defer_build=training)
+
+  def build(self):
+    if self._var_list is None:  # not before hooks have made their variables
+      variables, copies = plain_variables(), collections.defaultdict(list)
+      for variable in filter(compat.is_copy, variables):
+        copies[compat.whole(variable)[0]].append(variable)
+      self._var_list = [v for v in variables if not compat.is_copy(v)] + [
+          _Copies(name, copies[name]) for name in sorted(copies)] + [
+              table.saveable() for table in keyed_table.of_graph()]
+    # A session that is made again builds the Saver again, in the same graph.
+    if self._looks_for_live and self._is_live is None:
+      self._is_live = tf.reduce_all(tf.stack([
+          compat.is_initialized(v) for v in tf.global_variables()]))
+      self._step = tf.train.get_global_step()
+    super().build()
+
+  def save(self, sess, save_path, global_step=None, **kwargs):
+    # The graph is in the event file; to write it beside every checkpoint again
+    # takes longer than the checkpoint of a small model.
+    kwargs['write_meta_graph'] = False
+    if global_step is not None:
+      global_step = int(
+          global_step if isinstance(global_step, (int, np.integer))
+          else tf.train.global_step(sess, global_step))
+    # Before the variables: what is acknowledged by now will be in them.
+    if self.work_queue and global_step is not None:
+      self.work_queue.save(global_step)
+    saved = super().save(sess, save_path, global_step, **kwargs)
+    if global_step is not None:
+      self.last_step = global_step
+    if self.work_queue:
+      self.work_queue.clean()
+    return saved
+
+  def restore(self, sess, save_path):
+    if self._training:
+      save_path = incremental.merged(save_path)
+      if self._looks_for_live and self._is_newer(
+          sess, int(save_path.rpartition('-')[2])):
+        if self.work_queue:
+          self.work_queue.keep()
+        return
+    names = set(tf.train.load_checkpoint(save_path).get_variable_to_shape_map())
+    feed = {table.sources: table.sources_in(names)
+            for table in keyed_table.of_graph(sess.graph)}
+    feed[self.saver_def.filename_tensor_name] = save_path
+    sess.run(self.saver_def.restore_op_name, feed)
+    # After the variables: what others trained until now may be lost, and what
+    # they have acknowledged until now is forgotten.
+    if self.work_queue:
+      self.work_queue.load(int(save_path.rpartition('-')[2]))
+
+  def _is_newer(self, sess, saved_step):
+    """Whether the variables have values, of a later step than a checkpoint."""
+    step = int(sess.run(self._step)) if sess.run(self._is_live) else -1
+    if step < saved_step:
+      return False
+    logging.info('Going on at step %d, which the parameter servers are at; the '
+                 'last checkpoint is of step %d.', step, saved_step)
+    return True
+
+
+class _Copies(compat.SaveableObject):
+  """Variables that are equal, one for each part of another, saved once."""
+
+  def __init__(self, name, variables):
+    self._variables = variables
+    value = variables[0].read_value()
+    super().__init__(
+        variables[0].handle,
+        [compat.SaveSpec(value, '', name, value.dtype)], name)
+
+  def restore(self, restored_tensors, restored_shapes):
+    del restored_shapes
+    value, = restored_tensors
+    return tf.group(*[v.assign(tf.reshape(value, []), read_value=False)
+                      for v in self._variables])
+
+
+def plain_variables():
+  """The global variables that do not belong to a keyed table."""
+  own = {id(v) for table in keyed_table.of_graph() for v in table.variables}
+  return [v for v in tf.global_variables() if id(v) not in own]

@@ -1,0 +1,212 @@
+"""Columns: what files hold against what the model reads."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+from ple_estimator.data import column_kinds
+from ple_estimator.data import feature_spec
+
+
+def run(tensors):
+  with tf.Session() as sess:
+    return sess.run(tensors)
+
+
+def spec(*columns):
+  return feature_spec.FeatureSpec(list(columns), dim=4)
+
+
+WORDS = ['a', 'NULL', '430548_1007', ' ', 'zwölf', '2']
+
+
+def test_ids_are_those_of_the_feature_column():
+  reference = tf.feature_column.input_layer({'x': WORDS}, [
+      tf.feature_column.indicator_column(
+          tf.feature_column.categorical_column_with_hash_bucket('x', 97))])
+  ids, one_hot = run([
+      column_kinds.Hashed('x', 97, 4).encode(tf.constant(WORDS)), reference])
+  np.testing.assert_array_equal(ids, one_hot.argmax(axis=1))
+
+
+def test_list_ids_are_those_of_single_values():
+  column = column_kinds.HashedList('x', 97, 4, separator=';')
+  single = column_kinds.Hashed('x', 97, 4)
+  lists, a, b, c = run([
+      column.encode(tf.constant(['b;a', '', ';c;;'])),
+      single.encode(tf.constant(['a'])), single.encode(tf.constant(['b'])),
+      single.encode(tf.constant(['c']))])
+  np.testing.assert_array_equal(lists.values, [b[0], a[0], c[0]])
+  np.testing.assert_array_equal(lists.indices[:, 0], [0, 0, 2])
+  assert lists.dense_shape[0] == 3
+
+
+@pytest.mark.parametrize('default', ['', ' '])
+def test_empty_field_has_no_id_or_that_of_the_default(default):
+  column = column_kinds.Hashed('x', 97, 4, default)
+  listed = column_kinds.HashedList('x', 97, 4, default)
+  ids, space, lists = run([
+      column.encode(tf.constant(['', 'a'])),
+      column_kinds.Hashed('x', 97, 4).encode(tf.constant([' ']))[0],
+      listed.encode(tf.constant(['']))])
+  if default:
+    assert ids[0] == space and list(lists.values) == [space]
+  else:
+    assert ids[0] == column_kinds.NO_ID and not len(lists.values)
+  assert ids[1] >= 0
+
+
+def test_integers_are_their_own_ids():
+  values, bad = column_kinds.Integer('x', 50, 4).parse(
+      pa.array([b'0', b' 49 ', b'', b'07'], pa.binary()))
+  assert values.to_pylist() == [0, 49, -1, 7] and bad is None
+  ids, replaced = run([
+      column_kinds.Integer('x', 50, 4).encode(
+          tf.constant([3, -1, 50], tf.int64)),
+      column_kinds.Integer('x', 50, 4, default=8).encode(
+          tf.constant([3, -1, 50], tf.int64))])
+  assert list(ids) == [3, -1, -1] and list(replaced) == [3, 8, 8]
+
+
+@pytest.mark.parametrize('column, fields, bad', [
+    (column_kinds.Integer('x', 50, 4),
+     ['50', '-1', '1.5', 'x', '9' * 30, '1_0'], 6),
+    (column_kinds.Label('x', (0, 1)), ['0', '1.0', '', '2', 'x', 'nan'], 4),
+    (column_kinds.Label('x'), ['-3.5', '1e3', '', 'inf', '+2'], 2),
+    (column_kinds.Number('x'), ['3', '', '1,5'], 2),
+    (column_kinds.Number('x', default=7.0), ['3', '', '1,5'], 1),
+    (column_kinds.Number('x', log1p=True), ['-0.5', '-1', '-2'], 2),
+    (column_kinds.Weight('x'), ['0', '0.5', '-1', ''], 2),
+])
+def test_bad_text_is_found(column, fields, bad):
+  array = pa.array([f.encode() for f in fields], pa.binary())
+  _, found = column.parse(array)
+  assert found.sum() == bad
+  # Row by row it is the same rows.
+  alone = [column.parse(array.slice(i, 1))[1] is not None
+           for i in range(len(fields))]
+  np.testing.assert_array_equal(found, alone)
+
+
+def test_text_that_is_no_utf8_is_bad_only_as_a_number():
+  array = pa.array([b'\xff', b'1'], pa.binary())
+  assert column_kinds.Label('x').parse(array)[1].tolist() == [True, False]
+  assert column_kinds.Hashed('x', 9, 4).parse(array)[1] is None
+
+
+def test_numbers_are_transformed():
+  column = column_kinds.Number('x', log1p=True, mean=2.0, std=0.5)
+  got = run(column.encode(tf.constant([0.0, 9.0])))
+  np.testing.assert_allclose(got, (np.log1p([0, 9]) - 2) / 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize('array', [
+    pa.array([['a', 'b'], None, [], ['c']], pa.list_(pa.string())),
+    pa.array([['a', 'b'], None, [], ['c']], pa.large_list(pa.string())),
+    pa.array([[b'a', b'b'], None, [], [b'c']], pa.list_(pa.binary())),
+    pa.array([['a', None, 'b'], None, [], ['c']], pa.list_(pa.string())),
+    pa.array(['a|b', None, '', 'c'], pa.string()),
+], ids=lambda a: str(a.type))
+def test_lists_and_text_are_one_form(array):
+  column = column_kinds.HashedList('x', 97, 4)
+  assert column.accepts(array.type)
+  values, bad = column.parse(array)
+  # Empty items, here from null, mean nothing.
+  assert [v.replace(b'||', b'|') for v in values.to_pylist()] == [
+      b'a|b', b'', b'', b'c'] and bad is None
+  assert values.type == pa.binary()
+
+
+def test_separator_inside_an_item_is_refused():
+  _, bad = column_kinds.HashedList('x', 97, 4).parse(
+      pa.array([['a'], ['b|c']], pa.list_(pa.string())))
+  assert bad.tolist() == [False, True]
+
+
+def test_other_types_become_text():
+  column = column_kinds.Hashed('x', 97, 4)
+  for array in [pa.array([12, None], pa.int32()),
+                pa.array(['12', None]).dictionary_encode(),
+                pa.array(['12', None], pa.large_string())]:
+    assert column.accepts(array.type)
+    assert column.parse(array)[0].to_pylist() == [b'12', b'']
+  assert not column.accepts(pa.float64())
+  assert not column_kinds.Integer('x', 9, 4).accepts(pa.float64())
+  assert not column_kinds.Label('x').accepts(pa.string())
+
+
+def test_label_values_need_not_be_exact_in_float32():
+  allowed = [i / 10 for i in range(30)]
+  array = pa.array([str(x).encode() for x in allowed], pa.binary())
+  assert column_kinds.Label('x', allowed).parse(array)[1] is None
+
+
+@pytest.mark.parametrize('name, scope', [
+    ('user_id', 'user_id'), ('user id', 'column_user_id_'),
+    ('_id', 'column__id_'), ('gr\u00f6\u00dfe', 'column_gr__e_')])
+def test_any_name_has_a_legal_scope(name, scope):
+  column = column_kinds.Hashed(name, 7, 4)
+  assert column.scope.startswith(scope)
+  assert column.scope != column_kinds.Hashed(name + ' ', 7, 4).scope
+  with tf.variable_scope(column.scope):
+    tf.placeholder(tf.string, name=column.scope)
+
+
+def test_spec_encodes_what_it_reads():
+  made = spec({'name': 'y', 'kind': 'label'},
+              {'name': 'w', 'kind': 'weight'},
+              {'name': 'a', 'kind': 'hashed', 'num_buckets': 7},
+              {'name': 'b', 'kind': 'ignored'},
+              {'name': 'c', 'kind': 'number'})
+  assert [c.name for c in made.read(True)] == ['y', 'w', 'a', 'c']
+  assert [c.name for c in made.read(False)] == ['a', 'c']
+  assert [c.name for c in made.read(False, ['b', 'y'])] == ['y', 'a', 'b', 'c']
+  raw = {'y': tf.ones([2]), 'w': tf.ones([2]), 'a': tf.constant(['u', 'v']),
+         'b': tf.constant(['s', 't']), 'c': tf.ones([2])}
+  found, labels = made.encode(raw, keep=['b'])
+  assert sorted(found) == ['a', 'c', 'raw/b', 'w'] and sorted(labels) == ['y']
+  assert made['a'].dim == 4
+
+
+@pytest.mark.parametrize('columns, message', [
+    ([{'kind': 'label'}], "must have a 'name'"),
+    ([{'name': 'x', 'kind': 'hash'}],
+     "'x': 'kind' must be one of label, hashed, .*, got 'hash'"),
+    ([{'name': 'x', 'kind': 'hashed', 'num_bucket': 3}],
+     "'x' has unknown num_bucket; a column of kind hashed takes name, num_buc"),
+    ([{'name': 'x', 'kind': 'hashed'}], "'x' must have num_buckets"),
+    ([{'name': 'x', 'kind': 'hashed', 'num_buckets': 0}],
+     "'x': num_buckets must be a positive integer, got 0"),
+    ([{'name': 'x', 'kind': 'hashed_list', 'num_buckets': 3,
+       'combiner': 'max'}], "combiner must be 'mean', 'sum' or 'sqrtn'"),
+    ([{'name': 'x', 'kind': 'integer', 'num_buckets': 3, 'default': 3}],
+     r'default must be -1 or in \[0, 3\), got 3'),
+    ([{'name': 'x', 'kind': 'number', 'std': 0}],
+     'std must be a positive number, got 0'),
+    ([{'name': 'x', 'kind': 'number', 'default': 'a'}],
+     "default must be a finite number, got 'a'"),
+    ([{'name': 'x', 'kind': 'hashed', 'num_buckets': 3, 'default': 5}],
+     'default must be a text, got 5'),
+    ([{'name': 'x', 'kind': 'label', 'values': 1}],
+     r'values must be a tuple of numbers, such as \(0, 1\), got 1'),
+    ([{'name': 'x', 'kind': 'number'}] * 2, 'different names, got x twice'),
+    ([{'name': 'x', 'kind': 'number'}, {'name': 'v', 'kind': 'weight'},
+      {'name': 'w', 'kind': 'weight'}], 'at most one weight, got v, w'),
+    ([{'name': 'x', 'kind': 'label'}], 'must have a feature'),
+])
+def test_spec_refuses(columns, message):
+  with pytest.raises(errors.UserError, match=message):
+    feature_spec.FeatureSpec(columns)
+
+
+def test_an_override_takes_the_place_of_an_argument():
+  columns = [{'name': 'a', 'kind': 'hashed', 'num_buckets': 10},
+             {'name': 'b', 'kind': 'hashed', 'num_buckets': 10}]
+  spec = feature_spec.FeatureSpec(columns, overrides={
+      'b': {'num_buckets': 7, 'dim': 3}})
+  assert [(c.num_buckets, c.dim) for c in spec.columns] == [(10, 16), (7, 3)]
+  with pytest.raises(errors.UserError, match='FeatureSpec.overrides must be of '
+                     'columns in FeatureSpec.columns, got c.'):
+    feature_spec.FeatureSpec(columns, overrides={'c': {'dim': 3}})

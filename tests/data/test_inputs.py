@@ -1,0 +1,224 @@
+"""input_fns on real files."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import conftest
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+from ple_estimator import run
+from ple_estimator.data import inputs
+from ple_estimator.data import packing
+
+
+@pytest.fixture
+def spec():
+  import gin
+  run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
+  return gin.get_configurable('FeatureSpec')()
+
+
+def batches(dataset):
+  """All elements of a dataset, lists as dense arrays."""
+  element = tf.data.make_one_shot_iterator(dataset).get_next()
+  found = []
+  with tf.Session() as sess:
+    while True:
+      try:
+        found.append(sess.run(element))
+      except tf.errors.OutOfRangeError:
+        return found
+
+
+def flat(batch):
+  features, labels = batch
+  out = dict(features, **labels)
+  return {name: (value.indices.tolist(), value.values.tolist())
+          if isinstance(value, tf.SparseTensorValue) else value.tolist()
+          for name, value in out.items()}
+
+
+def ids(batch):
+  return batch[0]['user_id'].tolist()
+
+
+@pytest.mark.parametrize('shuffle_rows', [0, 500])
+def test_csv_and_parquet_give_the_same_batches(spec, taobao, shuffle_rows):
+  both = []
+  for made in [
+      inputs.CsvInput('taobao_train_data', taobao, 700, shuffle_rows, 2),
+      inputs.ParquetInput('taobao_train_data.parquet', taobao, 700,
+                          shuffle_rows, 2)]:
+    made.check(spec)
+    assert made.count_rows(spec) == 3000
+    both.append([flat(b) for b in batches(made.dataset(spec, seed=4))])
+  assert len(both[0]) == 9 and len(both[0][-1]['price']) == 400
+  assert both[0] == both[1]
+
+
+def test_kernels_and_tensorflow_make_the_same_batches(spec, taobao):
+  groups = packing.groups(spec.categories)
+  made = inputs.ParquetInput('taobao_train_data.parquet', taobao, 700, 500)
+  both = [[flat(b) for b in batches(made.dataset(
+      spec, seed=4, keep=['user_id', 'price'], groups=groups,
+      op_fusion=op_fusion))] for op_fusion in (False, True)]
+  assert both[0] == both[1]
+  assert sorted(both[1][0]) == [
+      'buy', 'clk', 'dim_16_mean/index', 'dim_16_mean/rows',
+      'dim_16_mean/splits', 'raw/price', 'raw/user_id']
+  assert len(both[1][0]['dim_16_mean/splits']) == 17 * 700 + 1
+
+
+def test_epochs_differ_in_order_but_not_in_rows(spec, taobao):
+  made = inputs.ParquetInput('taobao_train_data.parquet', taobao, 1000, 3000, 2)
+  seen = [ids(b) for b in batches(made.dataset(spec, seed=1))]
+  first, second = sum(seen[:3], []), sum(seen[3:], [])
+  assert sorted(first) == sorted(second) and first != second
+  again = [ids(b) for b in batches(made.dataset(spec, seed=1))]
+  other = [ids(b) for b in batches(made.dataset(spec, seed=2))]
+  assert again == seen and other != seen
+
+
+@pytest.mark.parametrize('first_row', [0, 700, 3000, 4100])
+def test_a_continued_run_goes_on_with_the_next_row(spec, taobao, first_row):
+  made = inputs.ParquetInput('taobao_train_data.parquet', taobao, 100, 800, 2)
+  whole = sum(map(ids, batches(made.dataset(spec, seed=1))), [])
+  rest = sum(map(ids, batches(
+      made.dataset(spec, seed=1, first_row=first_row))), [])
+  assert rest == whole[first_row:] and len(whole) == 6000
+
+
+def test_several_files_and_the_remainder(spec, taobao):
+  made = inputs.ParquetInput(
+      ['taobao_test_data.parquet', 'taobao_train_*.parquet'], taobao, 900,
+      drop_remainder=True)
+  seen = batches(made.dataset(spec))
+  assert [len(ids(b)) for b in seen] == [900] * 4
+  assert made.count_rows(spec) == 4000
+
+
+def test_shards_share_an_epoch(spec, taobao):
+  made = inputs.CsvInput('taobao_train_data', taobao, 64)
+  parts = [sum(map(ids, batches(made.dataset(spec, shard=(i, 3)))), [])
+           for i in range(3)]
+  whole = sum(map(ids, batches(made.dataset(spec))), [])
+  assert sorted(sum(parts, [])) == sorted(whole) and all(parts)
+
+
+def test_prediction_needs_no_labels(spec, taobao, tmp_path):
+  table = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
+  path = str(tmp_path / 'x.parquet')
+  pa.parquet.write_table(table.drop(['clk', 'buy', 'final_gender_code']), path)
+  made = inputs.ParquetInput(path, batch_size=600)
+  made.check(spec, with_labels=False)
+  seen = batches(made.dataset(spec, with_labels=False, keep=['user_id']))
+  assert [len(b['price']) for b in seen] == [600, 400]
+  assert seen[0]['raw/user_id'].tolist() == [
+      u.encode() for u in table['user_id'].to_pylist()[:600]]
+  with pytest.raises(errors.UserError, match="a column 'clk'"):
+    made.check(spec)
+  with pytest.raises(errors.UserError, match="a column 'final_gender_code'"):
+    made.check(spec, with_labels=False, keep=['final_gender_code'])
+
+
+def test_lists_and_joined_text_give_the_same_batches(spec, taobao, tmp_path):
+  path = os.path.join(taobao, 'taobao_test_data.parquet')
+  table = pa.parquet.read_table(path)
+  for name in ('tag_category_list', 'tag_brand_list'):
+    lists = [t.split('|') if t else None for t in table[name].to_pylist()]
+    table = table.set_column(
+        table.column_names.index(name), name,
+        pa.array(lists, pa.list_(pa.string())))
+  pa.parquet.write_table(table, str(tmp_path / 'x.parquet'))
+  text, lists = [
+      [flat(b) for b in batches(
+          inputs.ParquetInput(p, batch_size=300).dataset(spec))]
+      for p in (path, str(tmp_path / 'x.parquet'))]
+  assert len(text) == 4 and text == lists
+
+
+def test_error_of_a_row_is_kept_in_words(spec, taobao, tmp_path):
+  rows = open(taobao + '/taobao_test_data').read().splitlines()
+  rows[700] = rows[700][1:]
+  path = tmp_path / 'x.csv'
+  path.write_text('\n'.join(rows))
+  made = inputs.CsvInput(str(path), batch_size=100)
+  with pytest.raises(tf.errors.InvalidArgumentError):
+    batches(made.dataset(spec))
+  assert str(made.error) == (
+      "%s row 701 column 'clk' must be one of 0, 1, got ''." % path)
+  made = inputs.CsvInput(str(path), batch_size=100, on_bad_row='skip')
+  assert sum(len(ids(b)) for b in batches(made.dataset(spec))) == 999
+  assert made._bad_rows.skipped == 1
+
+
+@pytest.mark.parametrize('name, value, message', [
+    ('batch_size', 0, 'batch_size must be an integer of at least 1, got 0'),
+    ('shuffle_rows', -1, 'shuffle_rows must be an integer of at least 0'),
+    ('epochs', 0, 'epochs must be an integer of at least 1, got 0'),
+    ('batch_size', 51.2, 'batch_size must be an integer of at least 1'),
+    ('on_bad_row', 'ignore', "on_bad_row must be 'error' or 'skip', got 'ign"),
+])
+@pytest.mark.parametrize('kind', [inputs.CsvInput, inputs.ParquetInput])
+def test_refuses(kind, name, value, message):
+  with pytest.raises(errors.UserError, match='%s.%s' % (
+      kind.__name__, message)):
+    kind('x', **{name: value})
+
+
+def test_both_inputs_have_the_same_defaults():
+  csv = inspect.signature(inputs.CsvInput.__init__).parameters
+  parquet = inspect.signature(inputs.ParquetInput.__init__).parameters
+  assert list(csv.values())[:len(parquet)] == list(parquet.values())
+
+
+@pytest.mark.skipif(not os.path.exists(conftest.REAL_ROWS),
+                    reason='the real rows are not at hand')
+def test_real_rows_are_read(spec):
+  made = inputs.CsvInput(conftest.REAL_ROWS, batch_size=4000)
+  made.check(spec)
+  seen = batches(made.dataset(spec))
+  assert [len(ids(b)) for b in seen] == [4000, 4000, 2000]
+  assert sum(b[1]['clk'].sum() for b in seen) == 533
+  assert sum(b[1]['buy'].sum() for b in seen) == 4
+
+
+PEAK = '''
+import sys
+import conftest
+from ple_estimator import run
+from ple_estimator.data import inputs
+import gin
+run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
+made = inputs.%s(sys.argv[1], shuffle_rows=20000)
+rows = sum(t.num_rows for t in made.tables(
+    gin.get_configurable('FeatureSpec')()))
+print(rows, conftest.peak_mb())
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind, suffix', [('ParquetInput', '.parquet'),
+                                          ('CsvInput', '')])
+def test_memory_does_not_grow_with_the_file(tmp_path, kind, suffix):
+  peaks = []
+  for rows in (500000, 2000000):
+    subprocess.check_call([
+        sys.executable, os.path.join(conftest.ROOT, 'tools', 'make_data.py'),
+        '--out', str(tmp_path), '--train', str(rows), '--test', '1000',
+        '--force'])
+    out = subprocess.check_output(
+        [sys.executable, '-c', PEAK % kind,
+         str(tmp_path / ('taobao_train_data' + suffix))], cwd=conftest.ROOT,
+        env=dict(os.environ, PYTHONPATH=os.path.join(conftest.ROOT, 'tests')))
+    read, peak = map(int, out.split())
+    assert read == rows
+    peaks.append(peak)
+  print('%s: peak RSS in MB at 0.5 and 2 million rows: %s' % (kind, peaks))
+  assert peaks[1] < 1.15 * peaks[0]

@@ -1,0 +1,145 @@
+"""Experiments that several tests train, and how they look at the results."""
+
+import glob
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import tensorflow.compat.v1 as tf
+
+import gin
+from ple_estimator import experiment
+from ple_estimator import run
+from ple_estimator.training import incremental
+
+SMALL = [
+    'PLE.num_levels = 2', 'PLE.expert_units = (8,)', 'PLE.gate_units = ()',
+    'Tower.units = (4,)', 'BATCH_SIZE = 100', 'run_config.summary_steps = 5']
+
+
+def load(gin_file, model_dir, data_dir, *bindings):
+  gin.clear_config()
+  run.load_config(gin_file, SMALL + [
+      'Experiment.model_dir = %r' % str(model_dir),
+      'DATA_DIR = %r' % str(data_dir)] + list(bindings))
+  return experiment.Experiment()
+
+
+def metrics_of(model_dir):
+  with open(os.path.join(str(model_dir), 'metrics.json')) as f:
+    return json.load(f)
+
+
+COUNTER = ['EmbeddingVariable.filter = @CounterFilter()',
+           'CounterFilter.filter_freq = 3',
+           'EmbeddingVariable.eviction = @GlobalStepEviction()',
+           'GlobalStepEviction.steps_to_live = 5']
+CBF = ['EmbeddingVariable.filter = @CbfFilter()', 'CbfFilter.filter_freq = 2',
+       'CbfFilter.max_element_size = 10_000',
+       'EmbeddingVariable.eviction = @L2Eviction()',
+       'L2Eviction.l2_weight_threshold = 0.2']
+
+
+SERVE = '''
+import json, sys
+import numpy as np
+import tensorflow.compat.v1 as tf
+rows = json.load(open(sys.argv[2]))
+kinds = {'price': int}
+with tf.Session(graph=tf.Graph()) as sess:
+  made = tf.saved_model.loader.load(sess, ['serve'], sys.argv[1])
+  def ask(name, feeds):
+    signature = made.signature_def[name]
+    return sess.run(
+        {k: v.name for k, v in signature.outputs.items()},
+        {signature.inputs[k].name: v for k, v in feeds.items()})
+  columns = ask('serving_default', rows)
+  def feature(value):
+    if isinstance(value, int):
+      return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+    return tf.train.Feature(
+        bytes_list=tf.train.BytesList(value=[value.encode()]))
+  # An Example leaves out what is missing.
+  examples = [tf.train.Example(features=tf.train.Features(feature={
+      k: feature(v[i]) for k, v in rows.items() if v[i] != ''
+      })).SerializeToString() for i in range(len(rows['pid']))]
+  name, = [n for n in made.signature_def if n.startswith('examples')
+           and n.endswith('serving_default')]
+  parsed = ask(name, {made_input: examples for made_input in
+                      made.signature_def[name].inputs})
+json.dump([{k: v.tolist() for k, v in found.items()}
+           for found in (columns, parsed)], sys.stdout)
+'''
+
+
+def served(model_dir, taobao, tmp_path):
+  """What the SavedModel says of the test rows, by columns and as Examples."""
+  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
+  names = [n for n in rows.column_names
+           if n not in ('clk', 'buy', 'final_gender_code')]
+  path = tmp_path / 'rows.json'
+  path.write_text(json.dumps({n: rows[n].to_pylist() for n in names}))
+  saved, = glob.glob(str(model_dir / 'export' / 'saved_model' / '*'))
+  return json.loads(subprocess.check_output(
+      [sys.executable, '-c', SERVE, saved, str(path)], cwd=str(tmp_path),
+      stderr=subprocess.DEVNULL).decode())
+
+
+def exact_auc(scores, labels, weights):
+  """By counting pairs, one positive row at a time."""
+  wins = 0.0
+  for score, weight in zip(scores[labels == 1], weights[labels == 1]):
+    rest = scores[labels == 0]
+    won = (score > rest) + 0.5 * (score == rest)
+    wins += weight * (won * weights[labels == 0]).sum()
+  return wins / weights[labels == 1].sum() / weights[labels == 0].sum()
+
+
+CRASH = 33  # deltas are due at 25 and 30, a full checkpoint was at 20
+
+
+class Crash(Exception):
+  """What ends a run."""
+
+
+class _Crash(tf.train.SessionRunHook):
+  """Ends a run as a kill would: without a last checkpoint."""
+
+  def before_run(self, run_context):
+    return tf.train.SessionRunArgs(tf.train.get_global_step())
+
+  def after_run(self, run_context, run_values):
+    if run_values.results >= CRASH:
+      raise Crash()
+
+
+def experiment_of(gin_file, model_dir, taobao, *bindings):
+  return load(
+      'gin/%s.gin' % gin_file, model_dir, taobao, 'Experiment.exports = None',
+      'import ple_estimator.training.incremental',
+      'Experiment.incremental = @IncrementalCheckpoint()',
+      'IncrementalCheckpoint.save_steps = 5', 'run_config.save_steps = 20',
+      'Experiment.max_steps = 40', 'EPOCHS = 3', *bindings)
+
+
+def broken_off(gin_file, model_dir, taobao, *bindings):
+  """Trains until the crash; keeps a full checkpoint beside every delta."""
+  made = experiment_of(gin_file, model_dir, taobao, *bindings)
+  made._own_hooks.append(_Crash())
+  write = incremental._Hook._write
+
+  def write_both(self, session, step):
+    write(self, session, step)
+    self._saver.save(session, str(model_dir) + '/full/ckpt-%d' % step)
+
+  os.makedirs(str(model_dir) + '/full')
+  incremental._Hook._write = write_both
+  try:
+    with pytest.raises(Crash):
+      made.train()
+  finally:
+    incremental._Hook._write = write

@@ -1,0 +1,107 @@
+"""Losses and metrics of a task, by hand."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+from ple_estimator.network import metrics
+from ple_estimator.network import tasks
+
+
+def task(**kwargs):
+  return tasks.Task('t', 'y', tower=None, **kwargs)
+
+
+def run(tensors):
+  with tf.Session() as sess:
+    sess.run([tf.global_variables_initializer(),
+              tf.local_variables_initializer()])
+    return sess.run(tensors)
+
+
+LABELS = np.array([1, 0, 0, 1, 1], 'f')
+LOGITS = np.array([2, -1, 0.5, -3, 0], 'f')
+WEIGHTS = np.array([1, 2, 0, 0.5, 1], 'f')
+P = 1 / (1 + np.exp(-LOGITS))
+CROSS_ENTROPY = -(LABELS * np.log(P) + (1 - LABELS) * np.log(1 - P))
+
+
+def test_binary_loss_is_the_weighted_mean_cross_entropy():
+  got = run(task().loss(*map(tf.constant, (LABELS, LOGITS, WEIGHTS))))
+  assert got == pytest.approx(np.average(CROSS_ENTROPY, weights=WEIGHTS))
+
+
+def test_loss_without_a_row_of_the_sample_space_is_zero_with_its_gradient():
+  logits = tf.constant(LOGITS)
+  loss = task().loss(tf.constant(LABELS), logits, tf.zeros([5]))
+  got, gradient = run([loss, tf.gradients(loss, logits)[0]])
+  assert got == 0 and not gradient.any()
+
+
+def test_regression_loss_is_the_mean_squared_error():
+  got = run(task(loss='regression').loss(
+      *map(tf.constant, (LABELS, LOGITS, WEIGHTS))))
+  assert got == pytest.approx(
+      np.average((LOGITS - LABELS) ** 2, weights=WEIGHTS))
+
+
+def test_loss_weight_changes_with_the_step():
+  step = tf.constant(3, tf.int64)
+  assert run(task(weight=2.0, gamma=0.5).loss_weight(step)) == 2 * 0.125
+  assert run(task(weight=2.0).loss_weight(step)) == 2
+
+
+def measured(made):
+  found = made.metrics(*map(tf.constant, (LABELS, LOGITS, WEIGHTS)))
+  values = {k: v[0] for k, v in found.items()}
+  with tf.Session() as sess:
+    sess.run(tf.local_variables_initializer())
+    sess.run([v[1] for v in found.values()])
+    return sess.run(values)
+
+
+def test_binary_metrics():
+  got = measured(task())
+  mean = lambda x: np.average(x, weights=WEIGHTS)
+  assert got == {
+      # Positive and negative rows of weight: 2 > -1 (1 * 2), -3 < -1, 0 > -1.
+      't/auc': pytest.approx(4 / 5),
+      't/log_loss': pytest.approx(mean(CROSS_ENTROPY)),
+      't/accuracy': pytest.approx(3 / 4.5),
+      't/calibration': pytest.approx(mean(P) / mean(LABELS)),
+      't/label/mean': pytest.approx(mean(LABELS)),
+      't/prediction/mean': pytest.approx(mean(P)),
+  }
+
+
+def test_regression_metrics():
+  got = measured(task(loss='regression'))
+  mean = lambda x: np.average(x, weights=WEIGHTS)
+  assert got['t/rmse'] == pytest.approx(mean((LOGITS - LABELS) ** 2) ** .5)
+  assert got['t/mae'] == pytest.approx(mean(abs(LOGITS - LABELS)))
+  assert got['t/calibration'] == pytest.approx(mean(LOGITS) / mean(LABELS))
+  assert 't/auc' not in got
+
+
+def test_better_is_larger_for_auc_and_smaller_for_loss():
+  nan = float('nan')
+  assert metrics.is_better('ctr/auc', 0.7, than=0.6)
+  assert not metrics.is_better('ctr/log_loss', 0.7, than=0.6)
+  assert metrics.is_better('loss', 0.5, than=0.6)
+  assert metrics.is_better('ctr/auc', 0.5, than=nan)
+  assert not metrics.is_better('ctr/auc', nan, than=0.5)
+
+
+@pytest.mark.parametrize('bad, message', [
+    ({'name': 'a b'}, "Task.name must be letters, digits, - and _, got 'a b'"),
+    ({'name': 'shared'}, "Task.name must not be 'shared'"),
+    ({'loss': 'mse'}, "Task.loss must be 'binary' or 'regression', got 'mse'"),
+    ({'weight': -1}, 'Task.weight must be a number .*, got -1'),
+    ({'weight': 'x'}, "Task.weight must be a number .*, got 'x'"),
+    ({'gamma': 0}, 'Task.gamma must be a positive number, got 0'),
+    ({'sample_space': 'clk'}, 'Task.sample_space must be a pair'),
+])
+def test_refuses(bad, message):
+  with pytest.raises(errors.UserError, match=message):
+    tasks.Task(**dict({'name': 't', 'label': 'y', 'tower': None}, **bad))

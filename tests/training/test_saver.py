@@ -1,0 +1,70 @@
+"""What a model_dir must be, and what is left in it of broken-off saves."""
+
+import os
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+from ple_estimator.training import model_dir as model_dir_lib
+from ple_estimator.training import saver
+
+
+def save(saver, model_dir, step):
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    saver.save(session, str(model_dir / 'model.ckpt'), step)
+
+
+def test_what_a_broken_off_save_left_is_removed(tmp_path):
+  tf.train.create_global_step()
+  save(tf.train.Saver(), tmp_path, 20)
+  whole = set(os.listdir(str(tmp_path)))
+  for folder in ('model.ckpt-40_temp_0f1e2d', 'model.ckpt-60_temp'):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / 'part-00000-of-00002.index').write_text('x')
+  for name in ('model.ckpt-40.data-00000-of-00002',
+               'model.ckpt-20.index.tempstate123', 'checkpoint.tmp' + 32 * 'f'):
+    (tmp_path / name).write_text('x')
+  (tmp_path / 'notes.txt').write_text('mine')
+  there = set(os.listdir(str(tmp_path)))
+  model_dir_lib.prepare(
+      str(tmp_path), saves=False)  # another process's business
+  assert set(os.listdir(str(tmp_path))) == there
+  model_dir_lib.prepare(str(tmp_path), saves=True)
+  assert set(os.listdir(str(tmp_path))) == whole | {'notes.txt'}
+
+
+def test_a_model_dir_is_made_or_named(tmp_path):
+  model_dir_lib.prepare(str(tmp_path / 'a' / 'b'), saves=True)
+  assert os.listdir(str(tmp_path / 'a' / 'b')) == []
+  (tmp_path / 'file').write_text('x')
+  with pytest.raises(errors.UserError, match='Experiment.model_dir must be a '
+                     "folder that can be written to, got '.*/file/x': Not a "):
+    model_dir_lib.prepare(str(tmp_path / 'file' / 'x'), saves=True)
+
+
+def test_a_session_may_be_made_again():
+  # As after the loss of a parameter server, when the graph is finalized.
+  tf.train.create_global_step()
+  made = saver.Saver(5, training=True)
+  made.build()
+  tf.get_default_graph().finalize()
+  made.build()
+
+
+def test_a_newer_state_is_left_alone_and_an_older_one_is_not(tmp_path):
+  step = tf.train.create_global_step()
+  made = saver.Saver(5, training=True)
+  made.build()
+  path = str(tmp_path / 'model.ckpt-7')
+  with tf.Session() as session:
+    session.run(step.assign(7))
+    made.save(session, str(tmp_path / 'model.ckpt'), 7)
+    for live, after in [(9, 9), (7, 7), (3, 7)]:
+      session.run(step.assign(live))
+      made.restore(session, path)
+      assert session.run(step) == after
+  with tf.Session() as session:  # nothing is live
+    made.restore(session, path)
+    assert session.run(step) == 7
