@@ -7,10 +7,10 @@ import os
 import re
 
 from absl import logging
+import gin
 import gin.tf
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.cluster import marker
 from ple_estimator.cluster import parameter_servers

@@ -2,9 +2,9 @@
 
 import collections
 
+import gin
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.data import column_kinds
 from ple_estimator.embeddings import deeprec

@@ -15,7 +15,6 @@ import sys
 from absl import app
 from absl import flags
 from absl import logging
-
 import gin
 
 # No warnings of TensorFlow's C++: lines about its build, and a stack of fifty

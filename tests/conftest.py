@@ -3,10 +3,10 @@ import re
 import subprocess
 import sys
 
+import gin
 import pytest
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
 

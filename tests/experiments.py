@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 
+import gin
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import experiment
 from ple_estimator import run
 from ple_estimator.training import incremental

@@ -12,6 +12,7 @@ from experiments import exact_auc
 from experiments import load
 from experiments import metrics_of
 from experiments import served
+import gin
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -19,7 +20,6 @@ import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator import run

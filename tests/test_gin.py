@@ -6,10 +6,10 @@ import os
 import re
 
 import conftest
+import gin
 import pytest
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator import run

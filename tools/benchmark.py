@@ -72,9 +72,9 @@ def _child(gin_file, bindings):
   """Trains an experiment and prints what a clock in its session saw."""
   sys.path.insert(0, _ROOT)
   from absl import logging
+  import gin
   import tensorflow.compat.v1 as tf
 
-  import gin
   from ple_estimator import experiment
   from ple_estimator import run
   from ple_estimator.engine import compat
@@ -265,6 +265,7 @@ def dtype(gin_file, bindings):
   """The dtype of an experiment's products."""
   sys.path.insert(0, _ROOT)
   import gin
+
   from ple_estimator import run
   run.load_config(gin_file, bindings)
   found = gin.query_parameter('Precision.compute')

@@ -20,12 +20,12 @@ import os
 import sys
 import zlib
 
+import gin
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-import gin
 from ple_estimator import errors
 from ple_estimator import run  # before TensorFlow, which it keeps quiet
 from ple_estimator.data import feature_spec

@@ -18,9 +18,9 @@ import json
 import os
 import re
 
+import gin
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.engine import compat
 

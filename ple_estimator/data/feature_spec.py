@@ -3,6 +3,7 @@
 import inspect
 
 import gin
+
 from ple_estimator import errors
 from ple_estimator.data import column_kinds
 

@@ -3,11 +3,11 @@
 import math
 
 from absl import logging
+import gin
 import numpy as np
 import pyarrow as pa
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.cluster.work_queue import work_queue
 from ple_estimator.data import column_kinds

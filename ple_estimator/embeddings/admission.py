@@ -8,10 +8,10 @@ Filter" and "Feature Eviction", where not said otherwise.
 
 import math
 
+import gin
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.engine import compat
 

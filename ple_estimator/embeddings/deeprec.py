@@ -70,9 +70,9 @@ What has a counterpart that is not used, as ours does more or theirs is wrong:
 import inspect
 import re
 
+import gin
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.embeddings import admission
 from ple_estimator.engine import compat

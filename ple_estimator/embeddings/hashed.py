@@ -7,10 +7,10 @@ packed rows are.
 
 import math
 
+import gin
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.data import packing
 from ple_estimator.embeddings import deeprec

@@ -3,10 +3,10 @@
 The classes take the place of hashed.HashEmbedding in `Model.embedding`.
 """
 
+import gin
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.data import packing
 from ple_estimator.embeddings import admission

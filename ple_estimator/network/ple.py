@@ -18,9 +18,9 @@ References:
 
 import collections
 
+import gin
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.network import mlp
 

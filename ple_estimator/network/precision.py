@@ -1,8 +1,8 @@
 """The number format of the matrix products."""
 
+import gin
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 
 

@@ -2,9 +2,9 @@
 
 import re
 
+import gin
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.network import metrics
 

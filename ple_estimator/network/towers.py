@@ -2,9 +2,9 @@
 
 import collections
 
+import gin
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator.network import mlp
 
 

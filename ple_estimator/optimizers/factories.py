@@ -6,9 +6,9 @@ inside model_fn. A learning rate is a number or a schedule, bound uncalled too
 (`adam.learning_rate = @exponential_decay`).
 """
 
+import gin
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table

@@ -5,9 +5,9 @@ import glob
 import os
 import re
 
+import gin
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table

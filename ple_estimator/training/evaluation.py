@@ -6,9 +6,9 @@ import os
 import time
 
 from absl import logging
+import gin
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.cluster import marker
 from ple_estimator.network import metrics

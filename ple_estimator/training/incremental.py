@@ -25,10 +25,10 @@ import shutil
 import time
 
 from absl import logging
+import gin
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat

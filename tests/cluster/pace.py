@@ -3,9 +3,8 @@
 import time
 
 from absl import logging
-import tensorflow.compat.v1 as tf
-
 import gin
+import tensorflow.compat.v1 as tf
 
 
 @gin.register

@@ -13,9 +13,9 @@ import sys
 import time
 
 import conftest
+import gin
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import run
 from ple_estimator.cluster import roles
 from ple_estimator.cluster.work_queue import work_queue

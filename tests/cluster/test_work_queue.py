@@ -14,6 +14,7 @@ import threading
 import time
 
 import conftest
+import gin
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -21,7 +22,6 @@ import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator import run

@@ -12,11 +12,11 @@ import collections
 import os
 import types
 
+import gin
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator import run

@@ -32,11 +32,11 @@ import re
 import threading
 
 from absl import logging
+import gin
 import numpy as np
 import pyarrow as pa
 import tensorflow.compat.v1 as tf
 
-import gin
 from ple_estimator import errors
 from ple_estimator.cluster import roles
 from ple_estimator.cluster.work_queue import ledger as ledger_lib
