@@ -210,11 +210,11 @@ class Experiment:
       parameter_servers.serve(
           self._config, self._role.peers(), self._peer_timeout_secs)
       return
-    spec = self.model.features
-    self._train_input.check(spec, keep=self.model.keep)
+    reading = self.model.reading()
+    self._train_input.check(reading)
     if self._eval_input:
-      self._eval_input.check(spec, keep=self.model.keep)
-    rows = self._train_input.count_rows(spec)
+      self._eval_input.check(reading)
+    rows = self._train_input.count_rows(reading)
     max_steps = self._max_steps or math.ceil(
         rows * self._train_input.epochs / self._train_input.batch_size)
     if self._role.type != 'worker':  # a worker writes nothing
@@ -294,8 +294,7 @@ class Experiment:
               exporters=self._exporters()))
 
   def _exporters(self):
-    receiver_fn = serving.serving_input_receiver_fn(
-        self.model.features, self.model.groups)
+    receiver_fn = serving.input_receiver_fn(self.model.reading())
     found = self._exports.exporters(receiver_fn) if self._exports else []
     return found + [self._metrics_file]  # last: it says that all is there
 
@@ -326,7 +325,7 @@ class Experiment:
     self._check_trained()
     errors.check(self._eval_input,
                  'Experiment.eval_input must be given to evaluate, got None.')
-    self._eval_input.check(self.model.features, keep=self.model.keep)
+    self._eval_input.check(self.model.reading())
     with self._user_errors():
       evaluation.write_metrics(
           self._config.model_dir, self._estimator.evaluate(
@@ -341,8 +340,7 @@ class Experiment:
     self._check_trained()
     errors.check(self._predict_input, 'Experiment.predict_input or eval_input '
                  'must be given to predict, got None.')
-    self._predict_input.check(self.model.features, with_labels=False,
-                              keep=self._predict_columns)
+    self._predict_input.check(self._predict_reading())
     with self._user_errors():
       rows = predictions.write(self._predictions_path, (
           {name: batch[name] for name in
@@ -362,8 +360,7 @@ class Experiment:
     with self._user_errors():
       path = self._estimator.export_saved_model(
           os.path.join(self._config.model_dir, 'export', 'saved_model'),
-          serving.serving_input_receiver_fn(
-              self.model.features, self.model.groups),
+          serving.input_receiver_fn(self.model.reading()),
           checkpoint_path=self._latest())
     logging.info('SavedModel in %s', path.decode())
 
@@ -403,18 +400,15 @@ class Experiment:
     """The input_fn of training: tf.data.Dataset of (features, labels)."""
     if self._work_queue:
       self._work_queue.start(
-          self._config, self._train_input, self.model.features)
+          self._config, self._train_input, self.model.reading())
     # A run that continues goes on with the rows behind those it has seen.
     path = model_dir_lib.latest(self._config.model_dir)
     step = tf.train.load_variable(path, 'global_step') if path else 0
     index, count = roles.shard(self._config)
     micro_batches = self.model.micro_batches
     rows = self._train_input.dataset(
-        self.model.features, keep=self.model.keep, shard=(index, count),
-        seed=self._config.tf_random_seed,
+        self.model.reading(), (index, count), self._config.tf_random_seed,
         first_row=int(step) * self._train_input.batch_size // count,
-        groups=self.model.groups,
-        op_fusion=self.model.op_fusion,
         micro_batches=(
             micro_batches if self._engine.slices(micro_batches) else 1),
         queue=self._work_queue)
@@ -423,15 +417,15 @@ class Experiment:
 
   def _eval_input_fn(self):
     return self._eval_input.dataset(
-        self.model.features, keep=self.model.keep,
-        seed=self._config.tf_random_seed, groups=self.model.groups,
-        op_fusion=self.model.op_fusion)
+        self.model.reading(), seed=self._config.tf_random_seed)
 
   def _predict_input_fn(self):
     return self._predict_input.dataset(
-        self.model.features, with_labels=False, keep=self._predict_columns,
-        seed=self._config.tf_random_seed, groups=self.model.groups,
-        op_fusion=self.model.op_fusion)
+        self._predict_reading(), seed=self._config.tf_random_seed)
+
+  def _predict_reading(self):
+    return self.model.reading()._replace(
+        keep=self._predict_columns, with_labels=False)
 
   def _hooks(self, max_steps, watch):
     config = self._config

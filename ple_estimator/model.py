@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.data import column_kinds
+from ple_estimator.data import reading
 from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import native
@@ -97,6 +98,11 @@ class Model:
     A parameter server, which builds no graph, must load them too.
     """
     return self.op_fusion and native.available()
+
+  def reading(self):
+    """Returns the reading.Reading of training: what the model has to be fed."""
+    return reading.Reading(self.features, tuple(self.keep), self.groups,
+                           self.is_fused(), with_labels=True)
 
   def _check_tasks(self):
     names = [task.name for task in self.tasks]

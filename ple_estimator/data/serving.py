@@ -5,7 +5,7 @@ import tensorflow.compat.v1 as tf
 from ple_estimator.data import packing
 
 
-def serving_input_receiver_fn(spec, groups=()):
+def input_receiver_fn(reading):
   """Returns the function that makes the inputs of a SavedModel.
 
   The model takes the columns by name, [batch] each, as the files have them
@@ -13,10 +13,10 @@ def serving_input_receiver_fn(spec, groups=()):
   signature, serialized tf.train.Examples with one value per column.
 
   Args:
-    spec: features.FeatureSpec.
-    groups: list of packing.Group, see `dataset`.
+    reading: reading.Reading, whose spec and groups are used: a served model
+      reads no labels, keeps no columns and needs no more than TensorFlow.
   """
-  columns = spec.read(with_labels=False)
+  columns = reading.spec.read(with_labels=False)
 
   def receiver():
     examples = tf.placeholder(tf.string, [None], 'examples')
@@ -26,8 +26,9 @@ def serving_input_receiver_fn(spec, groups=()):
     # Either end of this graph can be fed.
     raw = {c.name: tf.placeholder_with_default(
         parsed[c.name], [None], c.scope) for c in columns}
-    features, _ = spec.encode(raw, without=packing.names(groups))
-    features.update(packing.pack(raw, groups))
+    features, _ = reading.spec.encode(
+        raw, without=packing.names(reading.groups))
+    features.update(packing.pack(raw, reading.groups))
     return tf.estimator.export.ServingInputReceiver(
         features, raw, receiver_tensors_alternatives={'examples': examples})
 

@@ -20,6 +20,7 @@ from ple_estimator import run
 from ple_estimator.cluster import roles
 from ple_estimator.cluster.work_queue import work_queue
 from ple_estimator.data import inputs
+from ple_estimator.data import reading
 from ple_estimator.training import hooks
 from ple_estimator.training import saver
 
@@ -51,7 +52,8 @@ def main(data, model_dir, log, epochs):
   """Trains until all is acknowledged."""
   tf.train.SessionManager.__init__ = _patient
   run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
-  spec = gin.get_configurable('FeatureSpec')()
+  read = reading.Reading(
+      gin.get_configurable('FeatureSpec')(), keep=('user_id',))
   source = inputs.ParquetInput(
       'taobao_train_data.parquet', data, 16, 64, int(epochs))
   queue = work_queue.WorkQueue(slice_rows=25, lease_secs=4)
@@ -61,8 +63,8 @@ def main(data, model_dir, log, epochs):
       experimental_max_worker_delay_secs=0, tf_random_seed=3)
 
   def input_fn():
-    queue.start(config, source, spec)
-    return source.dataset(spec, keep=['user_id'], seed=3, queue=queue)
+    queue.start(config, source, read)
+    return source.dataset(read, seed=3, queue=queue)
 
   def model_fn(features, labels, mode):
     queue.follow(features)

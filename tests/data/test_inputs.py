@@ -15,6 +15,7 @@ from ple_estimator import errors
 from ple_estimator import run
 from ple_estimator.data import inputs
 from ple_estimator.data import packing
+from ple_estimator.data import reading
 
 
 @pytest.fixture
@@ -22,6 +23,12 @@ def spec():
   import gin
   run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
   return gin.get_configurable('FeatureSpec')()
+
+
+@pytest.fixture
+def read(spec):
+  """All columns that the model reads, with labels."""
+  return reading.Reading(spec)
 
 
 def batches(dataset):
@@ -49,25 +56,25 @@ def ids(batch):
 
 
 @pytest.mark.parametrize('shuffle_rows', [0, 500])
-def test_csv_and_parquet_give_the_same_batches(spec, taobao, shuffle_rows):
+def test_csv_and_parquet_give_the_same_batches(read, taobao, shuffle_rows):
   both = []
   for made in [
       inputs.CsvInput('taobao_train_data', taobao, 700, shuffle_rows, 2),
       inputs.ParquetInput('taobao_train_data.parquet', taobao, 700,
                           shuffle_rows, 2)]:
-    made.check(spec)
-    assert made.count_rows(spec) == 3000
-    both.append([flat(b) for b in batches(made.dataset(spec, seed=4))])
+    made.check(read)
+    assert made.count_rows(read) == 3000
+    both.append([flat(b) for b in batches(made.dataset(read, seed=4))])
   assert len(both[0]) == 9 and len(both[0][-1]['price']) == 400
   assert both[0] == both[1]
 
 
 def test_kernels_and_tensorflow_make_the_same_batches(spec, taobao):
-  groups = packing.groups(spec.categories)
+  read = reading.Reading(
+      spec, ('user_id', 'price'), packing.groups(spec.categories))
   made = inputs.ParquetInput('taobao_train_data.parquet', taobao, 700, 500)
   both = [[flat(b) for b in batches(made.dataset(
-      spec, seed=4, keep=['user_id', 'price'], groups=groups,
-      op_fusion=op_fusion))] for op_fusion in (False, True)]
+      read._replace(fused=fused), seed=4))] for fused in (False, True)]
   assert both[0] == both[1]
   assert sorted(both[1][0]) == [
       'buy', 'clk', 'dim_16_mean/index', 'dim_16_mean/rows',
@@ -75,39 +82,39 @@ def test_kernels_and_tensorflow_make_the_same_batches(spec, taobao):
   assert len(both[1][0]['dim_16_mean/splits']) == 17 * 700 + 1
 
 
-def test_epochs_differ_in_order_but_not_in_rows(spec, taobao):
+def test_epochs_differ_in_order_but_not_in_rows(read, taobao):
   made = inputs.ParquetInput('taobao_train_data.parquet', taobao, 1000, 3000, 2)
-  seen = [ids(b) for b in batches(made.dataset(spec, seed=1))]
+  seen = [ids(b) for b in batches(made.dataset(read, seed=1))]
   first, second = sum(seen[:3], []), sum(seen[3:], [])
   assert sorted(first) == sorted(second) and first != second
-  again = [ids(b) for b in batches(made.dataset(spec, seed=1))]
-  other = [ids(b) for b in batches(made.dataset(spec, seed=2))]
+  again = [ids(b) for b in batches(made.dataset(read, seed=1))]
+  other = [ids(b) for b in batches(made.dataset(read, seed=2))]
   assert again == seen and other != seen
 
 
 @pytest.mark.parametrize('first_row', [0, 700, 3000, 4100])
-def test_a_continued_run_goes_on_with_the_next_row(spec, taobao, first_row):
+def test_a_continued_run_goes_on_with_the_next_row(read, taobao, first_row):
   made = inputs.ParquetInput('taobao_train_data.parquet', taobao, 100, 800, 2)
-  whole = sum(map(ids, batches(made.dataset(spec, seed=1))), [])
+  whole = sum(map(ids, batches(made.dataset(read, seed=1))), [])
   rest = sum(map(ids, batches(
-      made.dataset(spec, seed=1, first_row=first_row))), [])
+      made.dataset(read, seed=1, first_row=first_row))), [])
   assert rest == whole[first_row:] and len(whole) == 6000
 
 
-def test_several_files_and_the_remainder(spec, taobao):
+def test_several_files_and_the_remainder(read, taobao):
   made = inputs.ParquetInput(
       ['taobao_test_data.parquet', 'taobao_train_*.parquet'], taobao, 900,
       drop_remainder=True)
-  seen = batches(made.dataset(spec))
+  seen = batches(made.dataset(read))
   assert [len(ids(b)) for b in seen] == [900] * 4
-  assert made.count_rows(spec) == 4000
+  assert made.count_rows(read) == 4000
 
 
-def test_shards_share_an_epoch(spec, taobao):
+def test_shards_share_an_epoch(read, taobao):
   made = inputs.CsvInput('taobao_train_data', taobao, 64)
-  parts = [sum(map(ids, batches(made.dataset(spec, shard=(i, 3)))), [])
+  parts = [sum(map(ids, batches(made.dataset(read, shard=(i, 3)))), [])
            for i in range(3)]
-  whole = sum(map(ids, batches(made.dataset(spec))), [])
+  whole = sum(map(ids, batches(made.dataset(read))), [])
   assert sorted(sum(parts, [])) == sorted(whole) and all(parts)
 
 
@@ -116,18 +123,19 @@ def test_prediction_needs_no_labels(spec, taobao, tmp_path):
   path = str(tmp_path / 'x.parquet')
   pa.parquet.write_table(table.drop(['clk', 'buy', 'final_gender_code']), path)
   made = inputs.ParquetInput(path, batch_size=600)
-  made.check(spec, with_labels=False)
-  seen = batches(made.dataset(spec, with_labels=False, keep=['user_id']))
+  unlabelled = reading.Reading(spec, ('user_id',), with_labels=False)
+  made.check(unlabelled)
+  seen = batches(made.dataset(unlabelled))
   assert [len(b['price']) for b in seen] == [600, 400]
   assert seen[0]['raw/user_id'].tolist() == [
       u.encode() for u in table['user_id'].to_pylist()[:600]]
   with pytest.raises(errors.UserError, match="a column 'clk'"):
-    made.check(spec)
+    made.check(reading.Reading(spec))
   with pytest.raises(errors.UserError, match="a column 'final_gender_code'"):
-    made.check(spec, with_labels=False, keep=['final_gender_code'])
+    made.check(unlabelled._replace(keep=('final_gender_code',)))
 
 
-def test_lists_and_joined_text_give_the_same_batches(spec, taobao, tmp_path):
+def test_lists_and_joined_text_give_the_same_batches(read, taobao, tmp_path):
   path = os.path.join(taobao, 'taobao_test_data.parquet')
   table = pa.parquet.read_table(path)
   for name in ('tag_category_list', 'tag_brand_list'):
@@ -138,24 +146,24 @@ def test_lists_and_joined_text_give_the_same_batches(spec, taobao, tmp_path):
   pa.parquet.write_table(table, str(tmp_path / 'x.parquet'))
   text, lists = [
       [flat(b) for b in batches(
-          inputs.ParquetInput(p, batch_size=300).dataset(spec))]
+          inputs.ParquetInput(p, batch_size=300).dataset(read))]
       for p in (path, str(tmp_path / 'x.parquet'))]
   assert len(text) == 4 and text == lists
 
 
-def test_error_of_a_row_is_kept_in_words(spec, taobao, tmp_path):
+def test_error_of_a_row_is_kept_in_words(read, taobao, tmp_path):
   rows = open(taobao + '/taobao_test_data').read().splitlines()
   rows[700] = rows[700][1:]
   path = tmp_path / 'x.csv'
   path.write_text('\n'.join(rows))
   made = inputs.CsvInput(str(path), batch_size=100)
   with pytest.raises(tf.errors.InvalidArgumentError):
-    batches(made.dataset(spec))
+    batches(made.dataset(read))
   assert str(made.error) == (
       "%s row 701 column 'clk' must be one of 0, 1, got ''." % path)
   made = inputs.CsvInput(str(path), batch_size=100, on_bad_row='skip')
-  assert sum(len(ids(b)) for b in batches(made.dataset(spec))) == 999
-  assert made._bad_rows.skipped == 1
+  assert sum(len(ids(b)) for b in batches(made.dataset(read))) == 999
+  assert made.bad_rows.skipped == 1
 
 
 @pytest.mark.parametrize('name, value, message', [
@@ -180,10 +188,10 @@ def test_both_inputs_have_the_same_defaults():
 
 @pytest.mark.skipif(not os.path.exists(conftest.REAL_ROWS),
                     reason='the real rows are not at hand')
-def test_real_rows_are_read(spec):
+def test_real_rows_are_read(read):
   made = inputs.CsvInput(conftest.REAL_ROWS, batch_size=4000)
-  made.check(spec)
-  seen = batches(made.dataset(spec))
+  made.check(read)
+  seen = batches(made.dataset(read))
   assert [len(ids(b)) for b in seen] == [4000, 4000, 2000]
   assert sum(b[1]['clk'].sum() for b in seen) == 533
   assert sum(b[1]['buy'].sum() for b in seen) == 4
@@ -194,11 +202,12 @@ import sys
 import conftest
 from ple_estimator import run
 from ple_estimator.data import inputs
+from ple_estimator.data import reading
 import gin
 run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
 made = inputs.%s(sys.argv[1], shuffle_rows=20000)
 rows = sum(t.num_rows for t in made.tables(
-    gin.get_configurable('FeatureSpec')()))
+    reading.Reading(gin.get_configurable('FeatureSpec')())))
 print(rows, conftest.peak_mb())
 '''
 

@@ -92,13 +92,13 @@ class WorkQueue:
     self._serials = itertools.count(1)
     self._loaded = self.is_chief = False
 
-  def start(self, config, source, spec):
+  def start(self, config, source, reading):
     """Takes up a run; once per input_fn.
 
     Args:
       config: tf.estimator.RunConfig.
       source: inputs.ParquetInput or CsvInput, what is trained on.
-      spec: features.FeatureSpec.
+      reading: reading.Reading, what is read of it.
 
     Raises:
       UserError: if files are missing, or the cluster has no ps.
@@ -113,7 +113,7 @@ class WorkQueue:
     self.is_chief = config.is_chief
     self._model_dir = config.model_dir
     self._plan = Plan(
-        source.slices(spec, self.slice_rows), source.epochs,
+        source.slices(reading, self.slice_rows), source.epochs,
         config.tf_random_seed or 0, shuffle=source.shuffle_rows > 0)
     self._link = _Link('/job:ps/task:0/cpu:0' if jobs else '', config.master,
                        config.session_config)

@@ -1,0 +1,156 @@
+"""From tables of typed columns to the tensors that the model reads.
+
+An encoder works in three steps, each called with what the one before returned:
+
+  convert   pa.Table -> pa.Table, before rows are shuffled; may be None
+  arrays    pa.Table of one batch -> tuple of numpy arrays
+  encode    tensors of these arrays -> features, and labels where they are read
+"""
+
+import pyarrow as pa
+import tensorflow.compat.v1 as tf
+
+from ple_estimator.cluster.work_queue import work_queue
+from ple_estimator.data import column_kinds
+from ple_estimator.data import packing
+
+
+def create(reading):
+  """Returns the encoder for a reading.Reading."""
+  if reading.fused and reading.groups:
+    return KernelEncoder(reading)
+  return TensorFlowEncoder(reading)
+
+
+class _Encoder:
+  """What both encoders share.
+
+  Attributes:
+    convert: function of pa.Table to pa.Table with the same rows, or None.
+    dtypes: tuple of tf.DType, of what `arrays` returns.
+    shapes: tuple of tf.TensorShape, likewise.
+  """
+
+  convert = None
+
+  def __init__(self, reading, dtypes):
+    self._reading = reading
+    self._grouped = packing.names(reading.groups)
+    self.dtypes = tuple(dtypes)
+    self.shapes = (tf.TensorShape([None]),) * len(self.dtypes)
+
+  def _encoded(self, raw, packed):
+    """Returns features, and labels where they are read.
+
+    Args:
+      raw: dict of column name to [batch] tensor, as FeatureSpec.encode takes.
+      packed: dict of the packed ids of the groups, as packing.pack returns.
+    """
+    features, labels = self._reading.spec.encode(
+        raw, self._reading.keep, without=self._grouped)
+    features.update(packed)
+    return (features, labels) if self._reading.with_labels else features
+
+
+class TensorFlowEncoder(_Encoder):
+  """Makes and packs the ids by TensorFlow's ops, in `encode`."""
+
+  def __init__(self, reading):
+    """Keeps what is read.
+
+    Args:
+      reading: reading.Reading.
+    """
+    self._columns = reading.columns()
+    super().__init__(reading, [column.dtype for column in self._columns])
+
+  def arrays(self, table):
+    """Returns one [batch] numpy array per column."""
+    return tuple(_array(table.column(c.name)) for c in self._columns)
+
+  def encode(self, *values):
+    """Returns features, and labels where they are read."""
+    raw = dict(zip([column.name for column in self._columns], values))
+    return self._encoded(raw, packing.pack(raw, self._reading.groups))
+
+
+class KernelEncoder(_Encoder):
+  """Makes and packs the ids of groups by the C++ kernels of native.py.
+
+  `convert` replaces categories by their ids before rows are shuffled, because
+  ids are moved faster than text; `arrays` packs the ids of a batch.
+  """
+
+  def __init__(self, reading):
+    """Keeps what is read.
+
+    Args:
+      reading: reading.Reading.
+    """
+    grouped = packing.names(reading.groups)
+    # A kept column of a group is read twice: its ids, and its values.
+    self._kept = [reading.spec[n] for n in reading.keep if n in grouped]
+    self._others = [c for c in reading.columns() if c.name not in grouped]
+    self._keys = [key for group in reading.groups for key in group.keys()]
+    super().__init__(
+        reading, (tf.int64, tf.int32, tf.int32) * len(reading.groups) +
+        tuple(column.dtype for column in self._others + self._kept))
+
+  def convert(self, table):
+    """Returns the table with ids in the place of categories."""
+    for column in self._kept:
+      table = table.append_column(
+          column_kinds.RAW + column.name, table.column(column.name))
+    return packing.to_ids(table, [
+        column for group in self._reading.groups for column in group.columns])
+
+  def arrays(self, table):
+    """Returns three arrays per group, see packing.Packed, then the columns."""
+    packed = [array for group in self._reading.groups
+              for array in group.pack_table(table)]
+    names = [column.name for column in self._others] + [
+        column_kinds.RAW + column.name for column in self._kept]
+    return tuple(packed + [_array(table.column(name)) for name in names])
+
+  def encode(self, *values):
+    """Returns features, and labels where they are read."""
+    names = [column.name for column in self._others + self._kept]
+    raw = dict(zip(names, values[len(self._keys):]))
+    return self._encoded(raw, dict(zip(self._keys, values)))
+
+
+class SerialEncoder:
+  """An encoder of batches that a work queue has numbered.
+
+  It takes pairs of (pa.Table, serial number) in `arrays`; the number becomes
+  the feature work_queue.BATCH, a scalar int64.
+  """
+
+  def __init__(self, encoder):
+    """Wraps an encoder that returns features and labels.
+
+    Args:
+      encoder: TensorFlowEncoder or KernelEncoder.
+    """
+    self._encoder = encoder
+    self.convert = encoder.convert
+    self.dtypes = encoder.dtypes + (tf.int64,)
+    self.shapes = encoder.shapes + (tf.TensorShape([]),)
+
+  def arrays(self, batch):
+    """Returns the arrays of the table, then the serial number."""
+    table, serial = batch
+    return self._encoder.arrays(table) + (serial,)
+
+  def encode(self, *values):
+    """Returns features, with work_queue.BATCH among them, and labels."""
+    features, labels = self._encoder.encode(*values[:-1])
+    features[work_queue.BATCH] = values[-1]
+    return features, labels
+
+
+def _array(column):
+  """Returns a pa.ChunkedArray without nulls as a numpy array."""
+  if pa.types.is_binary(column.type):
+    return column.to_numpy()
+  return packing.to_numpy(column)

@@ -1,0 +1,194 @@
+"""Where training rows come from: a share of the files, or a work queue.
+
+Both sources yield the rows as a stream of pa.Table, shuffled if asked for, and
+not yet cut into batches.
+"""
+
+from absl import logging
+import numpy as np
+
+from ple_estimator import errors
+from ple_estimator.data import stream
+
+
+class Tally:
+  """Counts the rows of a stream that were used and those that were skipped."""
+
+  def __init__(self, owner, files, bad_rows):
+    """Starts at zero.
+
+    Args:
+      owner: str, the name of the input in a .gin file, for messages.
+      files: what its `files` is bound to, for messages.
+      bad_rows: the reader's BadRows.
+    """
+    self._owner = owner
+    self._files = files
+    self._bad_rows = bad_rows
+    self.restart()
+
+  def restart(self):
+    """Counts from zero again."""
+    self.rows = 0
+    self._skipped_before = self._bad_rows.skipped
+
+  def counted(self, tables):
+    """Yields the tables and counts their rows."""
+    for table in tables:
+      self.rows += table.num_rows
+      yield table
+
+  def warn_of_skipped(self, when=''):
+    """Logs how many rows were skipped, if there were any.
+
+    Args:
+      when: str, added to the message, such as ' in epoch 3'.
+    """
+    skipped = self._bad_rows.skipped - self._skipped_before
+    if skipped:
+      logging.warning('%s %r: skipped %d bad rows of %d%s.', self._owner,
+                      self._files, skipped, skipped + self.rows, when)
+
+  def check_any(self):
+    """Raises UserError if no row could be used.
+
+    To iterate over nothing again and again would look like a slow input.
+    """
+    errors.check(self.rows, '%s.files must have rows that can be used, got '
+                 'none in %r.', self._owner, self._files)
+
+
+class _Rows:
+  """What both sources share: a reader, and how its rows are mixed."""
+
+  def __init__(self, reader, tally, shuffle_rows=0, seed=0, convert=None):
+    """Keeps the settings; reads nothing.
+
+    Args:
+      reader: reader of the files, see FileInput.reader.
+      tally: Tally of the rows that are read.
+      shuffle_rows: int, size of the shuffle buffer; below 2 rows keep the
+        order in which they are read.
+      seed: int, of the order of files and rows.
+      convert: function of pa.Table to pa.Table with the same rows, applied
+        before rows are shuffled; None leaves them as they are.
+    """
+    self._reader = reader
+    self._tally = tally
+    self._shuffle_rows = shuffle_rows
+    self._seed = seed % 2**32
+    self._convert = convert
+
+  def _read(self, piece):
+    """Returns an iterator over the converted tables of a slice."""
+    tables = self._reader.read(piece)
+    return map(self._convert, tables) if self._convert else tables
+
+  def _mixed(self, tables, rng):
+    """Yields the rows, shuffled if asked for, and counts them."""
+    if self._shuffle_rows > 1:
+      tables = stream.shuffled(tables, self._shuffle_rows, rng)
+    return self._tally.counted(tables)
+
+
+class FileRows(_Rows):
+  """Reads a share of the files, epoch after epoch."""
+
+  def epochs(self, epochs, shard=(0, 1), first_row=0):
+    """Yields the rows of all epochs as pa.Table.
+
+    Args:
+      epochs: int, how often to read all rows.
+      shard: (index, count), the share of the rows to read. Shares do not
+        overlap and together have all rows.
+      first_row: int, how many rows, over all epochs, to leave out at the
+        start. Of one share among several it is approximate, as shares differ
+        in size.
+    """
+    index, count = shard
+    slices = self._reader.slices(at_least=count)[index::count]
+    first_epoch, rest = 0, 0
+    if first_row:
+      first_epoch, rest = divmod(
+          first_row, max(1, self._reader.count_rows() // count))
+    return stream.without_first(
+        (table for epoch in range(first_epoch, epochs)
+         for table in self.epoch(slices, epoch)), rest)
+
+  def epoch(self, slices, epoch):
+    """Yields the rows of slices in the order of one epoch.
+
+    Args:
+      slices: list of slices, as the reader cuts the files.
+      epoch: int, from 0; each has an order of its own.
+
+    Raises:
+      UserError: if no row can be used.
+    """
+    self._tally.restart()
+    rng = np.random.RandomState([self._seed, epoch])
+    if self._shuffle_rows:
+      slices = _with_files_shuffled(slices, rng)
+    tables = (table for piece in slices for table in self._read(piece))
+    for table in self._mixed(tables, rng):
+      yield table
+    self._tally.warn_of_skipped(' in epoch %d' % epoch)
+    self._tally.check_any()
+
+
+class QueueRows(_Rows):
+  """Reads the slices that a work queue hands out; for one iteration."""
+
+  def __init__(self, client, *args, **kwargs):
+    """Keeps the settings; reads nothing.
+
+    Args:
+      client: work_queue.Client that has taken nothing yet.
+      *args: as FileRows takes them, and so
+      **kwargs.
+    """
+    super().__init__(*args, **kwargs)
+    self._client = client
+    self._work = None  # the slice that is read now or next
+    self._num_taken = 0
+
+  def until_done(self):
+    """Yields the rows of slices as pa.Table until all slices are done.
+
+    The tables have the column work_queue.LEASE besides. None among them says
+    that the queue has no free slice at present. The rows that wait for a full
+    batch have to be trained then, because another process may be waiting for
+    the slices that they belong to.
+
+    Raises:
+      UserError: if no row can be used.
+    """
+    rng = np.random.RandomState(self._seed)
+    self._work = self._client.take()
+    while True:
+      if not self._work:
+        yield None
+        self._work = self._client.wait()
+      if not self._work:
+        break
+      for table in self._mixed(self._epoch(self._work.epoch), rng):
+        yield table
+      if self._num_taken >= self._client.slices:
+        self._tally.check_any()
+    self._tally.warn_of_skipped()
+
+  def _epoch(self, epoch):
+    """Yields the rows of slices until the next slice is of another epoch."""
+    while self._work and self._work.epoch == epoch:
+      self._num_taken += 1
+      for table in self._read(self._work.piece):
+        yield self._client.mark(table, self._work)
+      self._client.read(self._work)
+      self._work = self._client.take()
+
+
+def _with_files_shuffled(slices, rng):
+  """Puts files in random order; the slices of a file keep theirs."""
+  paths = sorted({piece.path for piece in slices})
+  rank = dict(zip(paths, rng.permutation(len(paths))))
+  return sorted(slices, key=lambda piece: rank[piece.path])
