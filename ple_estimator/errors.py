@@ -1,5 +1,7 @@
 """The one kind of error that a user is expected to mend."""
 
+import contextlib
+
 
 class UserError(ValueError):
   """A mistake in a binding, a file or a model_dir, and the way out.
@@ -30,3 +32,23 @@ def check_integer(binding, value, least):
 def is_number(value):
   """Whether a binding holds a number, which can be compared."""
   return isinstance(value, (int, float))
+
+
+@contextlib.contextmanager
+def translated(*translators):
+  """Raises what a user can mend in place of what a library makes of it.
+
+  Args:
+    *translators: functions of an exception to a UserError, or to None if they
+      do not know it; the first that knows it counts.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    for translate in translators:
+      known = translate(error)
+      if known is not None:
+        raise known from error
+    raise

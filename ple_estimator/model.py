@@ -132,7 +132,8 @@ class Model:
           "The label %r of the binary task %s must be 0 or 1: add 'values': "
           '(0, 1) to its column, or set Task.loss.', task.label, task.name)
 
-  def model_fn(self, features, labels, mode, track_rows=False, num_ps=0):
+  def model_fn(self, features, labels, mode, track_rows=False, num_ps=0,
+               engine=None):
     """Builds the graph of one mode.
 
     Args:
@@ -148,6 +149,8 @@ class Model:
       tf.estimator.EstimatorSpec. It predicts one [batch] float32 per task,
       under the task's name, and the kept columns under theirs.
     """
+    if engine:
+      engine.place_in_graph()
     training = mode == tf.estimator.ModeKeys.TRAIN
     # A SavedModel must load where these ops are not.
     op_fusion = self.op_fusion and mode != tf.estimator.ModeKeys.PREDICT

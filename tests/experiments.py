@@ -21,12 +21,12 @@ SMALL = [
     'Tower.units = (4,)', 'BATCH_SIZE = 100', 'run_config.summary_steps = 5']
 
 
-def load(gin_file, model_dir, data_dir, *bindings):
+def load(gin_file, model_dir, data_dir, *bindings, hooks=()):
   gin.clear_config()
   run.load_config(gin_file, SMALL + [
       'Experiment.model_dir = %r' % str(model_dir),
       'DATA_DIR = %r' % str(data_dir)] + list(bindings))
-  return experiment.Experiment()
+  return experiment.Experiment(hooks=list(hooks))
 
 
 def metrics_of(model_dir):
@@ -117,19 +117,18 @@ class _Crash(tf.train.SessionRunHook):
       raise Crash()
 
 
-def experiment_of(gin_file, model_dir, taobao, *bindings):
+def experiment_of(gin_file, model_dir, taobao, *bindings, hooks=()):
   return load(
       'gin/%s.gin' % gin_file, model_dir, taobao, 'Experiment.exports = None',
-      'import ple_estimator.training.incremental',
       'Experiment.incremental = @IncrementalCheckpoint()',
       'IncrementalCheckpoint.save_steps = 5', 'run_config.save_steps = 20',
-      'Experiment.max_steps = 40', 'EPOCHS = 3', *bindings)
+      'Experiment.max_steps = 40', 'EPOCHS = 3', *bindings, hooks=hooks)
 
 
 def broken_off(gin_file, model_dir, taobao, *bindings):
   """Trains until the crash; keeps a full checkpoint beside every delta."""
-  made = experiment_of(gin_file, model_dir, taobao, *bindings)
-  made._own_hooks.append(_Crash())
+  made = experiment_of(
+      gin_file, model_dir, taobao, *bindings, hooks=[_Crash()])
   write = incremental._Hook._write
 
   def write_both(self, session, step):

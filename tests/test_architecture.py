@@ -24,9 +24,10 @@ ORDER = [
               'row_sources', 'inputs']),
     ('embeddings', ['admission', 'deeprec', 'keyed_table', 'hashed', 'keyed']),
     ('optimizers', ['touched_rows', 'update_rules', 'factories', 'train_op']),
-    ('training', ['hooks', 'incremental', 'model_dir', 'saver',
-                  'compatibility', 'evaluation']),
+    ('training', ['hooks', 'incremental', 'model_dir', 'disk', 'saver',
+                  'compatibility', 'evaluation', 'estimator', 'trainer']),
     ('model', []),
+    ('components', []),
     ('experiment', []),
     ('run', []),
 ]
@@ -108,9 +109,11 @@ def test_only_the_engine_touches_private_tensorflow(module):
 
 @each_module
 def test_no_argument_shadows_a_module(module):
-  imported = {name.rpartition('.')[2] for name in _imports(module)
-              if name.startswith('ple_estimator.')}
-  for node in ast.walk(_tree(module)):
+  tree = _tree(module)
+  imported = {alias.asname or alias.name for node in ast.walk(tree)
+              if isinstance(node, ast.ImportFrom) and
+              node.module.startswith('ple_estimator') for alias in node.names}
+  for node in ast.walk(tree):
     if isinstance(node, ast.FunctionDef):
       arguments = {a.arg for a in node.args.args + node.args.kwonlyargs}
       assert not arguments & imported, '%s.%s' % (module, node.name)

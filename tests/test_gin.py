@@ -142,7 +142,7 @@ def test_a_step_does_not_grow(taobao, tmp_path):
   made = experiment.Experiment()
   tf.train.create_global_step()
   features, labels = tf.data.make_initializable_iterator(
-      made.train_input_fn()).get_next()
+      made.trainer.input_fn()).get_next()
   spec = made.model.model_fn(features, labels, tf.estimator.ModeKeys.TRAIN)
   step = tf.graph_util.extract_sub_graph(
       tf.get_default_graph().as_graph_def(), [spec.train_op.name])

@@ -118,7 +118,7 @@ def _child_input(gin_file, bindings, steps):
   compat.quiet()
   run.load_config(gin_file, bindings)
   batch = tf.nest.flatten(tf.data.make_one_shot_iterator(
-      experiment.Experiment().train_input_fn()).get_next())
+      experiment.Experiment().trainer.input_fn()).get_next())
   with tf.Session() as session:
     draw = tf.group(*batch)
     for _ in range(_WARM_UP_STEPS):

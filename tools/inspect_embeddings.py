@@ -23,7 +23,7 @@ import tensorflow.compat.v1 as tf
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from ple_estimator.embeddings import keyed_table
-from ple_estimator.training import model_dir as model_dir_lib
+from ple_estimator.training import incremental
 
 _ENTRY_BYTES = 48  # of a MutableHashTable, measured with 10 million keys
 _BAR = 40  # characters
@@ -32,8 +32,10 @@ _NORM_BINS = 12
 
 def find(checkpoint):
   """The path of a checkpoint, from what the user named."""
-  path = (model_dir_lib.latest(checkpoint) if os.path.isdir(checkpoint)
-          else checkpoint)
+  path = checkpoint
+  if os.path.isdir(checkpoint):
+    path = tf.train.latest_checkpoint(checkpoint)
+    path = path and incremental.merged(path)
   if not path or not os.path.exists(path + '.index'):
     raise ValueError('no checkpoint at %s' % checkpoint)
   return path

@@ -98,7 +98,7 @@ def describe(gin_file, bindings):
   with tf.Graph().as_default(), tf.Session() as session:
     tf.train.create_global_step()
     features, labels = tf.data.make_one_shot_iterator(
-        made.train_input_fn()).get_next()
+        made.trainer.input_fn()).get_next()
     made.model.model_fn(features, labels, tf.estimator.ModeKeys.TRAIN)
     counts = {group.name: tf.size(features[group.keys()[0]])
               for group in made.model.groups}

@@ -1,5 +1,6 @@
 """Writes predictions to a file, whole or not at all."""
 
+import collections
 import os
 
 import numpy as np
@@ -17,6 +18,27 @@ def check_path(path):
                '%r.', path)
 
 
+class Predictions(collections.namedtuple('Predictions', 'path num_rows')):
+  """A file of predictions; iterating over it reads its batches on demand.
+
+  Attributes:
+    path: str, of the Parquet or CSV file.
+    num_rows: int.
+  """
+
+  def batches(self):
+    """Yields dicts of column name to [batch] numpy array."""
+    if not self.num_rows:
+      return
+    if self.path.endswith('.csv'):
+      tables = pa.csv.open_csv(self.path)
+    else:
+      tables = pa.parquet.ParquetFile(self.path).iter_batches()
+    for table in tables:
+      yield {name: table.column(i).to_numpy(zero_copy_only=False)
+             for i, name in enumerate(table.schema.names)}
+
+
 def write(path, batches):
   """Writes batches of rows as one Parquet or CSV (with header) file.
 
@@ -26,7 +48,7 @@ def write(path, batches):
       dtype; bytes become text.
 
   Returns:
-    int, the number of rows.
+    Predictions.
   """
   check_path(path)
   os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
@@ -45,7 +67,7 @@ def write(path, batches):
       writer.close()
   if writer is not None:
     os.replace(partial, path)
-  return rows
+  return Predictions(path, rows)
 
 
 def _open(partial, path, schema):

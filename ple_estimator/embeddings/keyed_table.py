@@ -32,6 +32,7 @@ import zlib
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import errors
 from ple_estimator.embeddings import admission
 from ple_estimator.engine import compat
 
@@ -43,17 +44,19 @@ _WAITING = ['-keys_filtered', '-freqs_filtered', '-versions_filtered']
 _PART = re.compile(r'/part_(\d+)(?=(/\w+)?-\w+$)')
 
 
-def full_message(text):
-  """What a user is to do about a full table, or None.
+def full_error(error):
+  """The UserError about a table that is full, or None.
 
   Args:
-    text: str, the message of an error, in which TensorFlow has buried what an
-      op said.
+    error: exception; TensorFlow puts what an op says into a longer message.
   """
-  found = re.search(_FULL.replace('%s', r'[\w.]+').replace('%d', r'\d+') +
-                    r'[\w ]+', text)
-  return found and (found.group() + '. The last checkpoint restores into a '
-                    'larger capacity: train on with it.')
+  if not isinstance(error, tf.errors.OpError):
+    return None
+  match = re.search(_FULL.replace('%s', r'[\w.]+').replace('%d', r'\d+') +
+                    r'[\w ]+', error.message)
+  return match and errors.UserError(
+      match.group() + '. The last checkpoint restores into a larger capacity: '
+      'train on with it.')
 
 
 def of_graph(graph=None):

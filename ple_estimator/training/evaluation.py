@@ -99,7 +99,15 @@ class MetricsFile(tf.estimator.Exporter):
 
 
 def write_metrics(model_dir, values):
-  """Writes metrics.json, NaN as null, and logs the metrics of the tasks."""
+  """Writes metrics.json, NaN as null, and logs the metrics of the tasks.
+
+  Args:
+    model_dir: str.
+    values: dict of metric name to number, 'global_step' among them.
+
+  Returns:
+    dict, what metrics.json holds.
+  """
   flat = {name: float(value) for name, value in values.items()}
   flat = {name: value if math.isfinite(value) else None
           for name, value in flat.items()}
@@ -112,6 +120,26 @@ def write_metrics(model_dir, values):
   logging.info('evaluation at step %d: %s', flat['global_step'], ', '.join(
       '%s %.4f' % (name, value) for name, value in sorted(flat.items())
       if value is not None and name.count('/') == 1))
+  return flat
+
+
+def check_metric(binding, name, tasks):
+  """Raises UserError unless a binding names the loss or a metric of a task.
+
+  Args:
+    binding: str, e.g. 'EarlyStopping.metric'.
+    name: what it is bound to, e.g. 'ctr/auc'.
+    tasks: list of tasks.Task.
+  """
+  by_name = {task.name: task for task in tasks}
+  task, _, metric = str(name).partition('/')
+  known = [] if task not in by_name else (
+      ['auc', 'log_loss', 'accuracy'] if by_name[task].is_binary
+      else ['rmse', 'mae'])
+  errors.check(
+      name == 'loss' or metric in known,
+      "%s must be 'loss' or a task (%s) and a metric of it, such as "
+      "'%s/auc', got %r.", binding, ', '.join(by_name), tasks[0].name, name)
 
 
 def last_step(model_dir):

@@ -95,18 +95,21 @@ class CheckpointHook(tf.train.CheckpointSaverHook):
   hook also writes the graph as text, which takes seconds of every start.
   """
 
-  def __init__(self, model_dir, save_steps, eval_steps=None, listeners=()):
+  def __init__(self, model_dir, saver, save_steps, eval_steps=None,
+               listeners=()):
     """Keeps the schedule.
 
     Args:
       model_dir: str.
+      saver: tf.train.Saver of the graph.
       save_steps: int, global steps between checkpoints.
       eval_steps: int, global steps between evaluations, a multiple of
         save_steps; None is save_steps.
       listeners: tf.train.CheckpointSaverListeners that evaluate.
     """
     super().__init__(
-        model_dir, save_steps=save_steps, listeners=list(listeners))
+        model_dir, save_steps=save_steps, saver=saver,
+        listeners=list(listeners))
     self._eval_steps = eval_steps or save_steps
     self._evaluated = None
 

@@ -210,6 +210,18 @@ def _problem(path, previous):
   return None
 
 
+def newest_step(model_dir):
+  """The global step of the newest state of a model_dir, or None.
+
+  That of the newest delta, or else of the newest full checkpoint.
+  """
+  path = tf.train.latest_checkpoint(model_dir)
+  if path is None:
+    return None
+  base = int(path.rpartition('-')[2])
+  return ([base] + _chain(model_dir, base))[-1]
+
+
 def merged(path):
   """The newest state that a full checkpoint and its deltas hold.
 

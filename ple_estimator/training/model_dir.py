@@ -6,10 +6,8 @@ import shutil
 import tempfile
 
 from absl import logging
-import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
-from ple_estimator.training import incremental
 
 # What a save that was broken off leaves, beside data without an index.
 _LEFTOVER = re.compile(
@@ -56,7 +54,3 @@ def _remove_leftovers(model_dir):
         os.remove(path)
 
 
-def latest(model_dir):
-  """The path of the newest state of a model_dir, or None; see incremental."""
-  path = tf.train.latest_checkpoint(model_dir)
-  return path and incremental.merged(path)

@@ -245,7 +245,7 @@ def test_parts_are_as_large_as_the_bindings_say(
               'Model.dense_layer_partitioner = %d' % dense_kb)
   tf.train.create_global_step()
   features, labels = tf.data.make_initializable_iterator(
-      made.train_input_fn()).get_next()
+      made.trainer.input_fn()).get_next()
   made.model.model_fn(
       features, labels, tf.estimator.ModeKeys.TRAIN, num_ps=4)
   parts = {}

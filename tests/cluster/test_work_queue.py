@@ -24,6 +24,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator import experiment
+from ple_estimator import model
 from ple_estimator import run
 from ple_estimator.cluster.work_queue import ledger
 from ple_estimator.cluster.work_queue import work_queue
@@ -238,23 +239,21 @@ class Seen(tf.train.SessionRunHook):
 @pytest.fixture
 def load(numbered, tmp_path, monkeypatch):
   """An Experiment on the numbered rows, with a hook of its own."""
-  model_fn = experiment.Experiment._model_fn
+  model_fn = model.Model.model_fn
 
-  def naming(self, features, labels, mode, config):
+  def naming(self, features, labels, mode, **kwargs):
     if mode == tf.estimator.ModeKeys.TRAIN:
       tf.identity(features['raw/user_id'], 'user_ids')
-    return model_fn(self, features, labels, mode, config)
+    return model_fn(self, features, labels, mode, **kwargs)
 
-  monkeypatch.setattr(experiment.Experiment, '_model_fn', naming)
+  monkeypatch.setattr(model.Model, 'model_fn', naming)
 
   def made(hook, *bindings):
     gin.clear_config()
     run.load_config('gin/work_queue.gin', SMALL + [
         'Experiment.model_dir = %r' % str(tmp_path / 'model'),
         'DATA_DIR = %r' % numbered] + list(bindings))
-    found = experiment.Experiment()
-    found._own_hooks.append(hook)
-    return found
+    return experiment.Experiment(hooks=[hook])
   return made
 
 

@@ -656,7 +656,7 @@ def test_incremental_checkpoints_keep_our_embedding_variables(
   found = surface('do_op_fusion', 'do_smart_stage')
   made = _experiment(taobao, tmp_path, 'gin/incremental_checkpoint.gin')
   assert 'embedding_variable (for Experiment.incremental)' in (
-      made._engine.describe())
+      made.trainer._engine.describe())
   made.train()
   assert found.called('get_embedding_variable') == []
 
@@ -684,9 +684,9 @@ def test_deeprec_slices_a_batch_itself(
       taobao, tmp_path, 'gin/micro_batch.gin', 'BATCH_SIZE = 62',
       "Engine.forms = ('micro_batch',)", 'Engine.name = %r' % name)
   assert configured == [(True, 2, 4)]
-  batches = tf.data.make_initializable_iterator(made.train_input_fn())
+  batches = tf.data.make_initializable_iterator(made.trainer.input_fn())
   columns, labels = batches.get_next()
-  made._engine.place_in_graph()
+  made.trainer._engine.place_in_graph()
   tf.train.create_global_step()
   made.model.model_fn(columns, labels, tf.estimator.ModeKeys.TRAIN)
   assert loops == any('micro_batches' in op.name

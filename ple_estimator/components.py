@@ -1,0 +1,21 @@
+"""Imports every module of the package with names that a .gin file may bind.
+
+So a .gin file needs no import lines but for a user's own modules.
+"""
+
+from ple_estimator import model  # noqa: F401
+from ple_estimator.cluster import roles  # noqa: F401
+from ple_estimator.cluster.work_queue import work_queue  # noqa: F401
+from ple_estimator.data import feature_spec  # noqa: F401
+from ple_estimator.data import inputs  # noqa: F401
+from ple_estimator.embeddings import admission  # noqa: F401
+from ple_estimator.embeddings import deeprec  # noqa: F401
+from ple_estimator.embeddings import hashed  # noqa: F401
+from ple_estimator.embeddings import keyed  # noqa: F401
+from ple_estimator.network import ple  # noqa: F401
+from ple_estimator.network import precision  # noqa: F401
+from ple_estimator.network import tasks  # noqa: F401
+from ple_estimator.network import towers  # noqa: F401
+from ple_estimator.optimizers import factories  # noqa: F401
+from ple_estimator.training import evaluation  # noqa: F401
+from ple_estimator.training import incremental  # noqa: F401

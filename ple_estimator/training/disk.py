@@ -1,0 +1,64 @@
+"""What a user can do about a disk that is full or cannot be written to."""
+
+import errno
+import os
+import re
+
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+from ple_estimator.cluster import marker
+
+_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG,
+           errno.EIO)
+# How TensorFlow words them: the path, then the text of the system.
+_TEXT = re.compile(r'(\S+); (%s)' % '|'.join(map(os.strerror, _ERRORS)))
+
+
+def translator(model_dir, places):
+  """Makes the function that turns an error of the disk into a UserError.
+
+  Args:
+    model_dir: str, where the checkpoints are.
+    places: list of (binding, path): what a run writes, by the binding that
+      says where.
+
+  Returns:
+    function of an exception to a UserError, or to None if it is no error of
+    the disk, or of a place that no binding names.
+  """
+  def translate(error):
+    path, text = _failed(error, model_dir)
+    binding = path and _binding(path, places)
+    if not binding:
+      return None
+    step = marker.latest_step(model_dir)
+    return errors.UserError(
+        '%s must have room and be writable: %s: %s. %s' % (
+            binding, path, text, 'There is no checkpoint yet.' if step is None
+            else 'The checkpoint of step %d is whole: the same command goes on '
+            'from it.' % step))
+  return translate
+
+
+def _failed(error, model_dir):
+  """(path, text of the system) of an error of the disk, or (None, None)."""
+  if isinstance(error, tf.errors.OpError):
+    match = _TEXT.search(error.message)
+    return match.groups() if match else (None, None)
+  if isinstance(error, OSError) and error.errno in _ERRORS:
+    # A write to a file that is open does not say which file it is.
+    return str(error.filename or model_dir), error.strerror
+  return None, None
+
+
+def _binding(path, places):
+  """The binding of the place that holds a path, or None."""
+  parts = os.path.abspath(path).split(os.sep)
+  for binding, place in places:
+    own = os.path.abspath(place).split(os.sep)
+    # A checkpoint is written under its final name and a suffix.
+    if parts[:len(own)] == own or (
+        parts[:-1] == own[:-1] and parts[-1].startswith(own[-1] + '.')):
+      return binding
+  return None

@@ -1,0 +1,96 @@
+"""The tf.estimator.Estimator of a run: its model_fn and its scaffold."""
+
+import tensorflow.compat.v1 as tf
+
+from ple_estimator.engine import compat
+from ple_estimator.training import compatibility
+from ple_estimator.training import saver as saver_lib
+
+
+def config_for(config, fused):
+  """Gives a RunConfig the session options that suit the kernels.
+
+  Args:
+    config: tf.estimator.RunConfig.
+    fused: bool, whether training uses the fused kernels.
+
+  Returns:
+    tf.estimator.RunConfig. The number of threads inside an op is the engine's
+    choice unless the user has made one.
+  """
+  session_config = config.session_config
+  if not session_config.intra_op_parallelism_threads:
+    session_config.intra_op_parallelism_threads = compat.intra_op_threads(fused)
+  # Between fused kernels TensorFlow's graph optimizer finds nothing to improve,
+  # and searches for seconds before the first step.
+  session_config.graph_options.rewrite_options.disable_meta_optimizer = fused
+  return config.replace(session_config=session_config)
+
+
+class ModelFn:
+  """The model_fn of an Estimator: the graph of a model, saved and restored."""
+
+  def __init__(self, model, engine, is_alone, prefetch=0, work_queue=None,
+               incremental=None, training_hooks=None):
+    """Builds no graph.
+
+    Args:
+      model: model.Model.
+      engine: deeprec.Engine, whose forms the graph uses.
+      is_alone: bool, whether one process does all of the training, so that
+        variables cannot outlive it on parameter servers.
+      prefetch: int, batches that the training input makes ahead.
+      work_queue: work_queue.WorkQueue of the training input, or None.
+      incremental: incremental.IncrementalCheckpoint, or None.
+      training_hooks: function of the saver_lib.Saver of a training graph to a
+        list of tf.train.SessionRunHook; None adds none.
+    """
+    self._model = model
+    self._engine = engine
+    self._is_alone = is_alone
+    self._prefetch = prefetch
+    self._work_queue = work_queue
+    self._incremental = incremental
+    self._training_hooks = training_hooks
+
+  def __call__(self, features, labels, mode, config):
+    """As Estimator calls it; see Model.model_fn for the arguments.
+
+    Raises:
+      UserError: if model_dir holds the checkpoint of another model.
+    """
+    if mode == tf.estimator.ModeKeys.TRAIN:
+      return self._training_spec(features, labels, mode, config)
+    spec = self._model.model_fn(features, labels, mode, engine=self._engine)
+    saver = saver_lib.Saver(config.keep_checkpoint_max, training=False)
+    compatibility.check(config.model_dir, training=False)
+    return self._with_scaffold(spec, saver)
+
+  def _training_spec(self, features, labels, mode, config):
+    if self._work_queue:
+      self._work_queue.follow(features)
+    (features, labels), hooks = self._engine.staged(
+        (features, labels), self._prefetch)
+    spec = self._model.model_fn(
+        features, labels, mode, num_ps=config.num_ps_replicas,
+        track_rows=bool(self._incremental), engine=self._engine)
+    if hooks:
+      self._engine.mark(spec.train_op)
+    saver = saver_lib.Saver(
+        config.keep_checkpoint_max, True, self._work_queue,
+        outlived=not self._is_alone)
+    if self._incremental:
+      spec = spec._replace(training_chief_hooks=[
+          self._incremental.hook(config.model_dir, saver)])
+    if self._training_hooks:
+      hooks = hooks + self._training_hooks(saver)
+    compatibility.check(config.model_dir, training=True)
+    return self._with_scaffold(spec._replace(training_hooks=hooks), saver)
+
+  def _with_scaffold(self, spec, saver):
+    """Adds the Saver, and what says that the variables have values."""
+    # A process that is alone need not ask whether variables have values. The
+    # question would be a third of the ops of its graph.
+    ready = tf.constant([], tf.string) if self._is_alone else None
+    return spec._replace(scaffold=tf.train.Scaffold(
+        saver=saver, ready_op=ready, ready_for_local_init_op=ready))

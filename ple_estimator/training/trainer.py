@@ -1,0 +1,286 @@
+"""Training as each process of a run does it: its role, its loop, its end.
+
+In a cluster the chief trains, and when the training is over it
+
+  1. writes `trained.json` to model_dir, which ends the evaluator after the last
+     checkpoint, and any worker that comes late;
+  2. waits until that checkpoint is evaluated and exported by the evaluator, or
+     does both itself if there is no evaluator;
+  3. tells the parameter servers to leave, and leaves.
+
+So whoever starts the processes has all results once the chief is gone.
+"""
+
+import collections
+import contextlib
+import math
+import os
+
+from absl import logging
+import gin.tf
+import tensorflow.compat.v1 as tf
+
+from ple_estimator.cluster import marker
+from ple_estimator.cluster import parameter_servers
+from ple_estimator.cluster import roles
+from ple_estimator.cluster import watch as watch_lib
+from ple_estimator.training import estimator as estimator_lib
+from ple_estimator.training import evaluation
+from ple_estimator.training import hooks
+from ple_estimator.training import incremental
+from ple_estimator.training import model_dir as model_dir_lib
+
+Schedule = collections.namedtuple('Schedule', [
+    'max_steps', 'eval_steps', 'eval_secs', 'early_stopping', 'exporters',
+    'timeline_steps', 'hooks', 'incremental', 'peer_timeout_secs'])
+Schedule.__doc__ = """When what happens in a run; see Experiment.
+
+Attributes:
+  max_steps: int, the global step to stop at; 0 is the end of the rows.
+  eval_steps: int, global steps between evaluations, or None.
+  eval_secs: number, least seconds between evaluations.
+  early_stopping: evaluation.EarlyStopping or None.
+  exporters: list of tf.estimator.Exporter.
+  timeline_steps: int, global steps between profiles; 0 makes none.
+  hooks: list of tf.train.SessionRunHook, the user's own.
+  incremental: incremental.IncrementalCheckpoint or None.
+  peer_timeout_secs: number, seconds without progress before giving up.
+"""
+
+
+class Trainer:
+  """Trains one run in this process, whatever its role in a cluster is."""
+
+  def __init__(self, model, train_input, eval_input, config, role, engine,
+               schedule, work_queue=None):
+    """Reads no data and builds no graph.
+
+    Args:
+      model: model.Model.
+      train_input: inputs.ParquetInput or inputs.CsvInput.
+      eval_input: the same, or None to train without evaluations.
+      config: tf.estimator.RunConfig.
+      role: roles.Role of this process.
+      engine: deeprec.Engine.
+      schedule: Schedule.
+      work_queue: work_queue.WorkQueue, or None.
+    """
+    self._model = model
+    self._train_input = train_input
+    self._eval_input = eval_input
+    self._config = config
+    self._role = role
+    self._engine = engine
+    self._schedule = schedule
+    self._work_queue = work_queue
+    self._watch = None  # of the training under way
+    self._max_steps = None  # likewise
+    self._metrics_file = evaluation.MetricsFile()
+    self.estimator = tf.estimator.Estimator(
+        estimator_lib.ModelFn(
+            model, engine, role.is_local, train_input.prefetch, work_queue,
+            schedule.incremental, self._saver_hooks),
+        config.model_dir, config)
+
+  # ------------------------------------------------------------- the role
+
+  def run(self):
+    """Does what the role of this process asks for, to its end.
+
+    Raises:
+      UserError: if the data cannot be used, model_dir holds another model, or
+        the other processes of a cluster cannot be reached.
+    """
+    if self._role.type == 'ps':
+      self._serve()
+      return
+    self._prepare()
+    with self._watching(), self._handing_out():
+      if self._role.type == 'evaluator':
+        self._evaluate_checkpoints()
+        return
+      if not self._role.is_local:
+        self._server = roles.server(self._config)  # lives as this process
+      if marker.trained_step(self._config.model_dir, self._max_steps) is None:
+        self._train()
+      if self._role.type == 'chief':
+        self._end()
+
+  def _serve(self):
+    """Is a parameter server until the job is done."""
+    model_dir_lib.prepare(self._config.model_dir, saves=False)
+    self._model.is_fused()  # loads the kernels: the chief may place them here
+    parameter_servers.serve(
+        self._config, self._role.peers(), self._schedule.peer_timeout_secs)
+
+  def _prepare(self):
+    """Looks at the data and at model_dir, and says what is to be done."""
+    reading, config = self._model.reading(), self._config
+    self._train_input.check(reading)
+    if self._eval_input:
+      self._eval_input.check(reading)
+    rows = self._train_input.count_rows(reading)
+    self._max_steps = self._schedule.max_steps or math.ceil(
+        rows * self._train_input.epochs / self._train_input.batch_size)
+    if self._role.type != 'worker':  # a worker writes nothing
+      model_dir_lib.prepare(config.model_dir, config.is_chief)
+    logging.info('%s%s; %d training rows; to step %d; results in %s',
+                 self._engine.describe(),
+                 ', fused kernels' if self._model.is_fused() else '', rows,
+                 self._max_steps, config.model_dir)
+    step, last = marker.latest_step(config.model_dir), self._last_step()
+    if last and step is not None and step >= last:
+      logging.info('Trained to step %d before. To train on, raise '
+                   'Experiment.max_steps or the epochs of the input.', step)
+
+  def _last_step(self):
+    """Where training stops; None where the data end it.
+
+    A work queue has more batches than rows / batch_size: the last of each
+    process is not full, and what a lost process had in hand is done again.
+    """
+    by_data = self._work_queue and not self._schedule.max_steps
+    return None if by_data else self._max_steps
+
+  @contextlib.contextmanager
+  def _watching(self):
+    """Sees to SIGTERM, and to processes that are lost."""
+    def is_over():
+      return (self._role.type == 'worker' and marker.trained_step(
+          self._config.model_dir, self._max_steps) is not None)
+
+    with watch_lib.Watch(
+        self._role.peers(), self._schedule.peer_timeout_secs, is_over,
+        self._save if self._config.is_chief else None) as self._watch:
+      yield
+
+  @contextlib.contextmanager
+  def _handing_out(self):
+    """Gives back, at the end, what the work queue has handed out."""
+    try:
+      yield
+    finally:
+      if self._work_queue:
+        self._work_queue.close()
+
+  # ------------------------------------------------------------- the loop
+
+  def _train(self):
+    """Is the chief or a worker until the training ends."""
+    found, last = self._hooks(), self._last_step()
+    if not self._eval_input or (
+        self._role.is_local and self._role.has_evaluator):
+      self.estimator.train(self.input_fn, found, max_steps=last)
+      return
+    with roles.own_server(self._config):
+      tf.estimator.train_and_evaluate(
+          self.estimator,
+          tf.estimator.TrainSpec(self.input_fn, last, found),
+          tf.estimator.EvalSpec(
+              self._eval_input_fn, steps=None, start_delay_secs=0,
+              throttle_secs=self._schedule.eval_secs,
+              hooks=[watch_lib.Paused(self._watch)],
+              exporters=self._exporters()))
+
+  def input_fn(self):
+    """The input_fn of training: tf.data.Dataset of (features, labels)."""
+    model, config = self._model, self._config
+    reading = model.reading()
+    if self._work_queue:
+      self._work_queue.start(config, self._train_input, reading)
+    # A run that continues goes on with the rows behind those it has seen.
+    step = incremental.newest_step(config.model_dir) or 0
+    index, count = roles.shard(config)
+    slices = self._engine.slices(model.micro_batches)
+    rows = self._train_input.dataset(
+        reading, shard=(index, count), seed=config.tf_random_seed,
+        first_row=step * self._train_input.batch_size // count,
+        micro_batches=model.micro_batches if slices else 1,
+        queue=self._work_queue)
+    # Who is faster than others goes through its share again, to max_steps.
+    return rows if count == 1 or self._work_queue else rows.repeat()
+
+  def _eval_input_fn(self):
+    return self._eval_input.dataset(
+        self._model.reading(), seed=self._config.tf_random_seed)
+
+  def _hooks(self):
+    """The hooks that need no Saver, in the order in which they are called."""
+    config, schedule = self._config, self._schedule
+    found = [hooks.ProgressHook(
+        [task.name for task in self._model.tasks], self._max_steps,
+        self._train_input.batch_size, config.save_summary_steps)]
+    if self._work_queue:
+      found.append(self._work_queue.hook(config.save_summary_steps))
+    if schedule.early_stopping:
+      found.append(schedule.early_stopping.hook(
+          self.estimator, schedule.eval_steps or config.save_checkpoints_steps))
+    if config.is_chief:
+      found.append(gin.tf.GinConfigSaverHook(config.model_dir))
+      if schedule.timeline_steps:
+        found.append(tf.train.ProfilerHook(
+            save_steps=schedule.timeline_steps, output_dir=config.model_dir))
+    elif not self._role.is_local:
+      found.append(watch_lib.WaitForCheckpoint(
+          config.model_dir, config.save_checkpoints_steps, self._watch))
+    return found + schedule.hooks + [self._watch]
+
+  def _saver_hooks(self, saver):
+    """The hooks that need the Saver of a graph; called as it is built.
+
+    They come after those of `_hooks`. So the work queue knows of a step before
+    a checkpoint of it is saved.
+    """
+    self._saver = saver
+    config = self._config
+    if not config.is_chief:
+      return []
+    evaluates = (not self._role.is_local and self._eval_input and
+                 not self._role.has_evaluator)
+    listeners = [evaluation.EvaluateSaved(
+        self._evaluation(), self._schedule.eval_secs)] if evaluates else []
+    return [hooks.CheckpointHook(
+        config.model_dir, saver, config.save_checkpoints_steps,
+        self._schedule.eval_steps, listeners)]
+
+  def _save(self, session):
+    self._saver.save(session, os.path.join(self._config.model_dir,
+                                           'model.ckpt'),
+                     tf.train.get_global_step())
+
+  # -------------------------------------------------------------- the end
+
+  def _exporters(self):
+    # The metrics file comes last: it says that all is there.
+    return self._schedule.exporters + [self._metrics_file]
+
+  def _evaluation(self):
+    return evaluation.Evaluation(
+        self.estimator, self._eval_input_fn, self._exporters(),
+        self._watch.pause)
+
+  def _evaluate_checkpoints(self):
+    """Is the evaluator of a cluster until the last checkpoint is evaluated."""
+    if self._eval_input:  # else there is nothing to do
+      evaluation.until_trained(
+          self._evaluation(), self._config.model_dir, self._max_steps,
+          self._schedule.eval_steps or 1, self._schedule.eval_secs,
+          self._watch)
+
+  def _end(self):
+    """Sees to the last evaluation, then lets the other processes go."""
+    model_dir = self._config.model_dir
+    step = marker.latest_step(model_dir)
+    if not self._role.is_alone:
+      marker.mark_trained(model_dir, self._max_steps, step)
+    if self._eval_input and not self._is_evaluated(step):
+      self._evaluation().run(is_final=True)
+    if not self._role.is_local:
+      parameter_servers.end_parameter_servers(self._config)
+
+  def _is_evaluated(self, step):
+    """Whether the checkpoint of a step is, or waits for the evaluator."""
+    return self._metrics_file.step == step or (
+        self._role.has_evaluator and evaluation.is_done_elsewhere(
+            self._config.model_dir, step, self._schedule.peer_timeout_secs,
+            self._watch))
