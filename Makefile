@@ -33,8 +33,8 @@ clean:
 # The real rows, if someone put them there (data/README.md), else made ones.
 data/taobao_test_data.parquet: | venv
 	@if [ -e data/taobao_train_data ]; then \
-	    $(BIN)/python tools/csv_to_parquet.py data/taobao_train_data && \
-	    $(BIN)/python tools/csv_to_parquet.py data/taobao_test_data; \
+	    $(BIN)/ple-estimator csv-to-parquet data/taobao_train_data && \
+	    $(BIN)/ple-estimator csv-to-parquet data/taobao_test_data; \
 	else $(BIN)/python tools/make_data.py --out data; fi
 
 venv: $(VENV)/installed

@@ -23,6 +23,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 from ple_estimator import errors  # pylint: disable=wrong-import-position
 from ple_estimator import experiment  # pylint: disable=wrong-import-position
+from ple_estimator.commands import words  # pylint: disable=wrong-import-position
 from ple_estimator.engine import compat  # pylint: disable=wrong-import-position
 
 _GIN_FILE = flags.DEFINE_string(
@@ -167,6 +168,8 @@ def main(argv):
 
 def console():
   """The command ple-estimator."""
+  if len(sys.argv) > 1 and sys.argv[1] in words.MODULES:
+    sys.exit(words.run(sys.argv[1], sys.argv[2:]))
   flags.mark_flag_as_required('gin_file')
   logging.set_verbosity(logging.INFO)
   app.run(main)

@@ -15,7 +15,8 @@ REAL_ROWS = os.path.join(ROOT, '..', 'shared', 'data', 'taobao',
                          'taobao_10k.csv')
 sys.path.append(os.path.join(ROOT, 'tools'))
 
-import local_cluster
+from ple_estimator.commands import local_cluster
+from ple_estimator.commands import words
 
 compat.quiet()
 
@@ -33,6 +34,37 @@ def _clean():
   with tf.Graph().as_default():
     yield
   gin.clear_config()
+
+
+def tool(name, *args, **kwargs):
+  """Runs a program of tools/ as a user does; returns the CompletedProcess."""
+  return subprocess.run(
+      [sys.executable, os.path.join(ROOT, 'tools', name + '.py')]
+      + list(map(str, args)), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      universal_newlines=True, cwd=kwargs.get('cwd', ROOT),
+      env=dict(os.environ, PYTHONPATH=ROOT))
+
+
+@pytest.fixture(scope='session')
+def made(tmp_path_factory):
+  """A folder with 60,000 and 20,000 generated rows."""
+  path = tmp_path_factory.mktemp('made')
+  done = tool('make_data', '--out', path, '--train', 60000, '--test', 20000)
+  assert done.returncode == 0, done.stderr
+  return path
+
+
+@pytest.fixture
+def command(capsys):
+  """Runs `ple-estimator <word> ...` in this process: (status, out, err)."""
+  def run(word, *args):
+    try:
+      status = words.run(word, list(map(str, args)))
+    except SystemExit as end:  # argparse
+      status = end.code
+    said = capsys.readouterr()
+    return status, said.out, said.err
+  return run
 
 
 @pytest.fixture(scope='session')

@@ -29,6 +29,8 @@ ORDER = [
     ('model', []),
     ('components', []),
     ('experiment', []),
+    ('commands', ['words', 'csv_to_parquet', 'inspect_embeddings',
+                  'local_cluster']),
     ('run', []),
 ]
 RANK = {}

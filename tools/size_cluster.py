@@ -37,7 +37,7 @@ import time
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, _ROOT)
-import local_cluster  # pylint: disable=wrong-import-position
+from ple_estimator.commands import local_cluster
 
 _SAMPLED_BATCHES = 20
 # Of a key in the hash table of an embedding variable, measured with ten million

@@ -144,7 +144,7 @@ class L2Eviction:
 
   Half of the squared norm, as DeepRec compares: a threshold of 1.0 means a norm
   of 1.414, above that of most new rows. Choose it from the histogram that
-  tools/inspect_embeddings.py shows.
+  `ple-estimator inspect-embeddings` shows.
   """
 
   def __init__(self, l2_weight_threshold=gin.REQUIRED):

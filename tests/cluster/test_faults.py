@@ -17,12 +17,13 @@ import time
 import conftest
 from experiments import SMALL
 from experiments import metrics_of
-import local_cluster
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
+
+from ple_estimator.commands import local_cluster
 
 pytestmark = pytest.mark.cluster
 

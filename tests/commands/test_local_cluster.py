@@ -9,8 +9,9 @@ import time
 import conftest
 from experiments import SMALL
 from experiments import metrics_of
-import local_cluster
 import pytest
+
+from ple_estimator.commands import local_cluster
 
 
 def bindings(tmp_path, taobao, *more):
@@ -22,8 +23,8 @@ def bindings(tmp_path, taobao, *more):
 
 def start(tmp_path, *args):
   return subprocess.Popen(
-      [sys.executable, os.path.join(conftest.ROOT, 'tools', 'local_cluster.py'),
-       '--log_dir', str(tmp_path / 'logs')] + list(args),
+      [sys.executable, '-m', 'ple_estimator.run', 'local-cluster', '--log_dir',
+       str(tmp_path / 'logs')] + list(args),
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=conftest.ROOT,
       env=dict(os.environ, PYTHONPATH=conftest.ROOT), universal_newlines=True)
 

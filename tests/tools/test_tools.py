@@ -1,34 +1,14 @@
 """The tools, run as a user runs them."""
 
 import json
-import os
-import subprocess
-import sys
 
 import benchmark
-import conftest
+from conftest import tool
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-import tensorflow.compat.v1 as tf
-
-
-def tool(name, *args, **kwargs):
-  return subprocess.run(
-      [sys.executable, os.path.join(conftest.ROOT, 'tools', name + '.py')]
-      + list(map(str, args)), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      universal_newlines=True, cwd=kwargs.get('cwd', conftest.ROOT),
-      env=dict(os.environ, PYTHONPATH=conftest.ROOT))
-
-
-@pytest.fixture(scope='module')
-def made(tmp_path_factory):
-  path = tmp_path_factory.mktemp('made')
-  done = tool('make_data', '--out', path, '--train', 60000, '--test', 20000)
-  assert done.returncode == 0, done.stderr
-  return path
 
 
 def test_rows_have_the_shape_of_the_real_ones(made):
@@ -84,97 +64,6 @@ def test_data_that_is_there_is_not_overwritten(tmp_path):
   assert done.returncode and 'has taobao_train_data already' in done.stderr
   assert (tmp_path / 'taobao_train_data').read_text() == 'mine'
   assert not tool('make_data', '--force', *args).returncode
-
-
-def test_converted_csv_is_the_parquet(made, tmp_path):
-  out = tmp_path / 'x.parquet'
-  done = tool('csv_to_parquet', made / 'taobao_test_data', '--out', out,
-              '--row-group-size', 7000)
-  assert done.returncode == 0, done.stderr
-  assert done.stdout == '%s: 20000 rows\n' % out
-  got, wanted = [pa.parquet.read_table(str(p)) for p in (
-      out, made / 'taobao_test_data.parquet')]
-  assert got.column_names == wanted.column_names
-  for name in wanted.column_names:
-    assert got[name].to_pylist() == wanted[name].to_pylist(), name
-  found = pa.parquet.ParquetFile(str(out)).metadata
-  assert [found.row_group(i).num_rows for i in range(3)] == [7000, 7000, 6000]
-  assert got.schema.field('user_id').type == pa.string()
-  assert got.schema.field('price').type == pa.int64()
-
-
-def test_split_leaves_no_user_on_both_sides(made, tmp_path):
-  done = tool('csv_to_parquet', made / 'taobao_test_data', '--out',
-              tmp_path / 'x', '--split-by', 'user_id', '--test-fraction', 0.25)
-  assert done.returncode == 0, done.stderr
-  train, test = [pa.parquet.read_table(str(tmp_path / n))['user_id']
-                 for n in ('x_train.parquet', 'x_test.parquet')]
-  assert len(train) + len(test) == 20000
-  assert not set(train.to_pylist()) & set(test.to_pylist())
-  assert 0.2 < len(test) / 20000 < 0.3
-
-
-def test_conversion_refuses_a_bad_row_and_leaves_nothing(made, tmp_path):
-  rows = (made / 'taobao_test_data').read_text().splitlines()
-  rows[15000] = rows[15000].rsplit(',', 1)[0]
-  path = tmp_path / 'bad'
-  path.write_text('\n'.join(rows))
-  done = tool('csv_to_parquet', path)
-  assert done.returncode == 1 and done.stderr == (
-      'csv_to_parquet: %s row 15001 must have 20 columns, got 19.\n' % path)
-  assert os.listdir(str(tmp_path)) == ['bad']
-  done = tool('csv_to_parquet', path, '--skip-bad-rows')
-  assert done.returncode == 0
-  assert '19999 rows\n1 bad rows skipped\n' in done.stdout
-
-
-def test_conversion_ignores_no_option(made):
-  done = tool('csv_to_parquet', made / 'taobao_test_data',
-              '--test-fraction', 0.25)
-  assert done.returncode == 2
-  assert '--test-fraction needs --split-by' in done.stderr
-
-
-@pytest.mark.parametrize('args, message', [
-    (['nope'], "arguments must name existing files, got 'nope'"),
-    (['{}', '--split-by', 'user'], '--split-by must be a column (clk, buy, '),
-    (['{}', '--gin_file', 'gin/nope.gin'], 'must name an existing file'),
-    (['{}*'], '--out must be given for more than one file'),
-    (['{}', '{}.parquet'], '--out must be given for more than one file'),
-])
-def test_conversion_refuses(made, args, message):
-  args = [a.format(made / 'taobao_test_data') for a in args]
-  done = tool('csv_to_parquet', *args)
-  assert done.returncode == 1 and message in done.stderr
-  assert 'Traceback' not in done.stderr
-
-
-def test_converted_missing_integer_is_read_as_missing(tmp_path):
-  (tmp_path / 'x.gin').write_text(
-      'import ple_estimator.features\n'
-      "FeatureSpec.columns = [\n"
-      "  {'name': 'day', 'kind': 'integer', 'num_buckets': 7},\n"
-      "  {'name': 'x', 'kind': 'number', 'default': 2.5}]\n")
-  (tmp_path / 'x.csv').write_text('3,1\n,\n')
-  done = tool('csv_to_parquet', 'x.csv', '--gin_file', 'x.gin', cwd=tmp_path)
-  assert done.returncode == 0, done.stderr
-  table = pa.parquet.read_table(str(tmp_path / 'x.csv.parquet'))
-  assert table['day'].to_pylist() == [3, None]
-  assert table['x'].to_pylist() == [1, 2.5]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('rows', [500000, 2000000])
-def test_conversion_runs_in_constant_memory(tmp_path, rows):
-  tool('make_data', '--out', tmp_path, '--train', rows, '--test', 1000)
-  code = ('import sys; sys.path[:0] = ["tools", "tests"]; '
-          'import conftest, csv_to_parquet; '
-          'csv_to_parquet.main(sys.argv[1:]); print(conftest.peak_mb())')
-  out = subprocess.check_output(
-      [sys.executable, '-c', code, str(tmp_path / 'taobao_train_data')],
-      cwd=conftest.ROOT).decode().split()
-  assert int(out[-3]) == rows
-  assert int(out[-1]) < 900  # MB, most of it TensorFlow
 
 
 def test_benchmark_reports_ratios_of_the_same_round():
@@ -254,36 +143,6 @@ def test_report_is_a_table_of_runs(tmp_path):
       '| ceiling |  | 0.7500 | 0.7500 |  |', '| base | 7 | 0.5000 | - | - |']
   done = tool('report', tmp_path / 'nope')
   assert done.returncode == 1 and 'nope' in done.stderr
-
-
-def test_inspect_embeddings_counts_what_a_checkpoint_holds(tmp_path):
-  names = {'t/embedding-keys': np.array([3, 5, 9]),
-           't/embedding-values': np.array([[1, 1], [0, 0], [0, 2]], 'f'),
-           't/embedding-freqs': np.array([1, 2, 9]),
-           't/embedding-versions': np.array([0, 0, 0]),
-           't/embedding/Adam-values': np.zeros([3, 2], 'f'),
-           't/embedding-keys_filtered': np.array([4]),
-           't/embedding-freqs_filtered': np.array([1]),
-           't/embedding-versions_filtered': np.array([0])}
-  path = str(tmp_path / 'model.ckpt-7')
-  save = tf.raw_ops.SaveV2(
-      prefix=path, tensor_names=list(names),
-      shape_and_slices=[''] * len(names), tensors=list(names.values()))
-  with tf.Session() as session:
-    session.run(save)
-  done = tool('inspect_embeddings', path, '--picture', tmp_path / 'p.svg')
-  assert done.returncode == 0, done.stderr
-  lines = done.stdout.splitlines()
-  # Rows and slots 48 bytes, three numbers a key 72, four hash entries 192.
-  assert lines[2] == '| t/embedding | 2 | 3 | 1 | 0.0 | 0.0 |'
-  cells = [line.split()[:2] for line in lines if line.startswith('  ')]
-  assert cells[:4] == [['1', '2'], ['2-3', '1'], ['4-7', '0'], ['8-15', '1']]
-  norms = [int(count) for _, count in cells[4:]]
-  assert norms == [1] + [0] * 5 + [1] + [0] * 4 + [1]  # 0, 1 and 2 of 2
-  picture = (tmp_path / 'p.svg').read_text(encoding='utf-8')
-  assert picture.count('<rect x=') == 4 + 12
-  done = tool('inspect_embeddings', tmp_path / 'nope')
-  assert done.returncode == 1 and 'no checkpoint at' in done.stderr
 
 
 def test_make_data_draws_from_as_many_users_as_told(tmp_path):

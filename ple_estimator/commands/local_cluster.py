@@ -1,6 +1,6 @@
 r"""Runs the processes of a cluster on this machine.
 
-  python tools/local_cluster.py --workers 2 --ps 2 --evaluator 1 -- \
+  ple-estimator local-cluster --workers 2 --ps 2 --evaluator 1 -- \
       --gin_file=gin/bf16.gin --gin_bindings='EPOCHS = 5'
 
 What comes after -- goes to `python -m ple_estimator.run` in every process.
@@ -195,10 +195,15 @@ class LocalCluster:
     return worst
 
 
-def main():
-  """Runs a cluster from the command line; returns the exit status."""
+def main(arguments=None):
+  """Runs a cluster; returns the exit status, the worst of its processes'.
+
+  Args:
+    arguments: list of str; None takes those of the process.
+  """
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+      prog='ple-estimator local-cluster', description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--chief', type=int, default=1, choices=(0, 1),
                       help='0 lets the first worker lead')
   parser.add_argument('--workers', type=int, default=1)
@@ -208,7 +213,7 @@ def main():
   parser.add_argument('--log_dir', default=os.path.join('result', 'logs'))
   parser.add_argument('arguments', nargs='+', metavar='-- ARGUMENTS',
                       help='of python -m ple_estimator.run')
-  args = parser.parse_args()
+  args = parser.parse_args(arguments)
   cluster = LocalCluster(
       {'chief': args.chief, 'worker': args.workers, 'ps': args.ps,
        'evaluator': args.evaluator},
@@ -223,6 +228,3 @@ def main():
   finally:
     cluster.stop()
 
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 r"""Shows what the embedding variables of a checkpoint hold.
 
-  python tools/inspect_embeddings.py result/ev --picture embeddings.svg
+  ple-estimator inspect-embeddings result/ev --picture embeddings.svg
 
 CHECKPOINT is a model_dir, whose newest state is taken, incremental checkpoints
 included, or the path of one checkpoint (model.ckpt-1000). Prints a row per
@@ -21,7 +20,6 @@ import sys
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.training import incremental
 
@@ -133,12 +131,18 @@ def picture(found):
       '%s</svg>\n' % (width, y, ''.join(parts)))
 
 
-def main():
+def main(arguments=None):
+  """Prints the tables of a checkpoint; returns the exit status.
+
+  Args:
+    arguments: list of str; None takes those of the process.
+  """
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+      prog='ple-estimator inspect-embeddings', description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('checkpoint', help='a model_dir, or one checkpoint')
   parser.add_argument('--picture', help='an .svg file to write')
-  args = parser.parse_args()
+  args = parser.parse_args(arguments)
   try:
     found = list(tables(find(args.checkpoint)))
     if not found:
@@ -154,10 +158,7 @@ def main():
       with open(args.picture, 'w', encoding='utf-8') as f:
         f.write(picture(found))
   except (OSError, ValueError, tf.errors.OpError) as error:
-    sys.stderr.write('inspect_embeddings: %s\n' % error)
+    sys.stderr.write('ple-estimator inspect-embeddings: %s\n' % error)
     return 1
   return 0
 
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 r"""Turns CSV files into Parquet, checking every row on the way.
 
-  python tools/csv_to_parquet.py data/taobao_train_data
-  python tools/csv_to_parquet.py 'raw/*.csv' --header --out data/all.parquet
-  python tools/csv_to_parquet.py raw.csv --out data/taobao.parquet \
+  ple-estimator csv-to-parquet data/taobao_train_data
+  ple-estimator csv-to-parquet 'raw/*.csv' --header --out data/all.parquet
+  ple-estimator csv-to-parquet raw.csv --out data/taobao.parquet \
       --split-by user_id --test-fraction 0.2
 
 The columns and their types come from the feature spec of a .gin file: labels,
@@ -44,6 +43,7 @@ class Output:
     self.rows = 0
 
   def write(self, table):
+    """Adds rows, a pa.Table."""
     self._held.append(table)
     self._held_rows += table.num_rows
     self.rows += table.num_rows
@@ -139,8 +139,10 @@ def convert(args, spec):
 
 
 def parse_args(argv):
+  """The arguments of the command line, checked."""
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+      prog='ple-estimator csv-to-parquet', description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('csv', nargs='+', help='files, directories or patterns')
   parser.add_argument('--out', help='file to write; default: the CSV file\'s '
                       'name and .parquet')
@@ -173,8 +175,13 @@ def parse_args(argv):
   return args
 
 
-def main(argv=None):
-  args = parse_args(argv)
+def main(arguments=None):
+  """Converts files; returns the exit status.
+
+  Args:
+    arguments: list of str; None takes those of the process.
+  """
+  args = parse_args(arguments)
   try:
     run.load_config(args.gin_file, roots=['FeatureSpec'])
     spec = gin.get_configurable(feature_spec.FeatureSpec)()
@@ -184,7 +191,7 @@ def main(argv=None):
                  ', '.join(names), args.split_by)
     outputs, skipped = convert(args, spec)
   except (ValueError, TypeError, OSError) as error:  # gin's, and UserError
-    sys.stderr.write('csv_to_parquet: %s\n' % error)
+    sys.stderr.write('ple-estimator csv-to-parquet: %s\n' % error)
     return 1
   for path, output in sorted(outputs.items()):
     print('%s: %d rows' % (path, output.rows))
@@ -192,6 +199,3 @@ def main(argv=None):
     print('%d bad rows skipped' % skipped)
   return 0
 
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -1,0 +1,26 @@
+"""The words of `ple-estimator <word>`, and what runs for each."""
+
+import collections
+import importlib
+
+# A module is imported only when its word is said: some need no TensorFlow.
+MODULES = collections.OrderedDict([
+    ('csv-to-parquet', 'csv_to_parquet'),
+    ('inspect-embeddings', 'inspect_embeddings'),
+    ('local-cluster', 'local_cluster'),
+])
+
+
+def run(word, arguments):
+  """Runs one command.
+
+  Args:
+    word: str, a key of MODULES.
+    arguments: list of str, what follows the word.
+
+  Returns:
+    int, the exit status.
+  """
+  module = importlib.import_module(
+      'ple_estimator.commands.' + MODULES[word])
+  return module.main(arguments)

@@ -1,0 +1,110 @@
+"""`ple-estimator csv-to-parquet`: rows, splits, and what it refuses."""
+
+import os
+import subprocess
+import sys
+
+import conftest
+from conftest import tool
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+
+def test_converted_csv_is_the_parquet(command, made, tmp_path):
+  out = tmp_path / 'x.parquet'
+  status, said, error = command(
+      'csv-to-parquet', made / 'taobao_test_data', '--out', out,
+      '--row-group-size', 7000)
+  assert status == 0, error
+  assert said == '%s: 20000 rows\n' % out
+  got, wanted = [pa.parquet.read_table(str(p)) for p in (
+      out, made / 'taobao_test_data.parquet')]
+  assert got.column_names == wanted.column_names
+  for name in wanted.column_names:
+    assert got[name].to_pylist() == wanted[name].to_pylist(), name
+  found = pa.parquet.ParquetFile(str(out)).metadata
+  assert [found.row_group(i).num_rows for i in range(3)] == [7000, 7000, 6000]
+  assert got.schema.field('user_id').type == pa.string()
+  assert got.schema.field('price').type == pa.int64()
+
+
+def test_split_leaves_no_user_on_both_sides(command, made, tmp_path):
+  status, said, error = command(
+      'csv-to-parquet', made / 'taobao_test_data', '--out',
+      tmp_path / 'x', '--split-by', 'user_id', '--test-fraction', 0.25)
+  assert status == 0, error
+  train, test = [pa.parquet.read_table(str(tmp_path / n))['user_id']
+                 for n in ('x_train.parquet', 'x_test.parquet')]
+  assert len(train) + len(test) == 20000
+  assert not set(train.to_pylist()) & set(test.to_pylist())
+  assert 0.2 < len(test) / 20000 < 0.3
+
+
+def test_conversion_refuses_a_bad_row_and_leaves_nothing(command, made, tmp_path):
+  rows = (made / 'taobao_test_data').read_text().splitlines()
+  rows[15000] = rows[15000].rsplit(',', 1)[0]
+  path = tmp_path / 'bad'
+  path.write_text('\n'.join(rows))
+  status, said, error = command(
+      'csv-to-parquet', path)
+  assert status == 1 and error == (
+      'ple-estimator csv-to-parquet: %s row 15001 must have 20 columns, got 19.\n' % path)
+  assert os.listdir(str(tmp_path)) == ['bad']
+  status, said, error = command(
+      'csv-to-parquet', path, '--skip-bad-rows')
+  assert status == 0
+  assert '19999 rows\n1 bad rows skipped\n' in said
+
+
+def test_conversion_ignores_no_option(command, made):
+  status, said, error = command(
+      'csv-to-parquet', made / 'taobao_test_data',
+      '--test-fraction', 0.25)
+  assert status == 2
+  assert '--test-fraction needs --split-by' in error
+
+
+@pytest.mark.parametrize('args, message', [
+    (['nope'], "arguments must name existing files, got 'nope'"),
+    (['{}', '--split-by', 'user'], '--split-by must be a column (clk, buy, '),
+    (['{}', '--gin_file', 'gin/nope.gin'], 'must name an existing file'),
+    (['{}*'], '--out must be given for more than one file'),
+    (['{}', '{}.parquet'], '--out must be given for more than one file'),
+])
+def test_conversion_refuses(command, made, args, message):
+  args = [a.format(made / 'taobao_test_data') for a in args]
+  status, said, error = command(
+      'csv-to-parquet', *args)
+  assert status == 1 and message in error
+  assert 'Traceback' not in error
+
+
+def test_converted_missing_integer_is_read_as_missing(
+    command, tmp_path, monkeypatch):
+  monkeypatch.chdir(str(tmp_path))
+  (tmp_path / 'x.gin').write_text(
+      "FeatureSpec.columns = [\n"
+      "  {'name': 'day', 'kind': 'integer', 'num_buckets': 7},\n"
+      "  {'name': 'x', 'kind': 'number', 'default': 2.5}]\n")
+  (tmp_path / 'x.csv').write_text('3,1\n,\n')
+  status, said, error = command(
+      'csv-to-parquet', 'x.csv', '--gin_file', 'x.gin')
+  assert status == 0, error
+  table = pa.parquet.read_table(str(tmp_path / 'x.csv.parquet'))
+  assert table['day'].to_pylist() == [3, None]
+  assert table['x'].to_pylist() == [1, 2.5]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rows', [500000, 2000000])
+def test_conversion_runs_in_constant_memory(tmp_path, rows):
+  tool('make_data', '--out', tmp_path, '--train', rows, '--test', 1000)
+  code = ('import sys; sys.path[:0] = ["tools", "tests"]; '
+          'import conftest; from ple_estimator.commands import csv_to_parquet; '
+          'csv_to_parquet.main(sys.argv[1:]); print(conftest.peak_mb())')
+  out = subprocess.check_output(
+      [sys.executable, '-c', code, str(tmp_path / 'taobao_train_data')],
+      cwd=conftest.ROOT).decode().split()
+  assert int(out[-3]) == rows
+  assert int(out[-1]) < 900  # MB, most of it TensorFlow
