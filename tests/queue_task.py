@@ -18,9 +18,9 @@ import tensorflow.compat.v1 as tf
 import conftest
 from ple_estimator import checkpoints
 from ple_estimator import cluster
+from ple_estimator import config
 from ple_estimator import hooks
 from ple_estimator import inputs
-from ple_estimator import run
 from ple_estimator import work_queue
 
 STEP_SECS = 0.1
@@ -50,18 +50,18 @@ class Log(tf.train.SessionRunHook):
 def main(data, model_dir, log, epochs):
   """Trains until all is acknowledged."""
   tf.train.SessionManager.__init__ = _patient
-  run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
+  config.load('gin/taobao.gin', roots=['FeatureSpec'])
   spec = gin.get_configurable('FeatureSpec')()
   source = inputs.ParquetInput(
       'taobao_train_data.parquet', data, 16, 64, int(epochs))
   queue = work_queue.WorkQueue(slice_rows=25, lease_secs=4)
   session = tf.ConfigProto(device_filters=cluster._device_filters())
-  config = tf.estimator.RunConfig(
+  run_config = tf.estimator.RunConfig(
       model_dir, session_config=session, save_checkpoints_steps=20,
       experimental_max_worker_delay_secs=0, tf_random_seed=3)
 
   def input_fn():
-    queue.start(config, source, spec)
+    queue.start(run_config, source, spec)
     return source.dataset(spec, keep=['user_id'], seed=3, queue=queue)
 
   def model_fn(features, labels, mode):
@@ -79,9 +79,9 @@ def main(data, model_dir, log, epochs):
         scaffold=tf.train.Scaffold(saver=saver))
 
   found = [queue.hook(20), Log(log)] + (
-      [hooks.CheckpointHook(model_dir, 20, 20)] if config.is_chief else [])
+      [hooks.CheckpointHook(model_dir, 20, 20)] if run_config.is_chief else [])
   tf.estimator.train_and_evaluate(
-      tf.estimator.Estimator(model_fn, config=config),
+      tf.estimator.Estimator(model_fn, config=run_config),
       tf.estimator.TrainSpec(input_fn, hooks=found),
       tf.estimator.EvalSpec(input_fn))
   queue.close()

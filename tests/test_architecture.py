@@ -22,6 +22,7 @@ ROWS = [
      'work_queue'],
     ['checkpoints', 'embedding_variables', 'evaluation', 'inputs', 'model'],
     ['experiment'],
+    ['config'],
     ['run'],
 ]
 ROW = {name: i for i, row in enumerate(ROWS) for name in row}

@@ -19,6 +19,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import admission
 from ple_estimator import checkpoints
+from ple_estimator import config
 from ple_estimator import deeprec
 from ple_estimator import embedding_variables
 from ple_estimator import embeddings
@@ -27,7 +28,6 @@ from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator import features
 from ple_estimator import optimizers
-from ple_estimator import run
 from ple_estimator import update_rules
 
 ROWS = 97  # of what stands for an embedding variable
@@ -625,7 +625,7 @@ def test_protocols_are_found_by_their_servers(monkeypatch, servers, has):
 
 
 def _experiment(taobao, tmp_path, gin_file, *bindings):
-  run.load_config(gin_file, [
+  config.load(gin_file, [
       'Tower.units = (4,)', 'PLE.expert_units = (5,)', 'PLE.num_levels = 1',
       'PLE.gate_units = (3,)', 'Experiment.exports = None',
       'Experiment.max_steps = 2', 'BATCH_SIZE = 64', 'DATA_DIR = %r' % taobao,

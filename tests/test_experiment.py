@@ -16,9 +16,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import conftest
+from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
-from ple_estimator import run
 from test_metrics import exact_auc
 
 SMALL = [
@@ -28,7 +28,7 @@ SMALL = [
 
 def load(gin_file, model_dir, data_dir, *bindings):
   gin.clear_config()
-  run.load_config(gin_file, SMALL + [
+  config.load(gin_file, SMALL + [
       'Experiment.model_dir = %r' % str(model_dir),
       'DATA_DIR = %r' % str(data_dir)] + list(bindings))
   return experiment.Experiment()
@@ -359,7 +359,7 @@ def test_another_data_set_needs_a_gin_file_only(tmp_path, run_cli):
     ('EarlyStopping.patience_steps = 0', 'patience_steps must be at least 1'),
 ])
 def test_refuses(binding, message):
-  run.load_config('gin/base.gin', [binding])
+  config.load('gin/base.gin', [binding])
   with pytest.raises(ValueError, match=message):
     experiment.Experiment()
 

@@ -11,16 +11,16 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import conftest
+from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import inputs
 from ple_estimator import packing
-from ple_estimator import run
 
 
 @pytest.fixture
 def spec():
   import gin
-  run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
+  config.load('gin/taobao.gin', roots=['FeatureSpec'])
   return gin.get_configurable('FeatureSpec')()
 
 
@@ -192,9 +192,9 @@ def test_real_rows_are_read(spec):
 PEAK = '''
 import sys
 import conftest
-from ple_estimator import inputs, run
+from ple_estimator import config, inputs
 import gin
-run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
+config.load('gin/taobao.gin', roots=['FeatureSpec'])
 made = inputs.%s(sys.argv[1], shuffle_rows=20000)
 rows = sum(t.num_rows for t in made.tables(
     gin.get_configurable('FeatureSpec')()))

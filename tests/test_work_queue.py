@@ -22,11 +22,11 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import conftest
+from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator import ledger
 from ple_estimator import readers
-from ple_estimator import run
 from ple_estimator import work_queue
 
 SMALL = [
@@ -249,7 +249,7 @@ def load(numbered, tmp_path, monkeypatch):
 
   def made(hook, *bindings):
     gin.clear_config()
-    run.load_config('gin/work_queue.gin', SMALL + [
+    config.load('gin/work_queue.gin', SMALL + [
         'Experiment.model_dir = %r' % str(tmp_path / 'model'),
         'DATA_DIR = %r' % numbered] + list(bindings))
     found = experiment.Experiment()

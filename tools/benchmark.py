@@ -74,9 +74,9 @@ def _child(gin_file, bindings):
   from absl import logging
   import gin
   import tensorflow.compat.v1 as tf
+  from ple_estimator import config
   from ple_estimator import engine
   from ple_estimator import experiment
-  from ple_estimator import run
 
   class Clock(tf.train.SessionRunHook):
     """Notes time and processor time when steps end."""
@@ -92,7 +92,7 @@ def _child(gin_file, bindings):
   engine.quiet()
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
-  run.load_config(gin_file, bindings + ['Experiment.hooks = [@Clock()]'])
+  config.load(gin_file, bindings + ['Experiment.hooks = [@Clock()]'])
   made = experiment.Experiment()
   made.train()
   marks = clock.marks[_WARM_UP_STEPS - 1:]
@@ -109,12 +109,12 @@ def _child_input(gin_file, bindings, steps):
   """Draws batches without a model and prints how many a second."""
   sys.path.insert(0, _ROOT)
   import tensorflow.compat.v1 as tf
+  from ple_estimator import config
   from ple_estimator import engine
   from ple_estimator import experiment
-  from ple_estimator import run
 
   engine.quiet()
-  run.load_config(gin_file, bindings)
+  config.load(gin_file, bindings)
   batch = tf.nest.flatten(tf.data.make_one_shot_iterator(
       experiment.Experiment().train_input_fn()).get_next())
   with tf.Session() as session:
@@ -261,8 +261,8 @@ def dtype(gin_file, bindings):
   """The dtype of an experiment's products."""
   sys.path.insert(0, _ROOT)
   import gin
-  from ple_estimator import run
-  run.load_config(gin_file, bindings)
+  from ple_estimator import config
+  config.load(gin_file, bindings)
   found = gin.query_parameter('Precision.compute')
   gin.clear_config()
   return found

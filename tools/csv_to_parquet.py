@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from ple_estimator import run  # before TensorFlow, which it keeps quiet
+from ple_estimator import config  # before TensorFlow, which it keeps quiet
 from ple_estimator import errors
 from ple_estimator import features
 from ple_estimator import readers
@@ -176,7 +176,7 @@ def parse_args(argv):
 def main(argv=None):
   args = parse_args(argv)
   try:
-    run.load_config(args.gin_file, roots=['FeatureSpec'])
+    config.load(args.gin_file, roots=['FeatureSpec', 'Experiment'])
     spec = gin.get_configurable(features.FeatureSpec)()
     names = [column.name for column in spec.columns]
     errors.check(not args.split_by or args.split_by in names,

@@ -87,12 +87,12 @@ def describe(gin_file, bindings):
     Step.
   """
   import tensorflow.compat.v1 as tf
+  from ple_estimator import config
   from ple_estimator import engine
   from ple_estimator import experiment
-  from ple_estimator import run
 
   engine.quiet()
-  run.load_config(gin_file, bindings)
+  config.load(gin_file, bindings)
   made = experiment.Experiment()
   with tf.Graph().as_default(), tf.Session() as session:
     tf.train.create_global_step()
