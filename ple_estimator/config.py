@@ -70,12 +70,17 @@ _ADVICE = collections.OrderedDict([
      'check the spelling, or import the module that registers it'),
     ('No module named', 'modules are looked for in the current folder and in '
      'PYTHONPATH'),
-    ('Ambiguous selector', 'write more of the name, with its module'),
+    ('Ambiguous selector', 'give your own another name, or write more of it, '
+     'with its module'),
     ('Unable to parse value', _VALUES),
     ('Failed to parse token', _VALUES),
     ("Couldn't parse statement", 'a line is NAME = value, Class.parameter = '
      'value, Class: before indented lines, include or import'),
-    ('Unexpected token', 'a line starts with a name'),
+    ('Unexpected token', 'a name is expected'),
+    ('Expected newline', 'a line has one statement, and a value is no '
+     'expression'),
+    ('EOF in multi-line string', 'a text that three quotes begin ends with '
+     'three quotes'),
     ('Malformatted scope or selector',
      'a name is scope/Class.parameter, without spaces'),
     ('Expected indentation',
@@ -191,20 +196,33 @@ def explained(config):
     logging.debug('Where it was raised:', exc_info=True)
     message = _plain(error)
     place = config.where(message.split(' ')[0])
-    missing = re.match(r'Required bindings for `(.*)` not provided in config: '
-                       r'\[(.*)\]', message)
-    built = re.search(r"In call to configurable '([\w.]+)'", str(error))
-    if missing:
-      message = (
-          '%s must be bound, got nothing for %s. An experiment includes '
-          "'gin/base.gin' or binds all itself." % missing.groups())
-    elif built and not isinstance(error, errors.UserError):
-      message = (
-          '%s cannot be built: %s (check what is bound to it: @name() is an '
-          'object, @name the class or function itself).' % (
-              built.group(1), message.rstrip('.')))
+    if not isinstance(error, errors.UserError):
+      message = _of_building(message, str(error))
     raise errors.UserError(
         '%s: %s' % (place, message) if place else message) from error
+
+
+def _of_building(message, text):
+  """A message that is not ours, with the class that it is about.
+
+  Args:
+    message: str.
+    text: str, the same with what gin adds.
+  """
+  missing = re.match(r'Required bindings for `(.*)` not provided in config: '
+                     r'\[(.*)\]', message)
+  if missing:
+    name = missing.group(1)
+    return '%s must be bound.%s' % (
+        ', '.join('%s.%s' % (name, parameter.strip(" '"))
+                  for parameter in missing.group(2).split(',')),
+        " Does a file include 'gin/base.gin'?" if name == 'Experiment' else '')
+  built = re.search(r"In call to configurable '([\w.]+)'", text)
+  if built:
+    return ('%s cannot be built: %s. Check what is bound to it: @name() is an '
+            'object, @name the class or function itself.' % (
+                built.group(1), message.rstrip('.')))
+  return message
 
 
 # ------------------------------------------------------------ reading files
@@ -440,15 +458,23 @@ def _statements(source):
     message, (line, _) = error.args
     if 'statement' in message:
       message, line = _open_bracket(source.text)
+      message = message or 'The last line must not end in a backslash.'
     raise _located(source, line, message)
   except SyntaxError as error:
-    raise _located(source, *_syntax(error))
+    line, message = _syntax(error)
+    bracket, begin = _open_bracket(source.text)
+    if bracket and begin <= line:  # and so took what follows for a value
+      raise _located(source, begin, bracket)
+    raise _located(source, line, message, quote=True)
   except StopIteration:
     raise _located(source, line, 'The statement has no end.')
 
 
 def _open_bracket(text):
-  """Returns (message, line) of the innermost bracket that is never closed."""
+  """Returns (message, line) of the innermost bracket that is never closed.
+
+  If there is none, message is None and line is the last.
+  """
   brackets = []
   try:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -456,10 +482,10 @@ def _open_bracket(text):
         brackets.append(token)
       elif token.type == tokenize.OP and token.string in ')]}' and brackets:
         brackets.pop()
-  except tokenize.TokenError:
+  except (tokenize.TokenError, SyntaxError):
     pass
   if not brackets:
-    return 'The last line must not end in a backslash.', text.count('\n') + 1
+    return None, text.count('\n') + 1
   return ('The bracket %s must be closed.' % brackets[-1].string,
           brackets[-1].start[0])
 
@@ -476,18 +502,23 @@ def _syntax(error):
   return location[1] if location else 1, message
 
 
-def _located(source, line, message):
-  """Returns a UserError that names the place and what to do."""
+def _located(source, line, message, quote=False):
+  """Returns a UserError that names the place and what to do.
+
+  Args:
+    source: _Source.
+    line: int.
+    message: str.
+    quote: bool, whether to say what stands in the line.
+  """
   advice = next((advice for start, advice in _ADVICE.items()
                  if message.startswith(start)), None)
   message = message.rstrip('.')
-  quoted = source.quote(line)
-  if source.name and quoted and advice in (
-      _VALUES, _ADVICE['Unexpected token'], _ADVICE["Couldn't parse statement"],
-      _ADVICE['Malformatted scope or selector']):
-    message += ' in %r' % quoted
-  return errors.UserError('%s: %s.' % (
-      source.place(line), '; '.join(filter(None, [message, advice]))))
+  if quote and source.name:
+    message += ' in %r' % source.quote(line)
+  return errors.UserError('%s: %s%s' % (
+      source.place(line), '; '.join(filter(None, [message, advice])),
+      '' if message.endswith('?') else '.'))
 
 
 @contextlib.contextmanager
@@ -536,10 +567,11 @@ def _apply(segment, bindings):
   except SyntaxError as error:
     logging.debug('Where it was raised:', exc_info=True)
     line, message = _syntax(error)
-    if error.args[1][0] != source.name:  # in a module that is imported
+    place = error.args[1][0] if len(error.args) > 1 else None
+    if place != source.name:  # in a module that is imported
       raise errors.UserError('%s line %d: %s.' % (
-          error.args[1][0], line, message.rstrip('.'))) from error
-    raise _located(source, line, message) from error
+          _displayed(place or '?'), line, message.rstrip('.'))) from error
+    raise _located(source, line, message, quote=True) from error
   except Exception as error:  # pylint: disable=broad-except
     # A module of the user's may raise anything when it is imported.
     logging.debug('Where it was raised:', exc_info=True)
@@ -547,6 +579,10 @@ def _apply(segment, bindings):
                         str(error))
     line = int(places[-1]) if places else 1
     message = _plain(error)
+    if source.quote(line).split(' ')[0] in ('import', 'from') and not isinstance(
+        error, ImportError):
+      message = 'The import failed with %s: %s' % (
+          type(error).__name__, message)
     if message.startswith('Configurable') and "doesn't have" in message:
       message += _parameters([b for b in bindings if b.source is source
                               and b.line == line])
@@ -556,12 +592,14 @@ def _apply(segment, bindings):
 def _parameters(bindings):
   """What the class of a binding that was refused can be bound, in words."""
   for binding in bindings:
+    made = gin.get_configurable(binding.selector)
     known = list(inspect.signature(
-        gin.get_configurable(binding.selector)).parameters)
+        made.__init__ if inspect.isclass(made) else made).parameters)
+    known = [name for name in known if name != 'self']
     close = difflib.get_close_matches(binding.arg, known, 1)
     if close:
       return ' Did you mean %s?' % close[0]
-    return ' It has %s' % (', '.join(known) or 'none')
+    return ' It has %s.' % (', '.join(known) or 'none')
   return ''
 
 
@@ -605,12 +643,12 @@ def _check_used(bindings, roots):
   References in bindings that are overridden count too: an override may leave
   the bindings of what it replaces unused.
   """
+  references = {r.name for b in bindings for r in b.values(_Reference)}
   used = set(roots)
-  for binding in bindings:
-    for reference in binding.values(_Reference):
-      scopes = reference.name.split('/')
-      name = scopes.pop()
-      used |= {scope + '/' for scope in scopes} | set(name.split('.')[-2:])
+  for reference in references:
+    scopes = reference.split('/')
+    name = scopes.pop()
+    used |= {scope + '/' for scope in scopes} | set(name.split('.')[-2:])
   for binding in bindings:
     scopes = {scope + '/' for scope in binding.scope.split('/') if scope}
     name = '/'.join(filter(None, [binding.scope, binding.selector]))
@@ -619,7 +657,7 @@ def _check_used(bindings, roots):
         not used.isdisjoint(binding.selector.split('.')[-2:]),
         '%s: Bindings must be of something that is used, got unused %s; check '
         'the spelling, or bind it where it is meant to be used (@%s)%s.',
-        binding.place(), name, name, _similar(name, used))
+        binding.place(), name, name, _similar(name, references))
 
 
 def _similar(name, known):
