@@ -57,6 +57,7 @@ from ple_estimator import work_queue  # noqa: F401
 # pylint: enable=unused-import,wrong-import-position
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_STARTS = ('base.gin', 'taobao.gin')  # of gin/, what all others change
 _LONGEST_VALUE = 60  # characters of a value in a line of the log
 # Where gin starts what it adds to the message of an error.
 _ADDED_BY_GIN = re.compile(
@@ -661,24 +662,25 @@ def _check_used(bindings, roots):
 
 
 def _similar(name, known):
-  found = difflib.get_close_matches(name, sorted(known), 1)
-  return ' (did you mean %s?)' % found[0] if found else ''
+  found = difflib.get_close_matches(name, sorted(known), 2)
+  return ' (did you mean %s?)' % ' or '.join(found) if found else ''
 
 
 def _overrides(bindings):
   """A line per binding that two files have that are no part of each other.
 
-  What a file changes of the files that it includes is what it is for, and a
-  line of the command line is what the user has just typed: the log tells of
-  neither.
+  What a file changes of gin/base.gin, or of a file that it includes, is what it
+  is for, and a line of the command line is what the user has just typed: the
+  log tells of neither.
   """
+  starts = [os.path.join(root(), 'gin', name) for name in _STARTS]
   in_force, lines = collections.OrderedDict(), []
   for binding in bindings:
-    before = in_force.get(binding.key())
+    before, source = in_force.get(binding.key()), binding.source
     in_force[binding.key()] = binding
-    if (before and binding.source.name and before.source is not binding.source
-        and not binding.source.has(before.source)
-        and repr(binding.value) != repr(before.value)):
+    if (before and source.name and before.source is not source and
+        not source.has(before.source) and before.source.path not in starts and
+        repr(binding.value) != repr(before.value)):
       lines.append('%s: %s (was %s, %s)' % (
           binding.place(), binding, str(before).partition(' = ')[2],
           before.place()))
