@@ -580,8 +580,8 @@ def _apply(segment, bindings):
                         str(error))
     line = int(places[-1]) if places else 1
     message = _plain(error)
-    if source.quote(line).split(' ')[0] in ('import', 'from') and not isinstance(
-        error, ImportError):
+    is_import = source.quote(line).split(' ')[0] in ('import', 'from')
+    if is_import and not isinstance(error, ImportError):
       message = 'The import failed with %s: %s' % (
           type(error).__name__, message)
     if message.startswith('Configurable') and "doesn't have" in message:

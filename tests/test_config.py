@@ -2,7 +2,6 @@
 
 import glob
 import itertools
-import logging as stdlib_logging
 import os
 import re
 import sys
@@ -20,6 +19,7 @@ from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator import features
 from test_experiment import other_data
+from test_gin import SMALL_TABLES
 
 FILES = sorted(os.path.relpath(path, conftest.ROOT) for path in
                glob.glob(os.path.join(conftest.ROOT, 'gin', '*.gin')))
@@ -36,14 +36,11 @@ CHOICES = {
 }
 BESIDES = ['base', 'taobao', 'cvr_on_clicks', 'micro_batch', 'work_queue',
            'incremental_checkpoint']
-# Two steps of a network and of tables that cost nothing.
+# Two steps of a small network.
 TINY = ['Tower.units = (4,)', 'PLE.expert_units = (5,)', 'PLE.num_levels = 1',
         'Experiment.exports = None', 'Experiment.max_steps = 2',
         'Experiment.eval_input = None', 'Experiment.early_stopping = None',
         'BATCH_SIZE = 64', 'EPOCHS = 1']
-SMALL_TABLES = {name: {'num_buckets': 100} for name in [
-    'adgroup_id', 'cate_id', 'campaign_id', 'customer', 'brand', 'user_id',
-    'tag_category_list', 'tag_brand_list']}
 
 
 @pytest.fixture
@@ -185,7 +182,8 @@ def own_bindings(path):
       if isinstance(statement, config_parser.BindingStatement):
         scope, selector, arg, value, _ = statement
         if arg:
-          yield '/'.join(filter(None, [scope, '%s.%s' % (selector, arg)])), value
+          name = '%s.%s' % (selector, arg)
+          yield '/'.join(filter(None, [scope, name])), value
         else:
           yield selector + '/macro.value', value
 
@@ -298,7 +296,7 @@ def test_windows_text_is_text(folder):
      'be used (@crt/Task) (did you mean cvr/Task or ctr/Task?).'),
     ('sgd:\n  momentum = 0.1', 3, 'got unused sgd;'),
     # imports
-    ('import no.such', 2, "No module named 'no'; modules are looked for in the"),
+    ('import no.such', 2, "No module named 'no'; modules are looked for in"),
     ('import raises', 2, 'The import failed with ZeroDivisionError: division'),
     # syntax
     ('PLE.num_levels = ', 2, 'Unable to parse value'),
@@ -319,7 +317,7 @@ def test_windows_text_is_text(folder):
     # values, which the classes check
     ('PLE.num_levels = 0', 2, 'PLE.num_levels must be an integer of at least'),
     ('PLE.num_levels = %N\nN = 0', 3, 'PLE.num_levels must be an integer of'),
-    ("FeatureSpec.overrides = {'x': {}}", 2, 'FeatureSpec.overrides must be of'),
+    ("FeatureSpec.overrides = {'x': {}}", 2, 'FeatureSpec.overrides must be'),
     ('PLE.expert_units = %gin.REQUIRED', 2, 'PLE.expert_units set to'),
 ])
 def test_a_mistake_names_file_and_line(folder, text, line, message):
@@ -329,7 +327,7 @@ def test_a_mistake_names_file_and_line(folder, text, line, message):
 
 
 @pytest.mark.parametrize('binding, message', [
-    ('PLE.num_levels = ', "binding 'PLE.num_levels =': Unable to parse value; "),
+    ('PLE.num_levels = ', "binding 'PLE.num_levels =': Unable to parse value;"),
     ('PLE.num_level = 2', "binding 'PLE.num_level = 2': Configurable 'PLE' "),
     ('PLE.num_levels = [', 'The bracket [ must be closed.'),
     ('NOPE = 3', "binding 'NOPE = 3': Macros must be read"),
@@ -473,5 +471,5 @@ def test_a_kind_of_column_is_registered_once(monkeypatch):
   assert isinstance(made['x'], Mine) and made.numbers == ['x']
   with pytest.raises(errors.UserError, match="got 'hashed', which is that of"):
     features.register_kind('hashed')(Mine)
-  with pytest.raises(errors.UserError, match='must be a subclass of features.C'):
+  with pytest.raises(errors.UserError, match='must be a subclass of features'):
     features.register_kind('other')(dict)

@@ -21,7 +21,11 @@ each_experiment = pytest.mark.parametrize(
     'path', EXPERIMENTS, ids=os.path.basename)
 
 # As narrow and shallow as the experiment allows, so that it starts fast.
-SMALL = ['Tower.units = (4,)', 'PLE.expert_units = (5,)', 'PLE.num_levels = 1',
+SMALL_TABLES = {name: {'num_buckets': 100} for name in [
+    'adgroup_id', 'cate_id', 'campaign_id', 'customer', 'brand', 'user_id',
+    'tag_category_list', 'tag_brand_list']}
+SMALL = ['FeatureSpec.overrides = %r' % SMALL_TABLES,
+         'Tower.units = (4,)', 'PLE.expert_units = (5,)', 'PLE.num_levels = 1',
          'Experiment.exports = None', 'Experiment.max_steps = 2',
          'BATCH_SIZE = 64']
 
