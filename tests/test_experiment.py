@@ -302,7 +302,7 @@ def test_another_data_set_needs_a_gin_file_only(tmp_path, run_cli):
     ('EarlyStopping.patience_steps = 0', 'patience_steps must be at least 1'),
 ])
 def test_refuses(binding, message):
-  run.load_config('gin/base.gin', [binding])
+  config.load('gin/base.gin', [binding])
   with pytest.raises(ValueError, match=message):
     experiment.Experiment()
 

@@ -12,7 +12,6 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator import experiment
-from ple_estimator import run
 
 FILES = sorted(glob.glob(os.path.join(conftest.ROOT, 'gin', '*.gin')))
 EXPERIMENTS = [path for path in FILES if not path.endswith('taobao.gin')]
@@ -21,7 +20,11 @@ each_experiment = pytest.mark.parametrize(
     'path', EXPERIMENTS, ids=os.path.basename)
 
 # As narrow and shallow as the experiment allows, so that it starts fast.
-SMALL = ['Tower.units = (4,)', 'PLE.expert_units = (5,)', 'PLE.num_levels = 1',
+SMALL_TABLES = {name: {'num_buckets': 100} for name in [
+    'adgroup_id', 'cate_id', 'campaign_id', 'customer', 'brand', 'user_id',
+    'tag_category_list', 'tag_brand_list']}
+SMALL = ['FeatureSpec.overrides = %r' % SMALL_TABLES,
+         'Tower.units = (4,)', 'PLE.expert_units = (5,)', 'PLE.num_levels = 1',
          'Experiment.exports = None', 'Experiment.max_steps = 2',
          'BATCH_SIZE = 64']
 
@@ -40,7 +43,7 @@ def _short(name):
 
 @each_experiment
 def test_binds_only_what_it_uses(path, tmp_path):
-  run.load_config(path, ['Experiment.model_dir = %r' % str(tmp_path)])
+  config.load(path, ['Experiment.model_dir = %r' % str(tmp_path)])
   experiment.Experiment()
   used = set(map(_short, re.findall(
       r'^# Parameters for (.*):$', gin.operative_config_str(), re.M)))
@@ -72,7 +75,7 @@ def test_trains_two_steps(path, taobao, tmp_path):
   small = list(SMALL)
   if 'paper_gate' not in path:
     small.append('PLE.gate_units = (3,)')
-  run.load_config(path, small + [
+  config.load(path, small + [
       'DATA_DIR = %r' % taobao, 'Experiment.model_dir = %r' % str(tmp_path),
       'Experiment.eval_input = None', 'Experiment.early_stopping = None'])
   experiment.Experiment().train()
@@ -82,12 +85,12 @@ def test_trains_two_steps(path, taobao, tmp_path):
 
 def test_operative_config_alone_repeats_the_run(taobao, tmp_path):
   where = 'Experiment.model_dir = %r' % str(tmp_path / 'a')
-  run.load_config('gin/cgc.gin',
+  config.load('gin/cgc.gin',
                   SMALL + ['DATA_DIR = %r' % taobao, where])
   experiment.Experiment().train()
   gin.clear_config()
   again = 'Experiment.model_dir = %r' % str(tmp_path / 'b')
-  run.load_config(str(tmp_path / 'a' / 'operative_config-0.gin'), [again])
+  config.load(str(tmp_path / 'a' / 'operative_config-0.gin'), [again])
   experiment.Experiment().train()
   a, b = [json.load(open(str(tmp_path / d / 'metrics.json'))) for d in 'ab']
   assert a == pytest.approx(b, rel=1e-3)
@@ -95,7 +98,7 @@ def test_operative_config_alone_repeats_the_run(taobao, tmp_path):
 
 def test_refuses_a_misspelt_macro():
   with pytest.raises(errors.UserError, match='unread MODLE_DIR'):
-    run.load_config('gin/base.gin', ["MODLE_DIR = '/x'"])
+    config.load('gin/base.gin', ["MODLE_DIR = '/x'"])
 
 
 @pytest.mark.parametrize('binding, name', [
@@ -106,7 +109,7 @@ def test_refuses_a_misspelt_macro():
 ])
 def test_refuses_a_binding_of_what_is_not_used(binding, name):
   with pytest.raises(errors.UserError, match='got unused %s; ' % name):
-    run.load_config('gin/base.gin', [binding])
+    config.load('gin/base.gin', [binding])
 
 
 @pytest.mark.parametrize('bindings', [
@@ -115,17 +118,17 @@ def test_refuses_a_binding_of_what_is_not_used(binding, name):
     ['Model.optimizer = @sgd', 'sgd.learning_rate = 0.1'],
 ])
 def test_an_override_may_leave_a_macro_of_base_unread(bindings):
-  run.load_config('gin/base.gin', bindings)
+  config.load('gin/base.gin', bindings)
   experiment.Experiment()
 
 
 def test_names_the_missing_file():
   with pytest.raises(errors.UserError, match='nope.gin'):
-    run.load_config('gin/nope.gin')
+    config.load('gin/nope.gin')
 
 
 def test_base_is_the_model_of_the_model_zoo():
-  run.load_config('gin/base.gin')
+  config.load('gin/base.gin')
   spec = gin.get_configurable('FeatureSpec')()
   assert [c.name for c in spec.columns][:4] == [
       'clk', 'buy', 'pid', 'adgroup_id']
@@ -137,7 +140,7 @@ def test_base_is_the_model_of_the_model_zoo():
 
 def test_a_step_does_not_grow(taobao, tmp_path):
   # What noise cannot move: the ops that one training step runs.
-  run.load_config('gin/base.gin', [
+  config.load('gin/base.gin', [
       'DATA_DIR = %r' % taobao, 'Experiment.model_dir = %r' % str(tmp_path)])
   made = experiment.Experiment()
   tf.train.create_global_step()

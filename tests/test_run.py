@@ -44,7 +44,10 @@ def test_a_model_dir_that_cannot_be_made_is_named(run_cli, taobao):
      'got unread BATCHSIZE'),
     (['--gin_file=gin/base.gin'] + bindings('PLE.num_levels = 0'),
      'PLE.num_levels must be an integer of at least 1, got 0'),
-    (['--gin_file=gin/base.gin'] + bindings('PLE.num_levels = '), ''),
+    (['--gin_file=gin/base.gin'] + bindings('PLE.num_levels = '),
+     "binding 'PLE.num_levels =': Unable to parse value; a value is"),
+    (['--gin_file=gin/base.gin'] + bindings('CsvInput.prefetch = %NOPE'),
+     'Macros must be bound (NOPE = ...), got unbound %NOPE'),
     (['--gin_file=gin/base.gin', 'extra'], 'Unknown arguments: extra'),
     (['--gin_file=gin/base.gin'] + bindings("DATA_DIR = '/nowhere'"),
      "files must name existing files, got 'taobao_train_data.parquet': "
@@ -101,6 +104,23 @@ def test_gin_files_are_found_from_anywhere(run_cli, tmp_path):
   env = dict(os.environ, PYTHONPATH=conftest.ROOT)
   done = run_cli('--gin_file=gin/bf16.gin', cwd=str(tmp_path), env=env)
   assert 'nothing at %s' % (tmp_path / 'data') in refused(done)
+
+
+def test_files_are_combined(run_cli, taobao, tmp_path):
+  env = dict(os.environ, PYTHONPATH=conftest.ROOT)
+  (tmp_path / 'shop.gin').write_text(
+      "include 'gin/base.gin'\nDATA_DIR = %r\nEPOCHS = 1\n"
+      'PLE.num_levels = 2\nBATCH_SIZE = 1000\nTower.units = (4,)\n'
+      'PLE.expert_units = (8,)\nPLE.gate_units = ()\n'
+      'Experiment.exports = None\n' % taobao)
+  done = run_cli('--gin_file=shop.gin', '--gin_file=gin/mmoe.gin',
+                 '--gin_file=gin/bf16.gin', cwd=str(tmp_path), env=env)
+  assert done.returncode == 0, done.stderr
+  told = [line[9:] for line in done.stderr.splitlines() if '.gin' in line]
+  assert told == [
+      'gin/mmoe.gin line 5: PLE.num_levels = 1 (was 2, shop.gin line 4)']
+  record = tmp_path / 'result' / 'shop-mmoe-bf16' / 'operative_config-0.gin'
+  assert "Precision.compute = 'bfloat16'" in record.read_text()
 
 
 def test_progress_is_lines_without_a_terminal(run_cli, taobao, tmp_path):

@@ -93,7 +93,7 @@ def _child(gin_file, bindings):
   compat.quiet()
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
-  run.load_config(gin_file, bindings + ['Experiment.hooks = [@Clock()]'])
+  config.load(gin_file, bindings + ['Experiment.hooks = [@Clock()]'])
   made = experiment.Experiment()
   made.train()
   marks = clock.marks[_WARM_UP_STEPS - 1:]

@@ -81,9 +81,9 @@ def main(data, model_dir, log, epochs):
         scaffold=tf.train.Scaffold(saver=made))
 
   found = [queue.hook(20), Log(log)] + (
-      [hooks.CheckpointHook(model_dir, 20, 20)] if config.is_chief else [])
+      [hooks.CheckpointHook(model_dir, 20, 20)] if run_config.is_chief else [])
   tf.estimator.train_and_evaluate(
-      tf.estimator.Estimator(model_fn, config=config),
+      tf.estimator.Estimator(model_fn, config=run_config),
       tf.estimator.TrainSpec(input_fn, hooks=found),
       tf.estimator.EvalSpec(input_fn))
   queue.close()

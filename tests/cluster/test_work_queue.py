@@ -250,7 +250,7 @@ def load(numbered, tmp_path, monkeypatch):
 
   def made(hook, *bindings):
     gin.clear_config()
-    run.load_config('gin/work_queue.gin', SMALL + [
+    config.load('gin/work_queue.gin', SMALL + [
         'Experiment.model_dir = %r' % str(tmp_path / 'model'),
         'DATA_DIR = %r' % numbered] + list(bindings))
     return experiment.Experiment(hooks=[hook])

@@ -21,7 +21,7 @@ from ple_estimator.data import reading
 @pytest.fixture
 def spec():
   import gin
-  run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
+  config.load('gin/taobao.gin', roots=['FeatureSpec'])
   return gin.get_configurable('FeatureSpec')()
 
 
@@ -204,7 +204,7 @@ from ple_estimator import run
 from ple_estimator.data import inputs
 from ple_estimator.data import reading
 import gin
-run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
+config.load('gin/taobao.gin', roots=['FeatureSpec'])
 made = inputs.%s(sys.argv[1], shuffle_rows=20000)
 rows = sum(t.num_rows for t in made.tables(
     reading.Reading(gin.get_configurable('FeatureSpec')())))

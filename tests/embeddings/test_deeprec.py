@@ -626,7 +626,7 @@ def test_protocols_are_found_by_their_servers(monkeypatch, servers, has):
 
 
 def _experiment(taobao, tmp_path, gin_file, *bindings):
-  run.load_config(gin_file, [
+  config.load(gin_file, [
       'Tower.units = (4,)', 'PLE.expert_units = (5,)', 'PLE.num_levels = 1',
       'PLE.gate_units = (3,)', 'Experiment.exports = None',
       'Experiment.max_steps = 2', 'BATCH_SIZE = 64', 'DATA_DIR = %r' % taobao,
