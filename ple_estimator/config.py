@@ -35,26 +35,10 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 # pylint: disable=wrong-import-position
 from ple_estimator import errors
 
-# What a .gin file can name without an import: whoever loads this module has
-# registered all of it. Nothing here is used by name.
-# pylint: disable=unused-import
-from ple_estimator import admission  # noqa: F401
-from ple_estimator import cluster  # noqa: F401
-from ple_estimator import deeprec  # noqa: F401
-from ple_estimator import embedding_variables  # noqa: F401
-from ple_estimator import embeddings  # noqa: F401
-from ple_estimator import evaluation  # noqa: F401
+# Whoever loads it has registered all that a .gin file can name.
 from ple_estimator import experiment  # noqa: F401
-from ple_estimator import features  # noqa: F401
-from ple_estimator import heads  # noqa: F401
-from ple_estimator import incremental  # noqa: F401
-from ple_estimator import inputs  # noqa: F401
-from ple_estimator import model  # noqa: F401
-from ple_estimator import networks  # noqa: F401
-from ple_estimator import optimizers  # noqa: F401
-from ple_estimator import precision  # noqa: F401
-from ple_estimator import work_queue  # noqa: F401
-# pylint: enable=unused-import,wrong-import-position
+
+# pylint: enable=wrong-import-position
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _STARTS = ('base.gin', 'taobao.gin')  # of gin/, what all others change

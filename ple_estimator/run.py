@@ -1,10 +1,11 @@
-r"""Runs the experiment that .gin files describe.
+r"""Runs the experiment that .gin files describe, or a command beside training.
 
   python -m ple_estimator.run --gin_file=gin/bf16.gin
   python -m ple_estimator.run --gin_file=gin/bf16.gin --mode=export
   python -m ple_estimator.run --gin_file=gin/bf16.gin \
       --gin_bindings='Experiment.max_steps = 100'
   python -m ple_estimator.run --gin_file=my/shop.gin --gin_file=gin/mmoe.gin
+  python -m ple_estimator.run csv-to-parquet data/taobao_train_data
 """
 
 import logging as stdlib_logging
@@ -15,18 +16,13 @@ from absl import app
 from absl import flags
 from absl import logging
 
-from ple_estimator import config  # before TensorFlow, which it keeps quiet
-from ple_estimator import engine
 from ple_estimator import errors
-from ple_estimator import experiment
+from ple_estimator.commands import words
 
-from ple_estimator import errors  # pylint: disable=wrong-import-position
-from ple_estimator import experiment  # pylint: disable=wrong-import-position
-from ple_estimator.commands import words  # pylint: disable=wrong-import-position
-from ple_estimator.engine import compat  # pylint: disable=wrong-import-position
-
-_GIN_FILE = flags.DEFINE_string(
-    'gin_file', None, 'The experiment to run, e.g. gin/base.gin')
+_GIN_FILES = flags.DEFINE_multi_string(
+    'gin_file', None,
+    'The experiment to run, e.g. gin/base.gin. May be given several times: '
+    'what comes later wins')
 _GIN_BINDINGS = flags.DEFINE_multi_string(
     'gin_bindings', [],
     "One line of gin, applied after --gin_file, e.g. 'BATCH_SIZE = 1024'")
@@ -40,6 +36,11 @@ _MODE = flags.DEFINE_enum(
 
 def _load_experiment():
   """Returns the Experiment; any error up to here is one of configuration."""
+  # Here, since these import TensorFlow, which commands may do without.
+  from ple_estimator import config
+  from ple_estimator import experiment
+  from ple_estimator.engine import compat
+  compat.quiet()
   loaded = config.load(_GIN_FILES.value, _GIN_BINDINGS.value)
   with config.explained(loaded):
     return experiment.Experiment()
@@ -54,7 +55,6 @@ def _on_sigterm(signum, frame):
 def main(argv):
   """Runs one mode; returns the exit status."""
   signal.signal(signal.SIGTERM, _on_sigterm)
-  compat.quiet()
   logging.use_absl_handler()
   # On a terminal a line takes the place of the progress bar.
   start = '\r\x1b[K' if sys.stderr.isatty() else ''
@@ -62,8 +62,7 @@ def main(argv):
       start + '%(asctime)s %(message)s', '%H:%M:%S'))
   try:
     errors.check(len(argv) < 2, 'Unknown arguments: %s.', ' '.join(argv[1:]))
-    run = _load_experiment()
-    getattr(run, _MODE.value)()
+    getattr(_load_experiment(), _MODE.value)()
   except errors.UserError as error:
     logging.debug('Where it was raised:', exc_info=True)
     sys.stderr.write('ple_estimator: %s\n' % error)

@@ -12,8 +12,8 @@ import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import config
 from ple_estimator import experiment
-from ple_estimator import run
 from ple_estimator.training import incremental
 
 SMALL = [
@@ -23,7 +23,7 @@ SMALL = [
 
 def load(gin_file, model_dir, data_dir, *bindings, hooks=()):
   gin.clear_config()
-  run.load_config(gin_file, SMALL + [
+  config.load(gin_file, SMALL + [
       'Experiment.model_dir = %r' % str(model_dir),
       'DATA_DIR = %r' % str(data_dir)] + list(bindings))
   return experiment.Experiment(hooks=list(hooks))

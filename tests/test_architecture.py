@@ -29,6 +29,7 @@ ORDER = [
     ('model', []),
     ('components', []),
     ('experiment', []),
+    ('config', []),
     ('commands', ['words', 'csv_to_parquet', 'inspect_embeddings',
                   'local_cluster']),
     ('run', []),

@@ -8,18 +8,19 @@ import sys
 import textwrap
 
 from absl import logging
+import conftest
 import gin
 from gin import config_parser
 import pytest
 import tensorflow.compat.v1 as tf
+from test_experiment import other_data
+from test_gin import SMALL_TABLES
 
-import conftest
 from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
-from ple_estimator import features
-from test_experiment import other_data
-from test_gin import SMALL_TABLES
+from ple_estimator.data import column_kinds
+from ple_estimator.data import feature_spec
 
 FILES = sorted(os.path.relpath(path, conftest.ROOT) for path in
                glob.glob(os.path.join(conftest.ROOT, 'gin', '*.gin')))
@@ -432,7 +433,7 @@ def snippets():
 @pytest.mark.parametrize('files', snippets(), ids=lambda files: max(files))
 def test_the_examples_of_own_code_train(folder, taobao, tmp_path, monkeypatch,
                                         files):
-  monkeypatch.setattr(features, 'KINDS', features.KINDS.copy())
+  monkeypatch.setattr(column_kinds, 'KINDS', column_kinds.KINDS.copy())
   folder()
   module, gin_file = sorted(files, key=lambda name: name.endswith('.gin'))
   assert len(files[module].splitlines()) <= 15
@@ -460,16 +461,17 @@ def test_the_snippets_are_four():
 
 
 def test_a_kind_of_column_is_registered_once(monkeypatch):
-  monkeypatch.setattr(features, 'KINDS', features.KINDS.copy())
+  monkeypatch.setattr(column_kinds, 'KINDS', column_kinds.KINDS.copy())
 
-  class Mine(features.Number):
+  class Mine(column_kinds.Number):
     pass
 
   for _ in range(2):  # a module may be loaded again
-    assert features.register_kind('mine')(Mine) is Mine
-  made = features.FeatureSpec([{'name': 'x', 'kind': 'mine', 'mean': 2.0}])
+    assert column_kinds.register_kind('mine')(Mine) is Mine
+  made = feature_spec.FeatureSpec([{'name': 'x', 'kind': 'mine', 'mean': 2.0}])
   assert isinstance(made['x'], Mine) and made.numbers == ['x']
   with pytest.raises(errors.UserError, match="got 'hashed', which is that of"):
-    features.register_kind('hashed')(Mine)
-  with pytest.raises(errors.UserError, match='must be a subclass of features'):
-    features.register_kind('other')(dict)
+    column_kinds.register_kind('hashed')(Mine)
+  with pytest.raises(errors.UserError,
+                     match='must be a subclass of column_kinds'):
+    column_kinds.register_kind('other')(dict)

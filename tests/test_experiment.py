@@ -20,9 +20,9 @@ import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
-from ple_estimator import run
 
 
 def eval_steps_of(model_dir):

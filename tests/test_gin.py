@@ -10,6 +10,7 @@ import gin
 import pytest
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
 

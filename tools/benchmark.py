@@ -75,8 +75,8 @@ def _child(gin_file, bindings):
   import gin
   import tensorflow.compat.v1 as tf
 
+  from ple_estimator import config
   from ple_estimator import experiment
-  from ple_estimator import run
   from ple_estimator.engine import compat
 
   class Clock(tf.train.SessionRunHook):
@@ -111,12 +111,12 @@ def _child_input(gin_file, bindings, steps):
   sys.path.insert(0, _ROOT)
   import tensorflow.compat.v1 as tf
 
+  from ple_estimator import config
   from ple_estimator import experiment
-  from ple_estimator import run
   from ple_estimator.engine import compat
 
   compat.quiet()
-  run.load_config(gin_file, bindings)
+  config.load(gin_file, bindings)
   batch = tf.nest.flatten(tf.data.make_one_shot_iterator(
       experiment.Experiment().trainer.input_fn()).get_next())
   with tf.Session() as session:
@@ -266,8 +266,8 @@ def dtype(gin_file, bindings):
   sys.path.insert(0, _ROOT)
   import gin
 
-  from ple_estimator import run
-  run.load_config(gin_file, bindings)
+  from ple_estimator import config
+  config.load(gin_file, bindings)
   found = gin.query_parameter('Precision.compute')
   gin.clear_config()
   return found

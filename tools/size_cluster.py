@@ -88,12 +88,12 @@ def describe(gin_file, bindings):
   """
   import tensorflow.compat.v1 as tf
 
+  from ple_estimator import config
   from ple_estimator import experiment
-  from ple_estimator import run
   from ple_estimator.engine import compat
 
   compat.quiet()
-  run.load_config(gin_file, bindings)
+  config.load(gin_file, bindings)
   made = experiment.Experiment()
   with tf.Graph().as_default(), tf.Session() as session:
     tf.train.create_global_step()

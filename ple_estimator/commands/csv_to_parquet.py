@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
+from ple_estimator import config
 from ple_estimator import errors
-from ple_estimator import run  # before TensorFlow, which it keeps quiet
 from ple_estimator.data import feature_spec
 from ple_estimator.data import readers
 
@@ -183,7 +183,7 @@ def main(arguments=None):
   """
   args = parse_args(arguments)
   try:
-    run.load_config(args.gin_file, roots=['FeatureSpec'])
+    config.load(args.gin_file, roots=['FeatureSpec', 'Experiment'])
     spec = gin.get_configurable(feature_spec.FeatureSpec)()
     names = [column.name for column in spec.columns]
     errors.check(not args.split_by or args.split_by in names,

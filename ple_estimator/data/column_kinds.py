@@ -8,6 +8,7 @@ TensorFlow ops alone, so that training, prediction and a served model agree.
 
 import collections
 import copy
+import inspect
 import re
 import zlib
 
@@ -415,6 +416,34 @@ KINDS = collections.OrderedDict([
     ('weight', Weight),
     ('ignored', Ignored),
 ])
+
+
+def register_kind(name):
+  """Decorates a class of columns of your own, for 'kind': name.
+
+  Args:
+    name: str, not one of KINDS yet, unless by a class of the same name (a
+      module may be loaded again).
+
+  Returns:
+    function that takes a subclass of Column and returns it.
+
+  Raises:
+    UserError: if the name is taken, or the class is no Column.
+  """
+  def register(kind):
+    errors.check(inspect.isclass(kind) and issubclass(kind, Column),
+                 'A kind of column must be a subclass of column_kinds.Column, '
+                 'got %r for %r.', kind, name)
+    taken = KINDS.get(name)
+    errors.check(
+        taken is None or (taken.__module__, taken.__qualname__) == (
+            kind.__module__, kind.__qualname__),
+        'A kind of column must have a name of its own, got %r, which is that '
+        'of %r.', name, taken)
+    KINDS[name] = kind
+    return kind
+  return register
 
 
 def _check_default(value):

@@ -16,7 +16,7 @@ import conftest
 import gin
 import tensorflow.compat.v1 as tf
 
-from ple_estimator import run
+from ple_estimator import config
 from ple_estimator.cluster import roles
 from ple_estimator.cluster.work_queue import work_queue
 from ple_estimator.data import inputs
@@ -51,19 +51,19 @@ class Log(tf.train.SessionRunHook):
 def main(data, model_dir, log, epochs):
   """Trains until all is acknowledged."""
   tf.train.SessionManager.__init__ = _patient
-  run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
+  config.load('gin/taobao.gin', roots=['FeatureSpec'])
   read = reading.Reading(
       gin.get_configurable('FeatureSpec')(), keep=('user_id',))
   source = inputs.ParquetInput(
       'taobao_train_data.parquet', data, 16, 64, int(epochs))
   queue = work_queue.WorkQueue(slice_rows=25, lease_secs=4)
   session = tf.ConfigProto(device_filters=roles._device_filters())
-  config = tf.estimator.RunConfig(
+  run_config = tf.estimator.RunConfig(
       model_dir, session_config=session, save_checkpoints_steps=20,
       experimental_max_worker_delay_secs=0, tf_random_seed=3)
 
   def input_fn():
-    queue.start(config, source, read)
+    queue.start(run_config, source, read)
     return source.dataset(read, seed=3, queue=queue)
 
   def model_fn(features, labels, mode):

@@ -22,10 +22,10 @@ import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator import model
-from ple_estimator import run
 from ple_estimator.cluster.work_queue import ledger
 from ple_estimator.cluster.work_queue import work_queue
 from ple_estimator.data import readers

@@ -41,7 +41,8 @@ def test_split_leaves_no_user_on_both_sides(command, made, tmp_path):
   assert 0.2 < len(test) / 20000 < 0.3
 
 
-def test_conversion_refuses_a_bad_row_and_leaves_nothing(command, made, tmp_path):
+def test_conversion_refuses_a_bad_row_and_leaves_nothing(
+    command, made, tmp_path):
   rows = (made / 'taobao_test_data').read_text().splitlines()
   rows[15000] = rows[15000].rsplit(',', 1)[0]
   path = tmp_path / 'bad'
@@ -49,7 +50,8 @@ def test_conversion_refuses_a_bad_row_and_leaves_nothing(command, made, tmp_path
   status, said, error = command(
       'csv-to-parquet', path)
   assert status == 1 and error == (
-      'ple-estimator csv-to-parquet: %s row 15001 must have 20 columns, got 19.\n' % path)
+      'ple-estimator csv-to-parquet: %s row 15001 must have 20 columns, got '
+      '19.\n' % path)
   assert os.listdir(str(tmp_path)) == ['bad']
   status, said, error = command(
       'csv-to-parquet', path, '--skip-bad-rows')

@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import config
 from ple_estimator import errors
-from ple_estimator import run
 from ple_estimator.data import inputs
 from ple_estimator.data import packing
 from ple_estimator.data import reading
@@ -200,7 +200,7 @@ def test_real_rows_are_read(read):
 PEAK = '''
 import sys
 import conftest
-from ple_estimator import run
+from ple_estimator import config
 from ple_estimator.data import inputs
 from ple_estimator.data import reading
 import gin

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
-from ple_estimator import run
 from ple_estimator.data import feature_spec
 from ple_estimator.embeddings import admission
 from ple_estimator.embeddings import deeprec
