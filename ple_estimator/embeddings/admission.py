@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.embeddings import splitmix64
 from ple_estimator.engine import compat
 
 # A waiting key's count and the step that saw it last share one int64.
@@ -321,38 +322,15 @@ class _Bloom(Everyone):
 
   def _places(self, keys):
     """[n, hashes] int64: the counters of each key, by double hashing."""
-    first, second = scramble(keys), scramble(_xor(keys, np.int64(_GOLDEN)))
+    first = splitmix64.scramble(keys)
+    second = splitmix64.scramble(
+        splitmix64.xor(keys, np.int64(splitmix64.GOLDEN)))
     i = np.arange(self._sizes.num_hashes, dtype=np.int64)
     # An odd stride, so that no key has one place k times.
     odd = tf.bitwise.bitwise_or(second, np.int64(1))
     mixed = first[:, tf.newaxis] + i * odd[:, tf.newaxis]
-    return tf.mod(tf.bitwise.bitwise_and(mixed, np.int64(2**63 - 1)),
+    return tf.mod(splitmix64.not_negative(mixed),
                   np.int64(self._sizes.num_counters))
-
-
-# The constants of splitmix64 (Steele, Lea, Flood, OOPSLA 2014), as int64.
-_GOLDEN = 0x9e3779b97f4a7c15 - 2**64
-_MIX_1 = 0xbf58476d1ce4e5b9 - 2**64
-_MIX_2 = 0x94d049bb133111eb - 2**64
-
-
-def scramble(x):
-  """The splitmix64 finalizer: [...] int64 -> [...] int64 that look random.
-
-  The same bits on every TensorFlow: products wrap, and shifts are logical.
-  """
-  x = x + np.int64(_GOLDEN)
-  x = _xor(x, _shift(x, 30)) * np.int64(_MIX_1)
-  x = _xor(x, _shift(x, 27)) * np.int64(_MIX_2)
-  return _xor(x, _shift(x, 31))
-
-
-_xor = tf.bitwise.bitwise_xor
-
-
-def _shift(x, bits):
-  shifted = tf.bitwise.right_shift(x, tf.constant(bits, tf.int64))
-  return tf.bitwise.bitwise_and(shifted, np.int64((1 << (64 - bits)) - 1))
 
 
 def _pack(counts, steps):

@@ -87,7 +87,7 @@ def _make_slots(optimizer, variables, tables):
   """
   for table in tables:
     with tf.variable_scope(
-        tf.get_variable_scope(), custom_getter=table.slot_getter):
+        tf.get_variable_scope(), custom_getter=table.state.slots.getter):
       compat.make_slots(optimizer, [table.values])
   compat.make_slots(optimizer, variables)
   for variable in variables:

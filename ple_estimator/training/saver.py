@@ -52,7 +52,7 @@ class Saver(compat.Saver):
       copies[compat.whole(variable)[0]].append(variable)
     return [v for v in variables if not compat.is_copy(v)] + [
         _Copies(name, copies[name]) for name in sorted(copies)] + [
-            table.saveable() for table in keyed_table.of_graph()]
+            table.checkpoint.saveable() for table in keyed_table.of_graph()]
 
   def build(self):
     # A session that is made again builds the Saver again, in the same graph.
@@ -89,8 +89,8 @@ class Saver(compat.Saver):
           self.work_queue.keep()
         return
     names = set(tf.train.load_checkpoint(save_path).get_variable_to_shape_map())
-    feed = {table.sources: table.sources_in(names)
-            for table in keyed_table.of_graph(sess.graph)}
+    tables = [table.checkpoint for table in keyed_table.of_graph(sess.graph)]
+    feed = {table.sources: table.sources_in(names) for table in tables}
     feed[self.saver_def.filename_tensor_name] = save_path
     sess.run(self.saver_def.restore_op_name, feed)
     # After the variables: what others trained until now may be lost, and what

@@ -16,6 +16,7 @@ from ple_estimator.data import feature_spec
 from ple_estimator.embeddings import admission
 from ple_estimator.embeddings import keyed
 from ple_estimator.embeddings import keyed_table
+from ple_estimator.embeddings import partitioned_table
 from ple_estimator.optimizers import factories
 from ple_estimator.training import saver
 
@@ -93,7 +94,7 @@ class Graph:
       tf.train.create_global_step()
       # An optimizer wants something to train besides.
       dense = tf.get_variable('dense', initializer=1.0)
-      self.table = keyed_table.PartitionedTable(
+      self.table = partitioned_table.PartitionedTable(
           parts, 'table', DIM, capacity, 'EmbeddingVariable.capacity', STDDEV,
           True, filter, eviction)
       self.keys = tf.placeholder(tf.int64, [None])
@@ -414,6 +415,7 @@ import time
 import numpy as np
 import tensorflow.compat.v1 as tf
 from ple_estimator.embeddings import keyed_table
+from ple_estimator.embeddings import partitioned_table
 from ple_estimator.engine import compat
 from ple_estimator.optimizers import factories
 from ple_estimator.optimizers import train_op
@@ -427,7 +429,7 @@ if job == 'ps':
 with tf.device(tf.train.replica_device_setter(cluster=spec)):
   tf.train.create_global_step()
   dense = tf.get_variable('dense', initializer=1.0)
-  table = keyed_table.PartitionedTable(
+  table = partitioned_table.PartitionedTable(
       len(cluster['ps']), 't', 2, 3000000, 'capacity', .1, True)
   keys = tf.placeholder(tf.int64, [None])
   vectors = table.lookup(keys, tf.ones_like(keys))
@@ -436,8 +438,8 @@ with tf.device(tf.train.replica_device_setter(cluster=spec)):
   trained = [dense] + [part.source for part in parts]
   step = train_op.build(lambda: factories.adagrad(.1), list(zip(
       tf.gradients(loss, trained), trained)))
-  rows = [part._rows.export() for part in parts]
-  states = [part._state for part in parts]
+  rows = [part.state.rows.export() for part in parts]
+  states = [part.state.allocator.state for part in parts]
   arrived = [tf.get_variable('arrived%d' % i, initializer=0) for i in (0, 1)]
 # Without filters a session ends only when it has told all other workers, those
 # too that are gone.
@@ -565,7 +567,8 @@ def test_dynamic_dimension_grows_with_the_count():
   assert (after[1, 2:] != 0).all()
   for block, keys in [(0, 2), (1, 2)]:
     table = keyed_table.of_graph()[block]
-    assert len(session.run(table.snapshot()[table.name + '-keys'])) == keys
+    saved = table.checkpoint.snapshot()[table.name + '-keys']
+    assert len(session.run(saved)) == keys
 
 
 @pytest.mark.parametrize('make, message', [
