@@ -17,6 +17,7 @@ from ple_estimator.embeddings import admission
 from ple_estimator.embeddings import keyed
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.embeddings import partitioned_table
+from ple_estimator.embeddings import table_parts
 from ple_estimator.optimizers import factories
 from ple_estimator.training import saver
 
@@ -387,6 +388,26 @@ def test_reads_only_outside_of_training(tmp_path):
         got = session.run(found)
         np.testing.assert_array_equal(got[[2, 0]], values)
         np.testing.assert_array_equal(got[1], np.zeros(DIM))
+
+
+@pytest.mark.parametrize('parts', [1, 3])
+def test_a_checkpoint_has_the_tensors_that_are_announced(tmp_path, parts):
+  trained = Graph(parts=parts, optimizer=factories.adam_async)
+  trained.session.run(trained.init)
+  trained.train([5, 9], [1, 1], np.ones((2, DIM)))
+  path = str(tmp_path / 'model.ckpt')
+  trained.save(path)
+  with trained.graph.as_default():
+    shapes = [table.checkpoint.shapes() for table in keyed_table.of_graph()]
+  assert len(shapes) == parts and all(x == shapes[0] for x in shapes)
+  saved = dict(tf.train.list_variables(path))
+  scalars = {name for name, shape in saved.items() if not shape}
+  wholes = table_parts.joined(saved)
+  assert {name for name in wholes
+          if name.startswith('table/')} - scalars == set(shapes[0])
+  for name, shape in shapes[0].items():
+    for part in wholes[name]:
+      assert saved[part][1:] == shape[1:] and shape[0] is None, part
 
 
 def resident_mb():
