@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
+from ple_estimator.optimizers import train_op as train_op_module
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REAL_ROWS = os.path.join(ROOT, '..', 'shared', 'data', 'taobao',
@@ -81,7 +82,7 @@ def train_op(optimizer, loss, *args, **kwargs):
   """train_op.build of the gradients of a loss by all that is trained."""
   trained = tf.trainable_variables() + [
       table.source for table in keyed_table.of_graph()]
-  return train_op.build(
+  return train_op_module.build(
       optimizer, list(zip(tf.gradients(loss, trained), trained)), *args,
       **kwargs)
 

@@ -1,11 +1,14 @@
 """The shape of the package: who may import whom, and how long things are."""
 
 import ast
+import importlib
+import inspect
 import os
 import re
 
 import conftest
 import pytest
+import tensorflow.compat.v1 as tf
 
 PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 # Folders, and modules that lie in none, from the bottom to the top. Each
@@ -22,7 +25,10 @@ ORDER = [
     ('data', ['column_kinds', 'feature_spec', 'reading', 'packing',
               'predictions', 'serving', 'encoders', 'stream', 'readers',
               'row_sources', 'inputs']),
-    ('embeddings', ['admission', 'deeprec', 'keyed_table', 'hashed', 'keyed']),
+    ('embeddings', ['splitmix64', 'admission', 'deeprec', 'table_parts',
+                    'table_columns', 'row_allocator', 'table_slots',
+                    'table_state', 'keyed_table_checkpoint', 'keyed_table',
+                    'partitioned_table', 'hashed', 'keyed']),
     ('optimizers', ['touched_rows', 'update_rules', 'factories', 'train_op']),
     ('training', ['hooks', 'incremental', 'model_dir', 'disk', 'saver',
                   'compatibility', 'evaluation', 'estimator', 'trainer']),
@@ -108,6 +114,78 @@ def test_only_the_engine_touches_private_tensorflow(module):
       n for n in names if n.startswith('tensorflow.python')]
   assert [n for n in names if n.startswith('tensorflow')] in (
       [], ['tensorflow.compat.v1']) or module.startswith('engine.')
+
+
+# Private by their name only: what the standard library documents.
+_PUBLIC = {'_replace', '_asdict', '_fields', '_make', '_exit'}
+# What a subclass of tf.train.Optimizer is documented to implement.
+_EXTENSION_POINTS = {
+    '_create_slots', '_prepare', '_finish', '_apply_dense', '_apply_sparse',
+    '_resource_apply_dense', '_resource_apply_sparse',
+    '_resource_apply_sparse_duplicate_indices'}
+_outside_of_the_engine = pytest.mark.parametrize(
+    'module', [name for name in MODULES if not name.startswith('engine.')])
+
+
+def _is_own(node):
+  """Whether an expression is the object, or class, that a method is of."""
+  if isinstance(node, ast.Call):
+    return isinstance(node.func, ast.Name) and node.func.id == 'super'
+  return isinstance(node, ast.Name) and node.id in ('self', 'cls')
+
+
+def _others_attributes(tree):
+  """The private attributes of other objects that a module touches."""
+  return {node.attr for node in ast.walk(tree)
+          if isinstance(node, ast.Attribute) and re.match('_[a-z]', node.attr)
+          and not _is_own(node.value)} - _PUBLIC
+
+
+def _own_names(tree):
+  """The private names that a class reads, sets or defines on itself."""
+  return {node.attr for node in ast.walk(tree)
+          if isinstance(node, ast.Attribute) and _is_own(node.value)} | {
+              node.name for node in ast.walk(tree)
+              if isinstance(node, ast.FunctionDef)}
+
+
+def _inherited_private(base):
+  """The private names that a class of TensorFlow has or sets."""
+  return {name for name in vars(base) if re.match('_[a-z]', name)} | set(
+      re.findall(r'\bself\.(_[a-z]\w*)', inspect.getsource(base)))
+
+
+@_outside_of_the_engine
+def test_no_private_attribute_of_another_object(module):
+  assert not _others_attributes(_tree(module))
+
+
+def test_a_private_attribute_of_another_object_is_seen():
+  assert _others_attributes(ast.parse(
+      'self._a; super()._b(); spec._replace(); x._c; f()._d; y[0]._e = 1; '
+      'self.z._f')) == {'_c', '_d', '_e', '_f'}
+
+
+@_outside_of_the_engine
+def test_no_private_name_of_a_tensorflow_class(module):
+  loaded = importlib.import_module('ple_estimator.' + module)
+  for node in ast.walk(_tree(module)):
+    found = isinstance(node, ast.ClassDef) and getattr(loaded, node.name, None)
+    if not found:
+      continue
+    bases = [base for base in inspect.getmro(found)
+             if re.match('tensorflow|keras', base.__module__)]
+    private = set().union(*map(_inherited_private, bases)) - _EXTENSION_POINTS
+    assert not _own_names(node) & private, '%s.%s' % (module, node.name)
+
+
+def test_a_private_name_of_a_tensorflow_class_is_seen():
+  private = _inherited_private(tf.train.CheckpointSaverHook)
+  assert {'_save', '_timer', '_listeners', '_summary_writer'} <= private
+  assert '_var_list' in _inherited_private(tf.train.Saver)
+  assert _own_names(ast.parse(
+      'class A:\n  def _save(self):\n    self._timer = x._y')) == {
+          '_save', '_timer'}
 
 
 @each_module

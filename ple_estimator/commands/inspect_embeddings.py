@@ -20,7 +20,7 @@ import sys
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from ple_estimator.embeddings import keyed_table
+from ple_estimator.embeddings import table_parts
 from ple_estimator.training import incremental
 
 _ENTRY_BYTES = 48  # of a MutableHashTable, measured with 10 million keys
@@ -42,15 +42,15 @@ def find(checkpoint):
 def tables(path):
   """Yields the figures of each table of a checkpoint, as dicts."""
   reader = tf.train.load_checkpoint(path)
-  parts = keyed_table.joined(reader.get_variable_to_shape_map())
-  read = lambda name: keyed_table.read(reader, parts[name])
-  for name in sorted(parts):
+  wholes = table_parts.joined(reader.get_variable_to_shape_map())
+  read = lambda name: table_parts.read(reader, wholes[name])
+  for name in sorted(wholes):
     if not name.endswith('-keys'):
       continue
     table = name[:-len('-keys')]
     get = lambda suffix, table=table: read(table + suffix)
     values, freqs = get('-values'), get('-freqs')
-    own = [n for n in parts if n.startswith(table) and
+    own = [n for n in wholes if n.startswith(table) and
            n[len(table)] in '-/' and not n.endswith('_filtered')]
     waiting = get('-freqs_filtered')
     counters = os.path.dirname(table) + '/counters'
@@ -59,7 +59,7 @@ def tables(path):
         'waiting': len(waiting),
         'bytes': sum(read(n).nbytes for n in own) +
                  _ENTRY_BYTES * (len(values) + len(waiting)),
-        'counter_bytes': read(counters).nbytes if counters in parts else 0,
+        'counter_bytes': read(counters).nbytes if counters in wholes else 0,
         'frequencies': by_power(np.concatenate([freqs, waiting])),
         'norms': by_norm(0.5 * np.sum(values.astype('d') ** 2, axis=1))}
 

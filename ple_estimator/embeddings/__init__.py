@@ -1,6 +1,8 @@
 """How the ids of a batch become vectors.
 
-`hashed` are tables of a fixed height; `keyed` are tables with a row per value,
-which grow (`keyed_table`), with filters and evictions (`admission`); `deeprec`
-puts DeepRec's own forms in their place. Imports data and below.
+`hashed` has tables of a fixed height. `keyed` has tables that get a row for
+each value as training goes on; `keyed_table` is the training step of these and
+names the other modules that they consist of, `admission` has their filters and
+evictions. `deeprec` has DeepRec's own tables, which can take their place.
+Imports data and below.
 """

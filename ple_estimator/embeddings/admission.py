@@ -1,9 +1,10 @@
-"""Which keys own a row of an embedding variable: who comes in, who must go.
+"""Which keys own a row of an embedding variable: filters and evictions.
 
-A filter decides, at the lookup of a training step, which unseen keys have come
-often enough to own a row. An eviction decides, when a checkpoint is saved,
-which rows are taken back. Semantics are those of DeepRec's documents "Feature
-Filter" and "Feature Eviction", where not said otherwise.
+A filter decides, at the lookup of a training step, which keys have occurred
+often enough to get a row; a key without a row that is still being counted is
+called a waiting key. An eviction decides, when a checkpoint is saved, which
+rows are taken back from their keys. Semantics are those of DeepRec's documents
+"Feature Filter" and "Feature Eviction" unless something else is said here.
 """
 
 import math
@@ -13,9 +14,11 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.embeddings import splitmix64
 from ple_estimator.engine import compat
 
-# A waiting key's count and the step that saw it last share one int64.
+# The count of a waiting key, and the global step at which it occurred last, are
+# packed into one int64.
 _COUNT_BITS = 24
 _MAX_FREQ = (1 << _COUNT_BITS) - 1
 _MAX_HASHES = 64
@@ -25,12 +28,12 @@ _MAX_HASHES = 64
 class CounterFilter:
   """A key owns a row from its filter_freq-th occurrence on; counts exactly.
 
-  A key that comes c times in a batch counts c times. Costs about 50 bytes for
-  every key that waits.
+  A key that occurs c times in a batch is counted c times. Each waiting key
+  takes about 50 bytes of memory.
   """
 
   def __init__(self, filter_freq=gin.REQUIRED):
-    """Keeps the threshold.
+    """Checks and stores the threshold.
 
     Args:
       filter_freq: int, from 1 to 2^24 - 1; 1 admits every key.
@@ -41,35 +44,38 @@ class CounterFilter:
     """Makes the counts of a table, or of a part of one.
 
     Args:
-      name: str, different for every part; what has to be a variable is made in
-        the variable scope in force, which is the same for all.
+      name: str, of the table; every part has another. Variables are made in the
+        variable scope in force instead, which is the same for all parts.
       device: str, where the part is.
       num_parts: int, how many parts the table has.
+
+    Returns:
+      An object with the methods of Everyone.
     """
-    del num_parts  # a key waits where its row will be
+    del num_parts  # a key is counted in the part that will have its row
     with tf.device(device):
       return _Counts(name, self.filter_freq)
 
 
 @gin.register
 class CbfFilter:
-  """As CounterFilter, with a counting Bloom filter for the keys that wait.
+  """As CounterFilter, but counts waiting keys in a counting Bloom filter.
 
-  Memory does not depend on the keys: k = ceil(-log2 p) counters for a key
-  among ceil(-n ln p / ln(2)^2), n keys and false-positive probability p. A
-  count may be too high with probability p, never too low. Counters stop at
-  filter_freq and have the smallest type that holds it (DeepRec's default has 8
-  bytes). The filter does not forget: a key that was evicted is soon admitted
-  again.
+  Its memory does not depend on how many keys occur. For n expected keys and the
+  false-positive probability p it has ceil(-n ln p / ln(2)^2) counters, of which
+  each key uses k = ceil(-log2 p). A count is too high with probability p, and
+  never too low. Counters stop at filter_freq and have the smallest type that
+  holds it (DeepRec's have 8 bytes by default). Keys cannot be removed from the
+  filter, so a key whose row was evicted gets a row again at once.
   """
 
   def __init__(self, filter_freq=gin.REQUIRED, max_element_size=gin.REQUIRED,
                false_positive_probability=0.01):
-    """Keeps the sizes.
+    """Checks the arguments and computes the sizes.
 
     Args:
       filter_freq: int, from 1 to 2^24 - 1.
-      max_element_size: int, n, the keys that are expected to wait.
+      max_element_size: int, n, the expected number of waiting keys.
       false_positive_probability: float, p, in (0, 1).
     """
     self.filter_freq = _freq('CbfFilter', filter_freq)
@@ -100,13 +106,13 @@ class CbfFilter:
 
 @gin.register
 class GlobalStepEviction:
-  """Takes the row of a key back that was not trained for steps_to_live steps.
+  """Takes back rows that were not trained for more than steps_to_live steps.
 
-  A key that waits at a CounterFilter is forgotten by the same rule.
+  The waiting keys of a CounterFilter are dropped by the same rule.
   """
 
   def __init__(self, steps_to_live=gin.REQUIRED):
-    """Keeps the threshold.
+    """Checks and stores the threshold.
 
     Args:
       steps_to_live: int, global steps.
@@ -118,21 +124,28 @@ class GlobalStepEviction:
     self.steps_to_live = steps_to_live
 
   def is_stale(self, versions, step):
-    """[n] bool.
+    """Which waiting keys to drop.
 
     Args:
-      versions: [n] int64, the step that trained or saw each key last.
+      versions: [n] int64, the global step at which each key occurred last.
       step: int64 scalar, the global step of the checkpoint.
+
+    Returns:
+      [n] bool.
     """
     return step - versions > self.steps_to_live
 
   def evicts(self, values, versions, step):
-    """[n] bool, which rows to take back.
+    """Which rows to take back.
 
     Args:
-      values: function without arguments to the [n, dim] float32 rows.
-      versions: [n] int64, the step that trained each row last.
+      values: function without arguments that returns the rows, [n, dim]
+        float32; an eviction that does not need them does not call it.
+      versions: [n] int64, the global step that trained each row last.
       step: int64 scalar, the global step of the checkpoint.
+
+    Returns:
+      [n] bool.
     """
     del values
     return self.is_stale(versions, step)
@@ -142,13 +155,13 @@ class GlobalStepEviction:
 class L2Eviction:
   """Takes back rows v with 0.5 |v|^2 below a threshold.
 
-  Half of the squared norm, as DeepRec compares: a threshold of 1.0 means a norm
-  of 1.414, above that of most new rows. Choose it from the histogram that
-  `ple-estimator inspect-embeddings` shows.
+  DeepRec compares half of the squared norm too. A threshold of 1.0 therefore
+  means a norm of 1.414, which is more than most new rows have. Choose it by the
+  histogram that `ple-estimator inspect-embeddings` shows.
   """
 
   def __init__(self, l2_weight_threshold=gin.REQUIRED):
-    """Keeps the threshold.
+    """Checks and stores the threshold.
 
     Args:
       l2_weight_threshold: float, positive.
@@ -160,7 +173,7 @@ class L2Eviction:
     self.l2_weight_threshold = l2_weight_threshold
 
   def is_stale(self, versions, step):
-    """As GlobalStepEviction.is_stale: a key that waits has no norm."""
+    """As GlobalStepEviction.is_stale; drops none: waiting keys have no norm."""
     del step
     return tf.zeros_like(versions, tf.bool)
 
@@ -172,7 +185,9 @@ class L2Eviction:
 
 
 class Everyone:
-  """No filter: every key owns a row at once.
+  """No filter: every key owns a row at once. Also the interface of filters.
+
+  All methods but `admits` and `seen` are called under the lock of the table.
 
   Attributes:
     counts: bool, whether `count` does anything.
@@ -181,54 +196,60 @@ class Everyone:
   counts = False
 
   def admits(self, keys, counts):
-    """[n] bool, whether keys without a row own one from this batch on.
+    """Which keys that have no row get one in this batch.
 
     Args:
       keys: [n] int64, different.
-      counts: [n] int64, how often each comes in the batch.
+      counts: [n] int64, how often each occurs in the batch.
+
+    Returns:
+      [n] bool.
     """
     del counts
     return tf.ones_like(keys, tf.bool)
 
   def seen(self, keys):
-    """[n] int64, how often keys without a row were counted before."""
+    """How often keys without a row have been counted: [n] -> [n] int64."""
     return tf.zeros_like(keys)
 
   def count(self, keys, counts, step):
     """Counts keys that stay without a row; returns a list of ops.
 
-    This and what follows is called under the table's lock.
+    Args:
+      keys: [n] int64, different.
+      counts: [n] int64, how often each occurs in the batch.
+      step: int64 scalar, the global step.
     """
     del keys, counts, step
     return []
 
   def forget(self, keys):
-    """Drops keys that own a row from now on; returns a list of ops."""
+    """Drops keys that get a row now; returns a list of ops."""
     del keys
     return []
 
   def forget_stale(self, eviction, step):
-    """Drops keys that wait too long; returns a list of ops."""
+    """Drops waiting keys by an eviction's is_stale; returns a list of ops."""
     del eviction, step
     return []
 
   def export(self):
-    """Returns (keys, counts, versions) of what waits, [n] int64 each."""
+    """The waiting keys as (keys, counts, versions), [n] int64 each."""
     empty = tf.zeros([0], tf.int64)
     return empty, empty, empty
 
   def clear(self):
-    """Drops all keys that wait; returns an op."""
+    """Drops all waiting keys; returns an op."""
     return tf.no_op()
 
   def load(self, keys, counts, versions):
-    """Lets keys wait, as `export` returned them; returns an op."""
+    """Adds waiting keys, as `export` returned them; returns an op."""
     del keys, counts, versions
     return tf.no_op()
 
 
 class _Counts(Everyone):
-  """Exact counts of the keys without a row."""
+  """Exact counts of the waiting keys, in a hash table."""
 
   counts = True
 
@@ -268,10 +289,10 @@ class _Counts(Everyone):
 class _Bloom(Everyone):
   """Counts in a counting Bloom filter.
 
-  The counters of a key may be any, so the parts of a table have one filter in
-  common: its counters are cut into as many pieces, whose number is of no
-  importance to a checkpoint. The lock of a part orders what is done with the
-  part's own keys; others can but raise a count meanwhile.
+  The counters of a key may be anywhere, so all parts of a table share one
+  filter. Its counters are a partitioned variable, which restores into any
+  number of partitions. The lock of a part orders the updates of its own keys
+  only; what other parts do meanwhile can raise a count, never lower it.
   """
 
   counts = True
@@ -284,11 +305,11 @@ class _Bloom(Everyone):
     pieces = min(num_parts, sizes.num_counters)
     with tf.device(device if pieces == 1 else ''), tf.variable_scope(
         tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
-      made = tf.get_variable(
+      counters = tf.get_variable(
           'counters', [sizes.num_counters], dtype, tf.zeros_initializer(),
           trainable=False, partitioner=(
               tf.fixed_size_partitioner(pieces) if pieces > 1 else None))
-    self._counters = list(made) if pieces > 1 else [made]
+    self._counters = list(counters) if pieces > 1 else [counters]
 
   def admits(self, keys, counts):
     return self.seen(keys) + counts >= self._sizes.filter_freq
@@ -309,9 +330,15 @@ class _Bloom(Everyone):
 
   @staticmethod
   def _raise(counters, places, updates):
-    """Raises those counters of a piece that are below what is asked for."""
-    # The greatest of what its keys ask for is enough for a counter: no count
-    # is too low, and none overflows.
+    """Raises the counters at places to at least updates, in one partition.
+
+    Args:
+      counters: variable, one partition of all counters.
+      places: [n, hashes] int64, indices into all counters.
+      updates: [n, hashes], what each counter must be at least.
+    """
+    # A counter that several keys share becomes the maximum of their counts, not
+    # the sum: that is enough for no count to be too low, and does not overflow.
     places -= np.int64(compat.whole(counters)[2])
     here = (places >= 0) & (places < counters.shape[0].value)
     with tf.device(counters.device):
@@ -320,39 +347,16 @@ class _Bloom(Everyone):
           updates=tf.boolean_mask(updates, here))
 
   def _places(self, keys):
-    """[n, hashes] int64: the counters of each key, by double hashing."""
-    first, second = scramble(keys), scramble(_xor(keys, np.int64(_GOLDEN)))
+    """The counters of each key, by double hashing: [n] -> [n, hashes] int64."""
+    first = splitmix64.scramble(keys)
+    second = splitmix64.scramble(
+        splitmix64.xor(keys, np.int64(splitmix64.GOLDEN)))
     i = np.arange(self._sizes.num_hashes, dtype=np.int64)
-    # An odd stride, so that no key has one place k times.
+    # An odd stride is never 0, which would give a key one counter k times.
     odd = tf.bitwise.bitwise_or(second, np.int64(1))
     mixed = first[:, tf.newaxis] + i * odd[:, tf.newaxis]
-    return tf.mod(tf.bitwise.bitwise_and(mixed, np.int64(2**63 - 1)),
+    return tf.mod(splitmix64.not_negative(mixed),
                   np.int64(self._sizes.num_counters))
-
-
-# The constants of splitmix64 (Steele, Lea, Flood, OOPSLA 2014), as int64.
-_GOLDEN = 0x9e3779b97f4a7c15 - 2**64
-_MIX_1 = 0xbf58476d1ce4e5b9 - 2**64
-_MIX_2 = 0x94d049bb133111eb - 2**64
-
-
-def scramble(x):
-  """The splitmix64 finalizer: [...] int64 -> [...] int64 that look random.
-
-  The same bits on every TensorFlow: products wrap, and shifts are logical.
-  """
-  x = x + np.int64(_GOLDEN)
-  x = _xor(x, _shift(x, 30)) * np.int64(_MIX_1)
-  x = _xor(x, _shift(x, 27)) * np.int64(_MIX_2)
-  return _xor(x, _shift(x, 31))
-
-
-_xor = tf.bitwise.bitwise_xor
-
-
-def _shift(x, bits):
-  shifted = tf.bitwise.right_shift(x, tf.constant(bits, tf.int64))
-  return tf.bitwise.bitwise_and(shifted, np.int64((1 << (64 - bits)) - 1))
 
 
 def _pack(counts, steps):

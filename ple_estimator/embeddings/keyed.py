@@ -12,7 +12,7 @@ from ple_estimator.data import packing
 from ple_estimator.embeddings import admission
 from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import hashed
-from ple_estimator.embeddings import keyed_table
+from ple_estimator.embeddings import partitioned_table
 
 
 @gin.register
@@ -72,7 +72,7 @@ class EmbeddingVariable(hashed.Embedding):
     return table.lookup(packed.rows, packing.counts(packed))
 
   def _table(self, name, dim, training, num_ps, **kwargs):
-    return keyed_table.PartitionedTable(
+    return partitioned_table.PartitionedTable(
         max(1, num_ps), name, dim, self._capacity,
         type(self).__name__ + '.capacity', self._spread(dim), training,
         **dict(dict(filter=self._filter, eviction=self._eviction), **kwargs))

@@ -1,4 +1,7 @@
-"""Which TensorFlow this is, and every call that differs between them.
+"""Which TensorFlow this is, and all that is not its public, stable interface.
+
+Every call that differs between the versions stands here, and every use of a
+private name of TensorFlow: of modules, functions, methods and attributes.
 
 Importing this module puts TensorFlow 2 into graph mode with the defaults that
 the package is written for. experiment.py does, before any graph is built; who
@@ -288,3 +291,101 @@ class Lock:
     # Notes of what was executed; TensorFlow warns that it cannot export them.
     tf.get_default_graph().clear_collection('critical_section_executions')
     return found
+
+
+# What follows is private to TensorFlow 1 and the same in 1.15 and 2.15: the
+# classes and functions give names to it, so that no other module has to know.
+
+
+def make_slots(optimizer, variables):
+  """Makes the slots of an optimizer before apply_gradients would.
+
+  Args:
+    optimizer: tf.train.Optimizer.
+    variables: list of the variables that it is going to train.
+  """
+  optimizer._create_slots(variables)
+
+
+def make_slot(optimizer, variable, name, initializer, shape=None, dtype=None):
+  """Makes one slot; for the _create_slots of an optimizer.
+
+  The slot has an initializer rather than a tensor of initial values, so that
+  whoever wraps variable creation can replace it.
+
+  Args:
+    optimizer: tf.train.Optimizer.
+    variable: resource variable that the slot belongs to.
+    name: str, of the slot.
+    initializer: object like tf.zeros_initializer().
+    shape: tf.TensorShape; None is that of the variable.
+    dtype: tf.DType; None is that of the variable.
+  """
+  optimizer._get_or_make_slot_with_initializer(
+      variable, initializer, variable.shape if shape is None else shape,
+      dtype or variable.dtype.base_dtype, name, optimizer.get_name())
+
+
+class AdamOptimizer(tf.train.AdamOptimizer):
+  """tf.train.AdamOptimizer for subclasses that replace its update ops."""
+
+  def hyperparameters(self):
+    """(learning rate, beta1, beta2, epsilon), scalar tensors of this step.
+
+    They exist as soon as apply_gradients has called _prepare.
+    """
+    return self._lr_t, self._beta1_t, self._beta2_t, self._epsilon_t
+
+  def beta_powers(self):
+    """(beta1, beta2) to the power of the step's number, float32 variables."""
+    return self._get_beta_accumulators()
+
+
+class Saver(tf.train.Saver):
+  """A tf.train.Saver that asks for what it saves when it is built.
+
+  With defer_build=True hooks can still add variables after the constructor.
+  """
+
+  def saveables(self):
+    """What to save: a list of variables and SaveableObjects."""
+    raise NotImplementedError
+
+  def build(self):
+    if self._var_list is None:
+      self._var_list = self.saveables()
+    super().build()
+
+
+class CheckpointSaverHook(tf.train.CheckpointSaverHook):
+  """A tf.train.CheckpointSaverHook that can save without telling listeners.
+
+  That of TensorFlow also writes the graph as text, which takes seconds of every
+  start; this one writes it into the event file only.
+  """
+
+  def calls_listeners(self, step):
+    """Whether the listeners are told of the checkpoint of a global step.
+
+    Called once for each checkpoint, just before it is written.
+
+    Args:
+      step: int, the global step.
+    """
+    del step
+    return True
+
+  def after_create_session(self, session, coord):
+    self._summary_writer.add_graph(session.graph)
+    step = session.run(self._global_step_tensor)
+    self._save(session, step)
+    self._timer.update_last_triggered_step(step)
+
+  def _save(self, session, step):
+    listeners = self._listeners
+    if not self.calls_listeners(step):
+      self._listeners = []
+    try:
+      return super()._save(session, step)
+    finally:
+      self._listeners = listeners

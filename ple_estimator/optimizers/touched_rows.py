@@ -1,4 +1,7 @@
-"""Which rows of ordinary tables training has touched lately."""
+"""Which rows of ordinary tables were updated since a global step.
+
+Incremental checkpoints save these rows only.
+"""
 
 import tensorflow.compat.v1 as tf
 
@@ -13,20 +16,22 @@ def of_graph():
 
 
 class TouchedRows:
-  """Notes the last step that updated each row of a variable.
+  """Records the global step that last updated each row of a variable.
 
-  The variable may be a part of another; rows are then the other's.
+  The variable may be one partition of a partitioned variable. A delta then has
+  the rows' numbers in the whole variable.
 
   Attributes:
-    variables: list of the variable and those of its slots that have its height.
+    variables: list of the variable and those of its slots that have as many
+      rows.
   """
 
   def __init__(self, variable, slots):
-    """Makes the notes in the default graph.
+    """Makes the hash table of rows to steps in the default graph.
 
     Args:
-      variable: the table.
-      slots: list of variables, its optimizer's slots.
+      variable: resource variable, the table.
+      slots: list of variables, the optimizer's slots for it.
     """
     self._whole_name, _, self._first = compat.whole(variable)
     height = variable.shape.as_list()[0]
@@ -39,24 +44,25 @@ class TouchedRows:
     tf.add_to_collection(TouchedRows, self)
 
   def note(self, rows, step):
-    """Notes rows; returns an op.
+    """Records that rows are updated; returns an op.
 
     Args:
-      rows: [n] int64, of the variable.
+      rows: [n] int64, numbers of rows in `variable`.
       step: int64 scalar, the global step.
     """
     with tf.device(self._device):
       return self._steps.insert(rows, tf.fill(tf.shape(rows), step))
 
   def changes(self, since):
-    """The rows touched from a step on, in ascending order; forgets others.
+    """The rows updated since a step, in ascending order; forgets all others.
 
     Args:
-      since: int64 scalar.
+      since: int64 scalar, the first global step that counts.
 
     Returns:
-      dict of name in a delta to tensor: <variable>-rows, and -values for each
-      of `variables`, by the names of the wholes.
+      dict of name in a delta to tensor: <name>-rows of the variable, and
+      <name>-values for each of `variables`. Names are those of the whole
+      variables.
     """
     with tf.device(self._device):
       all_rows, steps = self._steps.export()
@@ -64,7 +70,7 @@ class TouchedRows:
       forget = self._steps.remove(tf.boolean_mask(all_rows, old))
       with tf.control_dependencies([forget]):
         rows = tf.sort(tf.boolean_mask(all_rows, ~old))
-      found = {self._whole_name + '-rows': rows + self._first}
+      delta = {self._whole_name + '-rows': rows + self._first}
       for variable in self.variables:
-        found[compat.whole(variable)[0] + '-values'] = tf.gather(variable, rows)
-    return found
+        delta[compat.whole(variable)[0] + '-values'] = tf.gather(variable, rows)
+    return delta

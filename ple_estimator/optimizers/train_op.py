@@ -87,9 +87,9 @@ def _make_slots(optimizer, variables, tables):
   """
   for table in tables:
     with tf.variable_scope(
-        tf.get_variable_scope(), custom_getter=table.slot_getter):
-      optimizer._create_slots([table.values])
-  optimizer._create_slots(variables)
+        tf.get_variable_scope(), custom_getter=table.state.slots.getter):
+      compat.make_slots(optimizer, [table.values])
+  compat.make_slots(optimizer, variables)
   for variable in variables:
     for name in optimizer.get_slot_names():
       compat.declare_slot(optimizer.get_slot(variable, name), variable)

@@ -16,10 +16,11 @@ References:
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.engine import compat
 from ple_estimator.engine import native
 
 
-class LazyAdam(tf.train.AdamOptimizer):
+class LazyAdam(compat.AdamOptimizer):
   """Adam that leaves untouched rows alone.
 
     rate = learning_rate * sqrt(1 - power2) / (1 - power1)
@@ -37,7 +38,7 @@ class LazyAdam(tf.train.AdamOptimizer):
   op_fusion = False
 
   def __init__(self, learning_rate, beta1, beta2, epsilon, name='Adam'):
-    """Keeps the numbers, see optimizers.lazy_adam.
+    """Stores the hyperparameters, see factories.lazy_adam.
 
     Args:
       learning_rate: float or float32 scalar.
@@ -55,13 +56,12 @@ class LazyAdam(tf.train.AdamOptimizer):
   def _powers(self, var):
     """The powers of the betas for a variable's next step: here, for all's."""
     del var
-    return self._get_beta_accumulators()
+    return self.beta_powers()
 
   def _scalars(self, var):
     """Learning rate, betas, epsilon and the powers of the betas, float32."""
     powers = [tf.convert_to_tensor(p) for p in self._powers(var)]
-    return [tf.cast(x, tf.float32) for x in (
-        self._lr_t, self._beta1_t, self._beta2_t, self._epsilon_t)] + powers
+    return [tf.cast(x, tf.float32) for x in self.hyperparameters()] + powers
 
   def _resource_apply_dense(self, grad, var):
     if not self._fused():
@@ -111,7 +111,7 @@ class AdamAsync(LazyAdam):
 
   def __init__(self, learning_rate, beta1, beta2, epsilon,
                apply_sparse_rmsprop):
-    """Keeps the numbers, see optimizers.adam_async.
+    """Stores the hyperparameters, see factories.adam_async.
 
     Args:
       learning_rate: float or float32 scalar.
@@ -125,17 +125,16 @@ class AdamAsync(LazyAdam):
           w = w - m
     """
     super().__init__(learning_rate, beta1, beta2, epsilon, 'AdamAsync')
+    self._betas = beta1, beta2
     self._rmsprop = apply_sparse_rmsprop
 
   def _create_slots(self, var_list):
     for var in var_list:
-      self._zeros_slot(var, 'm', self._name)
-      self._zeros_slot(var, 'v', self._name)
-      for slot, beta in [('beta1_power', self._beta1),
-                         ('beta2_power', self._beta2)]:
-        self._get_or_make_slot_with_initializer(
-            var, tf.constant_initializer(beta), tf.TensorShape([]),
-            tf.float32, slot, self._name)
+      for slot in ('m', 'v'):
+        compat.make_slot(self, var, slot, tf.zeros_initializer())
+      for slot, beta in zip(('beta1_power', 'beta2_power'), self._betas):
+        compat.make_slot(self, var, slot, tf.constant_initializer(beta),
+                         tf.TensorShape([]), tf.float32)
 
   def _fused(self):
     return not self._rmsprop and super()._fused()
@@ -145,10 +144,11 @@ class AdamAsync(LazyAdam):
 
   def _advance(self, var, update):
     """Makes the powers ready for the next step when this one is done."""
+    _, beta1, beta2, _ = self.hyperparameters()
     with tf.control_dependencies([update]):
       return tf.group(*[
           power.assign(power * beta).op for power, beta in zip(
-              self._powers(var), (self._beta1_t, self._beta2_t))])
+              self._powers(var), (beta1, beta2))])
 
   def _resource_apply_dense(self, grad, var):
     rate, beta1, beta2, epsilon, power1, power2 = self._scalars(var)
@@ -188,7 +188,7 @@ class AdamW(LazyAdam):
 
   def __init__(self, learning_rate, beta1, beta2, epsilon, weight_decay,
                decay_follows_rate, exclude):
-    """Keeps the numbers, see optimizers.adamw.
+    """Stores the hyperparameters, see factories.adamw.
 
     Args:
       learning_rate: float or float32 scalar.
@@ -218,8 +218,8 @@ class AdamW(LazyAdam):
 
   def _lost(self, weights):
     """What is taken off weights."""
-    decay = self._weight_decay
-    return (self._lr_t * decay if self._follows_rate else decay) * weights
+    decay, rate = self._weight_decay, self.hyperparameters()[0]
+    return (rate * decay if self._follows_rate else decay) * weights
 
   def _resource_apply_dense(self, grad, var):
     if not self._decays(var):
@@ -256,7 +256,7 @@ class AdagradDecay(tf.train.Optimizer):
 
   def __init__(self, learning_rate, global_step, initial_accumulator_value,
                decay_steps, decay_rate):
-    """Keeps the numbers, see optimizers.adagrad_decay.
+    """Stores the hyperparameters, see factories.adagrad_decay.
 
     Args:
       learning_rate: float or float32 scalar.
@@ -275,14 +275,12 @@ class AdagradDecay(tf.train.Optimizer):
 
   def _create_slots(self, var_list):
     for var in var_list:
-      self._get_or_make_slot_with_initializer(
-          var, tf.constant_initializer(self._least), var.shape,
-          var.dtype.base_dtype, 'accumulator', self._name)
+      compat.make_slot(
+          self, var, 'accumulator', tf.constant_initializer(self._least))
       # One number per row; a scalar variable is a row of its own.
-      self._get_or_make_slot_with_initializer(
-          var, tf.zeros_initializer(), var.shape[:1],
-          self._global_step.dtype.base_dtype, 'accumulator_decay_power',
-          self._name)
+      compat.make_slot(
+          self, var, 'accumulator_decay_power', tf.zeros_initializer(),
+          var.shape[:1], self._global_step.dtype.base_dtype)
 
   def _prepare(self):
     # Read once per worker, not once per variable.
@@ -314,12 +312,26 @@ class Ftrl(tf.train.FtrlOptimizer):
   That of TensorFlow 1.15 fills them from a tensor as large as the variable.
   """
 
+  def __init__(self, learning_rate, learning_rate_power,
+               initial_accumulator_value, l1, l2):
+    """Stores the hyperparameters, see factories.ftrl.
+
+    Args:
+      learning_rate: float or float32 scalar.
+      learning_rate_power: float, not positive.
+      initial_accumulator_value: float.
+      l1: float.
+      l2: float.
+    """
+    super().__init__(learning_rate, learning_rate_power,
+                     initial_accumulator_value, l1, l2)
+    self._first = initial_accumulator_value
+
   def _create_slots(self, var_list):
     for var in var_list:
-      self._get_or_make_slot_with_initializer(
-          var, tf.constant_initializer(self._initial_accumulator_value),
-          var.shape, var.dtype.base_dtype, 'accum', self._name)
-      self._zeros_slot(var, 'linear', self._name)
+      compat.make_slot(
+          self, var, 'accum', tf.constant_initializer(self._first))
+      compat.make_slot(self, var, 'linear', tf.zeros_initializer())
 
 
 def _update(var, step, slots, rows=None):

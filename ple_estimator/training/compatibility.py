@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import errors
 from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
+from ple_estimator.embeddings import table_parts
 from ple_estimator.engine import compat
 from ple_estimator.training import saver
 
@@ -55,15 +56,15 @@ def check(model_dir, training):
   if path is None:
     return
   saved = dict(tf.train.list_variables(path))
-  saved = {whole: saved[parts[0]]
-           for whole, parts in keyed_table.joined(saved).items()}
+  saved = {whole: saved[of[0]]
+           for whole, of in table_parts.joined(saved).items()}
   # The network's own variables before the optimizer's.
   variables = sorted(
       saver.plain_variables(), key=lambda v: (not v.trainable, v.op.name))
   wanted = collections.OrderedDict(
       compat.whole(v)[:2] for v in variables if not deeprec.owns(v.op.name))
   for table in keyed_table.of_graph():
-    wanted.update(table.checkpoint_shapes())
+    wanted.update(table.checkpoint.shapes())
   for variable in deeprec.variables():
     wanted[variable.op.name + '-keys'] = [None]
     wanted[variable.op.name + '-values'] = [None] + variable.shape.as_list()

@@ -5,6 +5,8 @@ import sys
 from absl import logging
 import tensorflow.compat.v1 as tf
 
+from ple_estimator.engine import compat
+
 _BAR_WIDTH = 24
 
 
@@ -87,12 +89,12 @@ def _duration(seconds):
   return '%d:%02d' % (minutes, seconds)
 
 
-class CheckpointHook(tf.train.CheckpointSaverHook):
+class CheckpointHook(compat.CheckpointSaverHook):
   """Saves every save_steps and evaluates every eval_steps.
 
   Estimator evaluates whenever a checkpoint was saved, by a listener that it
-  adds to the saver's; here the listeners sleep until a step is due. Its own
-  hook also writes the graph as text, which takes seconds of every start.
+  adds to the hook; here the listeners are told of a checkpoint only when an
+  evaluation is due.
   """
 
   def __init__(self, model_dir, saver, save_steps, eval_steps=None,
@@ -113,22 +115,10 @@ class CheckpointHook(tf.train.CheckpointSaverHook):
     self._eval_steps = eval_steps or save_steps
     self._evaluated = None
 
-  def after_create_session(self, session, coord):
-    self._summary_writer.add_graph(session.graph)
-    step = session.run(self._global_step_tensor)
-    self._save(session, step)
-    self._timer.update_last_triggered_step(step)
-
-  def _save(self, session, step):
-    # The first call is the checkpoint of the start, which listeners expect.
+  def calls_listeners(self, step):
+    # The first checkpoint is that of the start, which listeners expect.
     due = (self._evaluated is None or
            step - self._evaluated >= self._eval_steps)
-    listeners = self._listeners
     if due:
       self._evaluated = step
-    else:
-      self._listeners = []
-    try:
-      return super()._save(session, step)
-    finally:
-      self._listeners = listeners
+    return due

@@ -31,6 +31,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.embeddings import keyed_table
+from ple_estimator.embeddings import table_parts
 from ple_estimator.engine import compat
 from ple_estimator.optimizers import touched_rows
 
@@ -140,9 +141,8 @@ def _changes(since):
   pieces = collections.defaultdict(list)
   apart = set()
   for table in keyed_table.of_graph():
-    for name, tensor in table.snapshot(since).items():
-      whole, = keyed_table.joined([name])
-      pieces[whole].append(tensor)
+    for name, tensor in table.checkpoint.snapshot(since).items():
+      pieces[table_parts.whole_name(name)].append(tensor)
     apart.update(id(v) for v in table.variables)
   for rows in touched_rows.of_graph():
     for name, tensor in rows.changes(since).items():
@@ -305,5 +305,5 @@ def _merge_keyed(table, full, delta):
 
 def _tensors(path):
   reader = tf.train.load_checkpoint(path)
-  parts = keyed_table.joined(reader.get_variable_to_shape_map())
-  return {name: keyed_table.read(reader, of) for name, of in parts.items()}
+  wholes = table_parts.joined(reader.get_variable_to_shape_map())
+  return {name: table_parts.read(reader, of) for name, of in wholes.items()}

@@ -11,7 +11,7 @@ from ple_estimator.engine import compat
 from ple_estimator.training import incremental
 
 
-class Saver(tf.train.Saver):
+class Saver(compat.Saver):
   """A Saver to which a keyed table is one thing, not a set of variables.
 
   What it saves restores on any number of parameter servers. In training it also
@@ -46,14 +46,15 @@ class Saver(tf.train.Saver):
         save_relative_paths=True, builder=compat.SaverBuilder(),
         defer_build=training)
 
+  def saveables(self):
+    variables, copies = plain_variables(), collections.defaultdict(list)
+    for variable in filter(compat.is_copy, variables):
+      copies[compat.whole(variable)[0]].append(variable)
+    return [v for v in variables if not compat.is_copy(v)] + [
+        _Copies(name, copies[name]) for name in sorted(copies)] + [
+            table.checkpoint.saveable() for table in keyed_table.of_graph()]
+
   def build(self):
-    if self._var_list is None:  # not before hooks have made their variables
-      variables, copies = plain_variables(), collections.defaultdict(list)
-      for variable in filter(compat.is_copy, variables):
-        copies[compat.whole(variable)[0]].append(variable)
-      self._var_list = [v for v in variables if not compat.is_copy(v)] + [
-          _Copies(name, copies[name]) for name in sorted(copies)] + [
-              table.saveable() for table in keyed_table.of_graph()]
     # A session that is made again builds the Saver again, in the same graph.
     if self._looks_for_live and self._is_live is None:
       self._is_live = tf.reduce_all(tf.stack([
@@ -88,8 +89,8 @@ class Saver(tf.train.Saver):
           self.work_queue.keep()
         return
     names = set(tf.train.load_checkpoint(save_path).get_variable_to_shape_map())
-    feed = {table.sources: table.sources_in(names)
-            for table in keyed_table.of_graph(sess.graph)}
+    tables = [table.checkpoint for table in keyed_table.of_graph(sess.graph)]
+    feed = {table.sources: table.sources_in(names) for table in tables}
     feed[self.saver_def.filename_tensor_name] = save_path
     sess.run(self.saver_def.restore_op_name, feed)
     # After the variables: what others trained until now may be lost, and what

@@ -21,7 +21,8 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import errors
 from ple_estimator import model
 from ple_estimator.embeddings import admission
-from ple_estimator.embeddings import keyed_table
+from ple_estimator.embeddings import partitioned_table
+from ple_estimator.embeddings import table_parts
 from ple_estimator.training import incremental
 
 PARTS = ['Model.input_layer_partitioner = 1',
@@ -75,8 +76,8 @@ def run(gin_file, model_dir, taobao, steps, *bindings):
 def contents(path):
   """All tensors of a checkpoint; keyed tables in one piece, keys ascending."""
   reader = tf.train.load_checkpoint(str(path))
-  parts = keyed_table.joined(reader.get_variable_to_shape_map())
-  found = {name: keyed_table.read(reader, of) for name, of in parts.items()}
+  wholes = table_parts.joined(reader.get_variable_to_shape_map())
+  found = {name: table_parts.read(reader, of) for name, of in wholes.items()}
   for name in [n for n in found if re.search(r'-keys(_filtered)?$', n)]:
     table, waits = re.match(r'(.*)-keys(_filtered)?$', name).groups()
     order = np.argsort(found[name])
@@ -197,7 +198,7 @@ def test_parts_lie_on_all_servers_with_what_belongs_to_them():
       ps_tasks=3, worker_device='/job:worker')):
     tf.train.create_global_step()
     for name in 'abcd':
-      keyed_table.PartitionedTable(
+      partitioned_table.PartitionedTable(
           3, name, 4, 1000, 'capacity', 1.0, True, admission.CounterFilter(2))
   for name in 'abcd':
     places = {}
@@ -218,7 +219,7 @@ def test_bloom_filters_lie_on_all_servers():
   with tf.device(tf.train.replica_device_setter(
       ps_tasks=3, worker_device='/job:worker')):
     tf.train.create_global_step()
-    keyed_table.PartitionedTable(
+    partitioned_table.PartitionedTable(
         3, 't', 4, 1000, 'capacity', 1.0, True, admission.CbfFilter(2, 1000))
   found = devices_of('VarHandleOp')
   assert {found['t/counters/part_%d' % i] for i in range(3)} == {

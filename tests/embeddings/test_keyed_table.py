@@ -16,6 +16,8 @@ from ple_estimator.data import feature_spec
 from ple_estimator.embeddings import admission
 from ple_estimator.embeddings import keyed
 from ple_estimator.embeddings import keyed_table
+from ple_estimator.embeddings import partitioned_table
+from ple_estimator.embeddings import table_parts
 from ple_estimator.optimizers import factories
 from ple_estimator.training import saver
 
@@ -93,7 +95,7 @@ class Graph:
       tf.train.create_global_step()
       # An optimizer wants something to train besides.
       dense = tf.get_variable('dense', initializer=1.0)
-      self.table = keyed_table.PartitionedTable(
+      self.table = partitioned_table.PartitionedTable(
           parts, 'table', DIM, capacity, 'EmbeddingVariable.capacity', STDDEV,
           True, filter, eviction)
       self.keys = tf.placeholder(tf.int64, [None])
@@ -388,6 +390,26 @@ def test_reads_only_outside_of_training(tmp_path):
         np.testing.assert_array_equal(got[1], np.zeros(DIM))
 
 
+@pytest.mark.parametrize('parts', [1, 3])
+def test_a_checkpoint_has_the_tensors_that_are_announced(tmp_path, parts):
+  trained = Graph(parts=parts, optimizer=factories.adam_async)
+  trained.session.run(trained.init)
+  trained.train([5, 9], [1, 1], np.ones((2, DIM)))
+  path = str(tmp_path / 'model.ckpt')
+  trained.save(path)
+  with trained.graph.as_default():
+    shapes = [table.checkpoint.shapes() for table in keyed_table.of_graph()]
+  assert len(shapes) == parts and all(x == shapes[0] for x in shapes)
+  saved = dict(tf.train.list_variables(path))
+  scalars = {name for name, shape in saved.items() if not shape}
+  wholes = table_parts.joined(saved)
+  assert {name for name in wholes
+          if name.startswith('table/')} - scalars == set(shapes[0])
+  for name, shape in shapes[0].items():
+    for part in wholes[name]:
+      assert saved[part][1:] == shape[1:] and shape[0] is None, part
+
+
 def resident_mb():
   with open('/proc/self/status') as f:
     line, = [line for line in f if line.startswith('VmRSS')]
@@ -414,6 +436,7 @@ import time
 import numpy as np
 import tensorflow.compat.v1 as tf
 from ple_estimator.embeddings import keyed_table
+from ple_estimator.embeddings import partitioned_table
 from ple_estimator.engine import compat
 from ple_estimator.optimizers import factories
 from ple_estimator.optimizers import train_op
@@ -427,7 +450,7 @@ if job == 'ps':
 with tf.device(tf.train.replica_device_setter(cluster=spec)):
   tf.train.create_global_step()
   dense = tf.get_variable('dense', initializer=1.0)
-  table = keyed_table.PartitionedTable(
+  table = partitioned_table.PartitionedTable(
       len(cluster['ps']), 't', 2, 3000000, 'capacity', .1, True)
   keys = tf.placeholder(tf.int64, [None])
   vectors = table.lookup(keys, tf.ones_like(keys))
@@ -436,8 +459,8 @@ with tf.device(tf.train.replica_device_setter(cluster=spec)):
   trained = [dense] + [part.source for part in parts]
   step = train_op.build(lambda: factories.adagrad(.1), list(zip(
       tf.gradients(loss, trained), trained)))
-  rows = [part._rows.export() for part in parts]
-  states = [part._state for part in parts]
+  rows = [part.state.rows.export() for part in parts]
+  states = [part.state.allocator.state for part in parts]
   arrived = [tf.get_variable('arrived%d' % i, initializer=0) for i in (0, 1)]
 # Without filters a session ends only when it has told all other workers, those
 # too that are gone.
@@ -565,7 +588,8 @@ def test_dynamic_dimension_grows_with_the_count():
   assert (after[1, 2:] != 0).all()
   for block, keys in [(0, 2), (1, 2)]:
     table = keyed_table.of_graph()[block]
-    assert len(session.run(table.snapshot()[table.name + '-keys'])) == keys
+    saved = table.checkpoint.snapshot()[table.name + '-keys']
+    assert len(session.run(saved)) == keys
 
 
 @pytest.mark.parametrize('make, message', [
