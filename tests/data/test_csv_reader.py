@@ -38,7 +38,8 @@ def test_csv_names_file_and_row(tmp_path, monkeypatch, bad_line, problem,
   reader, bad = reader_cases.of_csv(path, skip=True)
   messages = []
   bad.add = lambda path, row, problem: messages.append((row, problem))
-  assert reader_cases.ids(reader) == [i for i in range(100) if i not in (20, 40, 70)]
+  assert reader_cases.ids(reader) == [
+      i for i in range(100) if i not in (20, 40, 70)]
   assert sorted(row for row, _ in messages) == [21, 41, 71]
   with pytest.raises(errors.UserError, match=r'x\.csv row 21 must have 3'):
     reader_cases.ids(reader_cases.of_csv(path)[0])
@@ -84,7 +85,8 @@ def test_header_names_the_columns_in_any_order(tmp_path):
 def test_quotes_are_understood(tmp_path):
   path = tmp_path / 'x.csv'
   path.write_text('1,7,"a,""b"""\n')
-  table, = reader_cases.of_csv(path)[0].read(reader_cases.of_csv(path)[0].slices()[0])
+  reader, _ = reader_cases.of_csv(path)
+  table, = reader.read(reader.slices()[0])
   assert table['word'].to_pylist() == [b'a,"b"']
 
 

@@ -11,7 +11,7 @@ def made(request, tmp_path):
   """A reader of 1,000 rows with ids 0 to 999."""
   if request.param == 'csv':
     path = tmp_path / 'x.csv'
-    path.write_text('\n'.join(reader_cases.lines(1000)))  # no newline at the end
+    path.write_text('\n'.join(reader_cases.lines(1000)))  # no last newline
     return reader_cases.of_csv(path)[0]
   path = tmp_path / 'x.parquet'
   pa.parquet.write_table(pa.table({
