@@ -27,8 +27,10 @@ import pyarrow.parquet
 
 from ple_estimator import config
 from ple_estimator import errors
+from ple_estimator.data import csv_reader
 from ple_estimator.data import feature_spec
-from ple_estimator.data import readers
+from ple_estimator.data import input_files
+from ple_estimator.data import row_checks
 
 
 class Output:
@@ -111,13 +113,14 @@ def storable(table, spec):
 
 def convert(args, spec):
   """Streams all rows; returns the outputs by path and the rows skipped."""
-  paths = readers.find_files('', args.csv, '', 'The arguments')
+  paths = input_files.find('', args.csv, '', 'The arguments')
   errors.check(args.out or paths == args.csv[:1],
                '--out must be given for more than one file, a directory or a '
                'pattern, got %s.', ' '.join(args.csv))
-  bad_rows = readers.BadRows(args.skip_bad_rows)
-  reader = readers.CsvReader(
-      paths, spec, spec.columns, bad_rows, args.header, args.delimiter)
+  bad_rows = row_checks.BadRows(args.skip_bad_rows)
+  reader = csv_reader.CsvReader(
+      paths, spec.columns, bad_rows, [column.name for column in spec.columns],
+      args.header, args.delimiter)
   reader.check()
   stem = args.out or paths[0]
   stem = stem[:-len('.parquet')] if stem.endswith('.parquet') else stem

@@ -1,4 +1,4 @@
-"""From files to batches: columns, readers, shuffling, input_fns, predictions.
+"""From files to batches: columns, readers, shuffling, inputs; predictions.
 
 Imports network, cluster, engine and below.
 """

@@ -1,8 +1,8 @@
 """The kinds of columns: what each holds and how it becomes model input.
 
-A column is read twice removed from the model. `parse` turns what a file holds
-(text from CSV, typed arrays from Parquet) into an Arrow array of one type and
-says which rows are bad; `encode` turns a tensor of that type into ids, by
+A column becomes model input in two steps. `parse` turns what a file holds (text
+from CSV, typed arrays from Parquet) into an Arrow array of one type and says
+which rows are bad. `encode` turns a tensor of that type into ids or numbers, by
 TensorFlow ops alone, so that training, prediction and a served model agree.
 """
 
@@ -30,12 +30,12 @@ class Column:
 
   Attributes:
     name: str.
-    arrow_type: what `parse` returns and `encode` takes, as Arrow has it,
-    dtype: and as TensorFlow has it.
+    arrow_type: pa.DataType of what `parse` returns.
+    dtype: tf.DType of what `encode` takes; the same type in TensorFlow.
     missing: the value of that type that stands for an empty field, or None if
       there is none.
-    is_category: whether it becomes ids for an embedding.
-    wants: what `accepts` takes, in words.
+    is_category: bool, whether it becomes ids for an embedding.
+    wants: str, the types that `accepts` takes, for errors.
   """
 
   arrow_type = pa.binary()
@@ -60,14 +60,14 @@ class Column:
     return _is_text(_plain(arrow_type)) or pa.types.is_integer(arrow_type)
 
   def parse(self, array):
-    """Types one column and finds its bad rows.
+    """Gives one column its type and finds its bad rows.
 
     Args:
       array: pa.Array, text (binary or string) or a type that `accepts` takes.
 
     Returns:
       (values, bad): pa.Array of arrow_type without nulls, and a [rows] bool
-      numpy array of what could not be used, or None if all could.
+      numpy array that is true where a value cannot be used, or None if all can.
     """
     if pa.types.is_dictionary(array.type):
       array = array.dictionary_decode()
@@ -80,7 +80,9 @@ class Column:
     return 'be text'
 
   def ids(self, array):
-    """What `encode` does, on an Arrow array and without TensorFlow.
+    """Makes the same ids as `encode`, by the C++ kernels.
+
+    Only a category has this method.
 
     Args:
       array: pa.Array as `parse` returns it.
@@ -89,11 +91,15 @@ class Column:
       [rows] int64 numpy array, NO_ID where missing; for a list a pair of
       values [n] int64 and splits [rows + 1] int32.
     """
-    raise NotImplementedError  # categories have it
+    raise NotImplementedError
 
   def keyed(self):
-    """The category with ids of its own for every value."""
-    raise NotImplementedError  # categories have it
+    """Returns the column with an id of its own for every value.
+
+    Its ids are keys of 63 bits, see packing.KeyedGroup. Only a category has
+    this method.
+    """
+    raise NotImplementedError
 
 
 class Ignored(Column):
@@ -117,8 +123,8 @@ class Hashed(Column):
 
     Args:
       name: str.
-      num_buckets: int, rows of the embedding table; an embedding variable
-        (embedding_variables.py) has a row per value instead.
+      num_buckets: int, rows of the embedding table; a keyed embedding
+        (keyed.py) has a row per value instead.
       dim: int, width of the embedding.
       default: str, what an empty field stands for; '' gives it no id, and so
         the zero vector.
@@ -146,9 +152,9 @@ class Hashed(Column):
     return native.hash_text(array, self.num_buckets, self._missing_id())
 
   def keyed(self):
-    found = copy.copy(self)
-    found.num_buckets = _NUM_KEYS
-    return found
+    column = copy.copy(self)
+    column.num_buckets = _NUM_KEYS
+    return column
 
   def _missing_id(self):
     if not self._default:
@@ -191,9 +197,9 @@ class HashedList(Hashed):
   def parse(self, array):
     if not _is_list(array.type):
       return super().parse(array)
-    # One form from here on: a list is what its joined text says.
-    items, lengths = super().parse(array.flatten())[0], pc.list_value_length(
-        array).fill_null(0).to_numpy()
+    # A list is joined to the text that a file without lists would have.
+    items, _ = super().parse(array.flatten())
+    lengths = pc.list_value_length(array).fill_null(0).to_numpy()
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     lists = pa.ListArray.from_arrays(pa.array(offsets), items)
     holds = pc.match_substring(items, self._separator)
@@ -306,7 +312,7 @@ class Integer(_Numeric):
         valid, values, tf.fill(tf.shape(values), np.int64(self._default)))
 
   def keyed(self):
-    return self  # its ids are its values
+    return self  # every value has an id of its own already
 
   def ids(self, array):
     values = array.to_numpy()
@@ -494,14 +500,14 @@ def _numbers(array, arrow_type):
     empty = pc.equal(text, '')
     return pc.if_else(
         empty, pa.scalar(None, pa.string()), text).cast(arrow_type), bad
-  except pa.ArrowInvalid:  # some row is bad: find out which, one by one
+  except pa.ArrowInvalid:  # Some row is bad: look for it one by one.
     values = []
     number = int if pa.types.is_integer(arrow_type) else float
     for i, field in enumerate(array.cast(pa.binary()).to_pylist()):
       field = (field or b'').strip()
       try:
         value = number(field) if field else None
-        bad[i] = b'_' in field  # a number to Python alone
+        bad[i] = b'_' in field  # which Python takes and Arrow does not
         values.append(pa.scalar(value, arrow_type).as_py())
       except (ValueError, OverflowError):
         values.append(None)

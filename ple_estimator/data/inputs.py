@@ -6,8 +6,11 @@ import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.data import csv_reader
 from ple_estimator.data import encoders
-from ple_estimator.data import readers
+from ple_estimator.data import input_files
+from ple_estimator.data import parquet_reader
+from ple_estimator.data import row_checks
 from ple_estimator.data import row_sources
 from ple_estimator.data import stream
 
@@ -34,8 +37,8 @@ class FileInput:
     shuffle_rows: int, size of the shuffle buffer; 0 keeps the order.
     epochs: int, how often all rows are read.
     prefetch: int, batches to make ahead.
-    bad_rows: BadRows, for the reader: what to do with a row that cannot be
-      used.
+    bad_rows: row_checks.BadRows, for the reader: what to do with a row that
+      cannot be used.
     error: the UserError that ended reading of the last `dataset`, or None.
       TensorFlow raises an error of its own in its place, which does not help
       a user.
@@ -78,20 +81,23 @@ class FileInput:
     self.epochs = epochs
     self._drop_remainder = drop_remainder
     self.prefetch = prefetch
-    self.bad_rows = readers.BadRows(on_bad_row == 'skip')
+    self.bad_rows = row_checks.BadRows(on_bad_row == 'skip')
     self.error = None
 
   def reader(self, reading):
-    """Returns the reader of the files; a subclass has this method.
+    """Returns the reader.Reader of the files; a subclass has this method.
 
     Args:
-      reading: reading.Reading, whose columns() the reader returns.
+      reading: reading.Reading, whose columns() are read.
+
+    Raises:
+      UserError: if there are no files.
     """
     raise NotImplementedError
 
   def paths(self):
     """Lists the files; raises UserError if there are none."""
-    return readers.find_files(
+    return input_files.find(
         self._data_dir, self._files, self.suffix, self._name + '.files')
 
   def check(self, reading):
@@ -110,7 +116,7 @@ class FileInput:
     return self.reader(reading).count_rows()
 
   def slices(self, reading, most_rows=None):
-    """Returns the rows of one epoch as a list of slices.
+    """Returns the rows of one epoch as a list of reader.Slice.
 
     Args:
       reading: reading.Reading.
@@ -212,7 +218,7 @@ class ParquetInput(FileInput):
   suffix = '.parquet'
 
   def reader(self, reading):
-    return readers.ParquetReader(
+    return parquet_reader.ParquetReader(
         self.paths(), reading.columns(), self.bad_rows)
 
 
@@ -250,6 +256,7 @@ class CsvInput(FileInput):
     self._delimiter = delimiter
 
   def reader(self, reading):
-    return readers.CsvReader(
-        self.paths(), reading.spec, reading.columns(), self.bad_rows,
-        self._header, self._delimiter)
+    return csv_reader.CsvReader(
+        self.paths(), reading.columns(), self.bad_rows,
+        [column.name for column in reading.spec.columns], self._header,
+        self._delimiter)

@@ -1,16 +1,18 @@
-"""The ids of a batch in one piece per group of columns.
+"""Packs the ids of a batch: three tensors per group of columns.
 
-Columns of one width and combiner form a group: their rows lie one behind the
-other, and a column's start at its offset. A batch holds each of its different
-rows once, so the step reads and updates a row once, whoever asked for it:
+Columns of one width and combiner form a group, whose embedding tables lie in
+one table: the rows of the first column, then those of the second, and so on.
+The row of an id is the id plus the offset of its column. A packed batch lists
+each row that occurs in it once, so that a training step reads and updates it
+once, however many ids refer to it:
 
-  rows    [n] int64, the different rows of the group
-  index   [ids] int32, where in `rows` each id is
+  rows    [n] int64, the different rows of the group that the batch refers to
+  index   [ids] int32, the position in `rows` of each id
   splits  [columns * batch + 1] int32: the ids of field (column c, row b) are
           index[splits[c * batch + b] to splits[c * batch + b + 1])
 
-This is made in the input pipeline, not in the step. The rows of a KeyedGroup
-are keys.
+Packing is done in the input pipeline, at the same time as the step before. The
+"rows" of a KeyedGroup are keys.
 """
 
 import collections
@@ -23,29 +25,30 @@ import tensorflow.compat.v1 as tf
 from ple_estimator.engine import native
 
 Packed = collections.namedtuple('Packed', 'rows index splits')
-_SINGLE = 'mean'  # the combiner of a field with one id, whichever is at hand
+_SINGLE = 'mean'  # of a field with one id, where combiners do not differ
 
 
 def groups(columns, fused=True, prefix='', kind=None):
-  """Cuts category columns into groups that are looked up at once.
+  """Sorts category columns into groups, each looked up by one operation.
 
   Args:
-    columns: list of features.Column with is_category.
+    columns: list of column_kinds.Column with is_category.
     fused: bool, whether columns of one dim and combiner form a group; else
       each forms one of its own, under its own name.
-    prefix: str, of the names of fused groups, for two that differ in more.
+    prefix: str, before the names of fused groups; needed where two groups of
+      one dim and combiner must be told apart.
     kind: Group, the default, or KeyedGroup.
 
   Returns:
     list of Group.
   """
-  found = collections.OrderedDict()
+  columns_of = collections.OrderedDict()
   for column in columns:
     name = column.scope
     if fused:
       name = '%sdim_%d_%s' % (prefix, column.dim, _combiner(column))
-    found.setdefault(name, []).append(column)
-  return [(kind or Group)(name, members) for name, members in found.items()]
+    columns_of.setdefault(name, []).append(column)
+  return [(kind or Group)(*group) for group in columns_of.items()]
 
 
 def _combiner(column):
@@ -57,7 +60,7 @@ class Group:
 
   Attributes:
     name: str, e.g. 'dim_16_mean'.
-    columns: list of features.Column of one dim and combiner.
+    columns: list of column_kinds.Column of one dim and combiner.
     dim: int, width of their vectors.
     combiner: 'mean', 'sum' or 'sqrtn'.
     offsets: list of int, the first row of each column.
@@ -69,7 +72,7 @@ class Group:
 
     Args:
       name: str.
-      columns: list of features.Column of one dim and combiner.
+      columns: list of column_kinds.Column of one dim and combiner.
     """
     self.name = name
     self.columns = columns
@@ -80,15 +83,15 @@ class Group:
     self.num_rows = int(ends[-1])
 
   def _rows(self, ids, i):
-    """The rows of ids of column i, tensor or numpy array of int64."""
+    """Returns the rows of ids of column i, a tensor or numpy array of int64."""
     return ids + self.offsets[i]
 
   def take(self, features):
-    """Returns what `pack` put into `features` as a Packed."""
+    """Returns the group's packed ids among the features as a Packed."""
     return Packed(*[features[name] for name in self.keys()])
 
   def keys(self):
-    """The names of a Packed's fields among features."""
+    """Returns the names of the group's packed ids among the features."""
     return ['%s/%s' % (self.name, field) for field in Packed._fields]
 
   def pack(self, features):
@@ -147,12 +150,13 @@ class Group:
 class KeyedGroup(Group):
   """A group whose rows are keys: every value has one of its own.
 
-  A key has 63 bits: the hash of a text, or the integer itself. Where several
-  columns form the group, each scrambles its keys in a way of its own, as a
-  value in two columns must have two rows.
+  A key has 63 bits: the hash of a text, or the integer itself. A value that
+  occurs in two columns must have two rows. So where a group has several
+  columns, a salt of its column is combined with each key by exclusive or.
   """
 
   def __init__(self, name, columns):
+    """As Group."""
     super().__init__(name, columns)
     self.columns = [column.keyed() for column in columns]
     self._salts = [np.int64(_salt(column.name) if len(columns) > 1 else 0)
@@ -165,7 +169,7 @@ class KeyedGroup(Group):
 
 
 def _salt(name):
-  """63 bits of a name."""
+  """Returns an int of 63 bits that depends on a name alone."""
   return int.from_bytes(
       hashlib.sha256(name.encode()).digest()[:8], 'little') >> 1
 
@@ -194,7 +198,7 @@ def pack(raw, groups):
 
 
 def counts(packed):
-  """[n] int64, how often each of the rows of a Packed comes in its batch."""
+  """Returns [n] int64, how often each row of a Packed occurs in its batch."""
   return tf.math.unsorted_segment_sum(
       tf.ones_like(packed.index, tf.int64), packed.index, tf.size(packed.rows))
 
@@ -204,28 +208,28 @@ def to_ids(table, columns):
 
   Args:
     table: pa.Table of columns as they were parsed.
-    columns: list of features.Column with is_category.
+    columns: list of column_kinds.Column with is_category.
 
   Returns:
     pa.Table, int64 or list<int64> in those columns.
   """
   for column in columns:
-    found = column.ids(_one_chunk(table.column(column.name)))
-    if isinstance(found, tuple):
-      ids, splits = found
-      array = pa.ListArray.from_arrays(pa.array(splits), pa.array(ids))
+    ids = column.ids(_one_chunk(table.column(column.name)))
+    if isinstance(ids, tuple):
+      values, splits = ids
+      array = pa.ListArray.from_arrays(pa.array(splits), pa.array(values))
     else:
-      array = pa.array(found)
+      array = pa.array(ids)
     table = table.set_column(
         table.schema.get_field_index(column.name), column.name, array)
   return table
 
 
 def to_numpy(array):
-  """A pa.Array of numbers without nulls, or a ChunkedArray, as numpy has it.
+  """Returns a pa.Array or ChunkedArray of numbers without nulls as numpy array.
 
-  Where pandas is missing, pyarrow's own method looks for it at every call,
-  which costs more than a batch.
+  Not by pyarrow's own method: it tries to import pandas at every call, which
+  takes longer than a batch where pandas is not installed.
   """
   if isinstance(array, pa.ChunkedArray):
     array = _one_chunk(array)
@@ -236,11 +240,12 @@ def to_numpy(array):
 
 
 def _one_chunk(column):
+  """Returns a pa.ChunkedArray as one pa.Array."""
   if column.num_chunks == 1:
     return column.chunk(0)
-  found = column.combine_chunks()
-  # Of one chunk or none, what combine_chunks returns differs by version.
-  if isinstance(found, pa.ChunkedArray):
-    return pa.concat_arrays(found.chunks) if found.num_chunks else pa.array(
+  array = column.combine_chunks()
+  # Some versions of pyarrow return a ChunkedArray of one chunk or none.
+  if isinstance(array, pa.ChunkedArray):
+    return pa.concat_arrays(array.chunks) if array.num_chunks else pa.array(
         [], column.type)
-  return found
+  return array

@@ -1,4 +1,4 @@
-"""Writes predictions to a file, whole or not at all."""
+"""Writes predictions to a file, which appears when it is complete."""
 
 import collections
 import os
@@ -52,7 +52,7 @@ def write(path, batches):
   """
   check_path(path)
   os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-  partial = path + '.partial'  # so that a file under its name is whole
+  partial = path + '.partial'  # A file that has its name is complete.
   writer, rows = None, 0
   try:
     for batch in batches:

@@ -20,7 +20,7 @@ class Tally:
     Args:
       owner: str, the name of the input in a .gin file, for messages.
       files: what its `files` is bound to, for messages.
-      bad_rows: the reader's BadRows.
+      bad_rows: row_checks.BadRows, the one that the reader tells.
     """
     self._owner = owner
     self._files = files
@@ -65,7 +65,7 @@ class _Rows:
     """Keeps the settings; reads nothing.
 
     Args:
-      reader: reader of the files, see FileInput.reader.
+      reader: reader.Reader.
       tally: Tally of the rows that are read.
       shuffle_rows: int, size of the shuffle buffer; below 2 rows keep the
         order in which they are read.
@@ -119,7 +119,7 @@ class FileRows(_Rows):
     """Yields the rows of slices in the order of one epoch.
 
     Args:
-      slices: list of slices, as the reader cuts the files.
+      slices: list of reader.Slice.
       epoch: int, from 0; each has an order of its own.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a served model is fed."""
+"""The inputs of a served model."""
 
 import tensorflow.compat.v1 as tf
 
@@ -23,7 +23,7 @@ def input_receiver_fn(reading):
     parsed = tf.io.parse_example(examples, {
         c.name: tf.io.FixedLenFeature([], c.dtype, c.missing)
         for c in columns})
-    # Either end of this graph can be fed.
+    # A caller feeds the columns, or the Examples that they are parsed from.
     raw = {c.name: tf.placeholder_with_default(
         parsed[c.name], [None], c.scope) for c in columns}
     features, _ = reading.spec.encode(

@@ -1,14 +1,14 @@
-"""Streams of Arrow tables: rows in random order, left out, cut into batches."""
+"""Streams of Arrow tables: shuffles rows, leaves some out, makes batches."""
 
 import pyarrow as pa
 
 
 def shuffled(tables, buffer_rows, rng):
-  """Emits the rows of a stream in random order.
+  """Yields the rows of a stream in random order.
 
-  The buffer fills to buffer_rows, is permuted as a whole, and its first half
-  is emitted; what comes out does not depend on how the stream was cut into
-  tables.
+  Rows are collected in a buffer. When it is full it is permuted as a whole and
+  its first half is yielded. The order does not depend on how the stream is cut
+  into tables.
 
   Args:
     tables: iterable of pa.Table of one schema.
@@ -40,7 +40,7 @@ def _permuted(tables, rng):
 
 
 def without_first(tables, rows):
-  """Leaves out the first rows of a stream of tables."""
+  """Yields a stream of tables without its first rows."""
   for table in tables:
     left_out = min(rows, table.num_rows)
     rows -= left_out
@@ -51,8 +51,8 @@ def batched(tables, batch_size, drop_remainder=False):
   """Cuts a stream of tables into tables of batch_size rows.
 
   Args:
-    tables: iterable of pa.Table of one schema; None among them lets out what
-      waits for more rows.
+    tables: iterable of pa.Table of one schema; None among them yields the
+      rows that wait for a full batch as a smaller one.
     batch_size: int.
     drop_remainder: bool, whether to drop a last table with fewer rows.
 

@@ -28,7 +28,7 @@ from ple_estimator import experiment
 from ple_estimator import model
 from ple_estimator.cluster.work_queue import ledger
 from ple_estimator.cluster.work_queue import work_queue
-from ple_estimator.data import readers
+from ple_estimator.data import reader
 
 SMALL = [
     'PLE.num_levels = 1', 'PLE.expert_units = (4,)', 'PLE.gate_units = ()',
@@ -143,7 +143,7 @@ def test_ledger_hands_nothing_to_who_sees_other_files():
 def slices(tmp_path):
   path = tmp_path / 'x'
   path.write_bytes(b'12345')
-  return [readers.Slice(str(path), 0, i, i + 1) for i in range(5)]
+  return [reader.Slice(str(path), 0, i, i + 1) for i in range(5)]
 
 
 def test_epochs_have_orders_of_their_own(slices):
@@ -416,7 +416,7 @@ class Source:
   def __init__(self, slices):
     self._slices = slices
 
-  def slices(self, spec, most_rows):
+  def slices(self, reading, most_rows):
     return self._slices
 
 

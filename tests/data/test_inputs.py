@@ -13,9 +13,12 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import config
 from ple_estimator import errors
+from ple_estimator.data import feature_spec
 from ple_estimator.data import inputs
 from ple_estimator.data import packing
+from ple_estimator.data import reader
 from ple_estimator.data import reading
+from ple_estimator.data import row_checks
 
 
 @pytest.fixture
@@ -161,6 +164,10 @@ def test_error_of_a_row_is_kept_in_words(read, taobao, tmp_path):
     batches(made.dataset(read))
   assert str(made.error) == (
       "%s row 701 column 'clk' must be one of 0, 1, got ''." % path)
+  path.write_text('\n'.join(rows[:700]))
+  assert len(batches(made.dataset(read))) == 7
+  assert made.error is None  # the one before is of another dataset
+  path.write_text('\n'.join(rows))
   made = inputs.CsvInput(str(path), batch_size=100, on_bad_row='skip')
   assert sum(len(ids(b)) for b in batches(made.dataset(read))) == 999
   assert made.bad_rows.skipped == 1
@@ -184,6 +191,55 @@ def test_both_inputs_have_the_same_defaults():
   csv = inspect.signature(inputs.CsvInput.__init__).parameters
   parquet = inspect.signature(inputs.ParquetInput.__init__).parameters
   assert list(csv.values())[:len(parquet)] == list(parquet.values())
+
+
+class Letters(reader.Reader):
+  """A user's own format: lines of a word and a label without a delimiter."""
+
+  def check(self):
+    for path in self._paths:
+      errors.check(' ' not in open(path).readline(), '%s has a space.', path)
+
+  def count_rows(self):
+    return sum(len(open(path).readlines()) for path in self._paths)
+
+  def slices(self, at_least=1, most_rows=None):
+    return [reader.Slice(path, 0, 0, None) for path in self._paths]
+
+  def read(self, piece):
+    lines = [line.strip() for line in open(piece.path)]
+    yield row_checks.typed(
+        pa.table({'y': [line[-1] for line in lines],
+                  'word': [line[:-1] for line in lines]}), self._columns,
+        self._bad_rows, piece.path, lambda index: index + 1)
+
+
+class LetterInput(inputs.FileInput):
+  """A user's own input."""
+
+  suffix = '.letters'
+
+  def reader(self, reading):
+    return Letters(self.paths(), reading.columns(), self.bad_rows)
+
+
+def test_an_input_of_an_own_format(tmp_path):
+  (tmp_path / 'a.letters').write_text('one1\ntwo0\nthree!\n')
+  (tmp_path / 'b.letters').write_text('four1\n')
+  (tmp_path / 'c.other').write_text('no')
+  read = reading.Reading(feature_spec.FeatureSpec([
+      {'name': 'word', 'kind': 'hashed', 'num_buckets': 100},
+      {'name': 'y', 'kind': 'label'}]), keep=('word',))
+  made = LetterInput('.', str(tmp_path), batch_size=2, on_bad_row='skip')
+  made.check(read)
+  assert made.count_rows(read) == 4 and len(made.slices(read)) == 2
+  seen = batches(made.dataset(read))
+  assert [f['raw/word'].tolist() for f, _ in seen] == [
+      [b'one', b'two'], [b'four']]
+  assert [labels['y'].tolist() for _, labels in seen] == [[1, 0], [1]]
+  made = LetterInput('nothing', str(tmp_path))
+  with pytest.raises(errors.UserError, match='LetterInput.files must name'):
+    made.check(read)
 
 
 @pytest.mark.skipif(not os.path.exists(conftest.REAL_ROWS),

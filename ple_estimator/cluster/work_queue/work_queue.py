@@ -52,7 +52,7 @@ _LOST = (tf.errors.AbortedError, tf.errors.UnavailableError,
          tf.errors.UnknownError, tf.errors.DeadlineExceededError)
 
 # `lease` tells leases of one client apart, also those of one slice; `number` is
-# epoch * slices + the place in the order of the epoch; `piece` a readers.Slice.
+# epoch * slices + the place in the order of the epoch; `piece` a reader.Slice.
 Work = collections.namedtuple('Work', 'lease generation number epoch piece')
 
 
@@ -264,7 +264,7 @@ class Plan:
     """Keeps what is to be done.
 
     Args:
-      slices: list of readers.Slice.
+      slices: list of reader.Slice.
       epochs: int.
       seed: int.
       shuffle: bool, whether every epoch has an order of its own, else that of
@@ -291,7 +291,7 @@ class Plan:
         [self._seed % 2**32, int(epoch)]).permutation(len(self))
 
   def find(self, number):
-    """Returns the epoch and the readers.Slice of a number."""
+    """Returns the epoch and the reader.Slice of a number."""
     epoch, place = divmod(number, len(self))
     return epoch, self._slices[self.order(epoch)[place]]
 
