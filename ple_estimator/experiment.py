@@ -18,9 +18,9 @@ from ple_estimator.cluster import roles
 from ple_estimator.cluster import watch as watch_lib
 from ple_estimator.data import predictions
 from ple_estimator.data import serving
-from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
+from ple_estimator.engine import forms
 from ple_estimator.training import compatibility
 from ple_estimator.training import evaluation
 from ple_estimator.training import hooks
@@ -110,7 +110,7 @@ class Experiment:
       peer_timeout_secs: int, in a cluster, how long to get nothing done before
         the process gives up: parameter servers that never come, a chief that
         is gone for good. More than a checkpoint takes.
-      engine: deeprec.Engine, whether DeepRec's forms are used; None is
+      engine: forms.Engine, whether DeepRec's forms are used; None is
         'auto'.
       work_queue: work_queue.WorkQueue, which hands out slices of train_input
         to whichever process is free; None gives each process its own share.
@@ -141,7 +141,7 @@ class Experiment:
     self._predict_input = predict_input or eval_input
     self._predict_columns = tuple(predict_columns)
     self._predictions_path = os.path.join(model_dir, predictions_path)
-    self._engine = engine or deeprec.Engine()
+    self._engine = engine or forms.Engine()
     if incremental:
       self._engine.leave_out('embedding_variable', 'Experiment.incremental')
     self._config = _tuned(
@@ -371,14 +371,13 @@ class Experiment:
     training = mode == tf.estimator.ModeKeys.TRAIN
     if training and self._work_queue:
       self._work_queue.follow(features)
-    self._engine.place_in_graph()
     stage = []
     if training:
       (features, labels), stage = self._engine.staged(
           (features, labels), self._train_input.prefetch)
     spec = self.model.model_fn(
-        features, labels, mode, track_rows=bool(self._incremental),
-        num_ps=config.num_ps_replicas)
+        features, labels, mode, config.num_ps_replicas,
+        bool(self._incremental), self._engine)
     if stage:
       self._engine.mark(spec.train_op)
       spec = spec._replace(training_hooks=stage)

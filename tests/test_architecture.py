@@ -14,15 +14,16 @@ PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 ORDER = [
     ('errors', []),
     ('files', []),
-    ('engine', ['compat', 'native']),
+    ('engine', ['compat', 'native', 'forms', 'purpose']),
     ('cluster', ['roles', 'marker', 'watch', 'parameter_servers',
                  'work_queue.ledger', 'work_queue.work_queue']),
     ('network', ['metrics', 'micro_batching', 'precision', 'mlp', 'ple',
-                 'towers', 'tasks']),
+                 'towers', 'tasks', 'objective']),
     ('data', ['column_kinds', 'feature_spec', 'packing', 'predictions',
               'stream', 'readers', 'serving', 'inputs']),
     ('embeddings', ['admission', 'deeprec', 'keyed_table', 'hashed', 'keyed']),
-    ('optimizers', ['touched_rows', 'update_rules', 'factories', 'train_op']),
+    ('optimizers', ['touched_rows', 'update_rules', 'factories',
+                    'deeprec_optimizers', 'train_op']),
     ('training', ['hooks', 'incremental', 'model_dir', 'saver',
                   'compatibility', 'evaluation']),
     ('model', []),
@@ -107,8 +108,10 @@ def test_only_the_engine_touches_private_tensorflow(module):
 
 @each_module
 def test_no_argument_shadows_a_module(module):
-  imported = {name.rpartition('.')[2] for name in _imports(module)
-              if name.startswith('ple_estimator.')}
+  imported = {alias.asname or alias.name for node in ast.walk(_tree(module))
+              if isinstance(node, ast.ImportFrom) and
+              node.module.split('.')[0] == 'ple_estimator'
+              for alias in node.names}
   for node in ast.walk(_tree(module)):
     if isinstance(node, ast.FunctionDef):
       arguments = {a.arg for a in node.args.args + node.args.kwonlyargs}

@@ -9,6 +9,7 @@ from ple_estimator import model
 from ple_estimator.data import feature_spec
 from ple_estimator.data import packing
 from ple_estimator.embeddings import hashed
+from ple_estimator.engine import native
 from ple_estimator.network import ple
 from ple_estimator.network import precision
 from ple_estimator.network import tasks
@@ -119,8 +120,8 @@ def test_loss_is_the_weighted_sum_over_sample_spaces(space, inside):
 def test_numbers_and_embeddings_feed_the_network():
   seen = []
 
-  def network(inputs, tasks, training, compute, op_fusion):
-    del training, compute, op_fusion
+  def network(inputs, tasks, purpose):
+    assert not purpose.training and purpose.fused == native.available()
     seen.append(inputs)
     return {task: inputs for task in tasks}, {}
 

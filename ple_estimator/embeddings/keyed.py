@@ -33,7 +33,7 @@ class EmbeddingVariable(hashed.Embedding):
 
   def __init__(self, capacity=1_000_000, stddev=None, emb_fusion=True,
                filter=None, eviction=None):
-    """Keeps the hyper-parameters; builds no graph.
+    """Stores the hyper-parameters; builds no graph.
 
     Args:
       capacity: int, the rows that a table can hold, those included that wait
@@ -60,21 +60,21 @@ class EmbeddingVariable(hashed.Embedding):
     self._filter = filter
     self._eviction = eviction
 
-  def _vectors(self, group, packed, training, num_ps):
-    variable = deeprec.of_graph().embedding_variable(
-        group.name, group.dim, self._spread(group.dim), self._filter,
-        self._eviction)
+  def _vectors(self, group, packed, purpose):
+    variable = deeprec.embedding_variable(
+        purpose.engine, group.name, group.dim, self._spread(group.dim),
+        self._filter, self._eviction)
     if variable is not None:
-      counted = training and self._filter
+      counted = purpose.training and self._filter
       return deeprec.look_up(
           variable, packed.rows, packing.counts(packed) if counted else None)
-    table = self._table(group.name, group.dim, training, num_ps)
+    table = self._table(group.name, group.dim, purpose)
     return table.lookup(packed.rows, packing.counts(packed))
 
-  def _table(self, name, dim, training, num_ps, **kwargs):
+  def _table(self, name, dim, purpose, **kwargs):
     return keyed_table.PartitionedTable(
-        max(1, num_ps), name, dim, self._capacity,
-        type(self).__name__ + '.capacity', self._spread(dim), training,
+        max(1, purpose.num_ps), name, dim, self._capacity,
+        type(self).__name__ + '.capacity', self._spread(dim), purpose.training,
         **dict(dict(filter=self._filter, eviction=self._eviction), **kwargs))
 
 
@@ -91,7 +91,7 @@ class AdaptiveEmbedding(EmbeddingVariable):
 
   def __init__(self, filter=gin.REQUIRED, shared_rows=10_000,
                capacity=1_000_000, stddev=None, emb_fusion=True, eviction=None):
-    """Keeps the hyper-parameters; builds no graph.
+    """Stores the hyper-parameters; builds no graph.
 
     Args:
       filter: which values own a row, admission.CounterFilter or CbfFilter.
@@ -111,10 +111,10 @@ class AdaptiveEmbedding(EmbeddingVariable):
     errors.check_integer('AdaptiveEmbedding.shared_rows', shared_rows, 1)
     self._shared_rows = shared_rows
 
-  def _vectors(self, group, packed, training, num_ps):
-    shared = hashed.table(group.name, 'shared', self._shared_rows,
-                              group.dim, self._spread(group.dim))
-    table = self._table(group.name, group.dim, training, num_ps)
+  def _vectors(self, group, packed, purpose):
+    shared = hashed.table(group.name, 'shared', self._shared_rows, group.dim,
+                          self._spread(group.dim))
+    table = self._table(group.name, group.dim, purpose)
     return table.lookup(
         packed.rows, packing.counts(packed),
         lambda keys: tf.nn.embedding_lookup(
@@ -137,7 +137,7 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
 
   def __init__(self, frequencies=(1, 4, 16, 64), capacity=1_000_000,
                stddev=None, emb_fusion=True, eviction=None):
-    """Keeps the hyper-parameters; builds no graph.
+    """Stores the hyper-parameters; builds no graph.
 
     Args:
       frequencies: list of int, not falling, one per block: how often a value
@@ -169,23 +169,23 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
                      eviction)
     self._frequencies = frequencies
 
-  def _vectors(self, group, packed, training, num_ps):
+  def _vectors(self, group, packed, purpose):
     blocks = len(self._frequencies)
     errors.check(
         group.dim % blocks == 0, 'DynamicDimensionEmbedding.frequencies must '
         'have a number of blocks that divides the dim of every column, got %d '
         'blocks for dim %d of %s.', blocks, group.dim, group.columns[0].name)
     counts = packing.counts(packed)
-    found, first = [], None
+    vectors, first = [], None
     for i, frequency in enumerate(self._frequencies):
       table = self._table(
-          '%s/block_%d' % (group.name, i), group.dim // blocks, training,
-          num_ps, **({'filter': None} if first else {}))
+          '%s/block_%d' % (group.name, i), group.dim // blocks, purpose,
+          **({'filter': None} if first else {}))
       first = first or table
-      often = (first.seen(packed.rows) + counts >= frequency
-               if training and i else None)
-      found.append(table.lookup(packed.rows, counts, admitted=often))
-    return tf.concat(found, axis=1)
+      is_used = (first.seen(packed.rows) + counts >= frequency
+                 if purpose.training and i else None)
+      vectors.append(table.lookup(packed.rows, counts, admitted=is_used))
+    return tf.concat(vectors, axis=1)
 
   def _spread(self, dim):
     return super()._spread(dim * len(self._frequencies))

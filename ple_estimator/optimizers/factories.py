@@ -1,17 +1,15 @@
-"""Optimizers, learning-rate schedules and the training op.
+"""Optimizers and learning-rate schedules, as a .gin file names them.
 
-What a .gin file names is a factory, bound uncalled (`Model.optimizer = @adam`):
-an optimizer makes its slots in the graph of the Estimator, which exists only
-inside model_fn. A learning rate is a number or a schedule, bound uncalled too
-(`adam.learning_rate = @exponential_decay`).
+A .gin file binds a factory without calling it (`Model.optimizer = @adam`),
+because an optimizer makes its slots in the graph of the Estimator, which exists
+only inside of model_fn. A learning rate is a number, or a schedule that is also
+bound without calling it (`adam.learning_rate = @exponential_decay`).
 """
 
 import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
-from ple_estimator.embeddings import deeprec
-from ple_estimator.embeddings import keyed_table
 from ple_estimator.optimizers import update_rules
 
 
@@ -46,10 +44,8 @@ def lazy_adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
     beta2: float, decay of the second moment.
     epsilon: float, the paper's epsilon hat.
   """
-  rate = _rate('lazy_adam', learning_rate)
-  return _deeprec(
-      'lazy_adam', learning_rate=rate, beta1=beta1, beta2=beta2, epsilon=epsilon
-  ) or update_rules.LazyAdam(rate, beta1, beta2, epsilon)
+  return update_rules.LazyAdam(
+      _rate('lazy_adam', learning_rate), beta1, beta2, epsilon)
 
 
 @gin.register
@@ -68,11 +64,9 @@ def adam_async(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
     apply_sparse_rmsprop: bool, whether embedding rows are updated by RMSProp
       with momentum beta1 in place of Adam.
   """
-  rate = _rate('adam_async', learning_rate)
-  return _deeprec(
-      'adam_async', learning_rate=rate, beta1=beta1, beta2=beta2,
-      epsilon=epsilon, apply_sparse_rmsprop=apply_sparse_rmsprop
-  ) or update_rules.AdamAsync(rate, beta1, beta2, epsilon, apply_sparse_rmsprop)
+  return update_rules.AdamAsync(
+      _rate('adam_async', learning_rate), beta1, beta2, epsilon,
+      apply_sparse_rmsprop)
 
 
 @gin.register
@@ -105,14 +99,9 @@ def adamw(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
                weight_decay)
   errors.check(not isinstance(exclude, str),
                'adamw.exclude must be a tuple of texts, got %r.', exclude)
-  rate = _rate('adamw', learning_rate)
-  made = None
-  if not decay_follows_rate and not exclude:  # all that DeepRec's knows
-    made = _deeprec(
-        'adamw', weight_decay=weight_decay, learning_rate=rate, beta1=beta1,
-        beta2=beta2, epsilon=epsilon)
-  return made or update_rules.AdamW(
-      rate, beta1, beta2, epsilon, weight_decay, decay_follows_rate, exclude)
+  return update_rules.AdamW(
+      _rate('adamw', learning_rate), beta1, beta2, epsilon, weight_decay,
+      decay_follows_rate, exclude)
 
 
 @gin.register
@@ -123,10 +112,8 @@ def adagrad(learning_rate=0.01, initial_accumulator_value=0.1):
     learning_rate: float, or function of the global step to a scalar.
     initial_accumulator_value: float, positive, start of the sums of squares.
   """
-  numbers = dict(learning_rate=_rate('adagrad', learning_rate),
-                 initial_accumulator_value=initial_accumulator_value)
-  return (_deeprec('adagrad', **numbers) or
-          tf.train.AdagradOptimizer(**numbers))
+  return update_rules.Adagrad(
+      _rate('adagrad', learning_rate), initial_accumulator_value)
 
 
 @gin.register
@@ -155,14 +142,9 @@ def adagrad_decay(learning_rate=0.01, initial_accumulator_value=0.1,
   errors.check(0 < decay_rate < 1,
                'adagrad_decay.decay_rate must be in (0, 1), got %r.',
                decay_rate)
-  rate = _rate('adagrad_decay', learning_rate)
-  step = tf.train.get_global_step()
-  return _deeprec(
-      'adagrad_decay', learning_rate=rate, global_step=step,
-      initial_accumulator_value=initial_accumulator_value,
-      accumulator_decay_step=decay_steps, accumulator_decay_rate=decay_rate
-  ) or update_rules.AdagradDecay(
-      rate, step, initial_accumulator_value, decay_steps, decay_rate)
+  return update_rules.AdagradDecay(
+      _rate('adagrad_decay', learning_rate), tf.train.get_global_step(),
+      initial_accumulator_value, decay_steps, decay_rate)
 
 
 @gin.register
@@ -250,15 +232,8 @@ def warmup_cosine(step, peak=0.001, warmup_steps=1000, decay_steps=100000,
                   peak * (step + 1) / max(1, warmup_steps + 1), cosine)
 
 
-def _deeprec(name, **numbers):
-  """DeepRec's optimizer in place of one of ours, or None."""
-  if keyed_table.of_graph():  # whose slots must be made by initializers
-    return None
-  return deeprec.of_graph().optimizer(name, **numbers)
-
-
 def _rate(owner, learning_rate):
-  """The learning rate as a number or tensor, noted for TensorBoard."""
+  """Returns the learning rate as a number or tensor; TensorBoard shows it."""
   if callable(learning_rate):
     learning_rate = learning_rate(tf.train.get_global_step())
   else:

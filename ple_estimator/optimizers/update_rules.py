@@ -29,12 +29,8 @@ class LazyAdam(tf.train.AdamOptimizer):
 
   power1 and power2 are beta1 and beta2 to the number of the step.
 
-  Attributes:
-    op_fusion: bool, whether to use the fused ops: one of all dense variables,
-      one of the touched rows; train_op sets it.
+  See `use_kernels` for the fused ops.
   """
-
-  op_fusion = False
 
   def __init__(self, learning_rate, beta1, beta2, epsilon, name='Adam'):
     """Keeps the numbers, see optimizers.lazy_adam.
@@ -47,10 +43,28 @@ class LazyAdam(tf.train.AdamOptimizer):
       name: str, of the slots in a checkpoint.
     """
     super().__init__(learning_rate, beta1, beta2, epsilon, name=name)
+    self._numbers = dict(learning_rate=learning_rate, beta1=beta1, beta2=beta2,
+                         epsilon=epsilon)
+    self._has_kernels = False
     self._dense = []
 
+  def use_kernels(self):
+    """Updates by the ops of native.py from here on, which must be available.
+
+    One op updates all dense variables of a device, and one the touched rows of
+    each table.
+    """
+    self._has_kernels = True
+
+  def deeprec_arguments(self):
+    """Returns the arguments, by name, of the class that DeepRec has for this.
+
+    None means that DeepRec has none for these arguments.
+    """
+    return self._numbers
+
   def _fused(self):
-    return self.op_fusion and native.available()
+    return self._has_kernels
 
   def _powers(self, var):
     """The powers of the betas for a variable's next step: here, for all's."""
@@ -125,6 +139,7 @@ class AdamAsync(LazyAdam):
           w = w - m
     """
     super().__init__(learning_rate, beta1, beta2, epsilon, 'AdamAsync')
+    self._numbers['apply_sparse_rmsprop'] = apply_sparse_rmsprop
     self._rmsprop = apply_sparse_rmsprop
 
   def _create_slots(self, var_list):
@@ -205,6 +220,11 @@ class AdamW(LazyAdam):
     self._follows_rate = decay_follows_rate
     self._exclude = exclude
 
+  def deeprec_arguments(self):
+    if self._follows_rate or self._exclude:
+      return None
+    return dict(self._numbers, weight_decay=self._weight_decay)
+
   def _decays(self, var):
     return not any(part in var.op.name for part in self._exclude)
 
@@ -241,6 +261,29 @@ class AdamW(LazyAdam):
       return update(tf.identity(grad), handle, indices)
 
 
+class Adagrad(tf.train.AdagradOptimizer):
+  """tf.train.AdagradOptimizer.
+
+    sum = sum + g^2
+    w = w - learning_rate * g / sqrt(sum)
+  """
+
+  def __init__(self, learning_rate, initial_accumulator_value):
+    """Stores the hyperparameters, see factories.adagrad.
+
+    Args:
+      learning_rate: float or float32 scalar.
+      initial_accumulator_value: float, the sum of squares at the start.
+    """
+    super().__init__(learning_rate, initial_accumulator_value)
+    self._numbers = dict(learning_rate=learning_rate,
+                         initial_accumulator_value=initial_accumulator_value)
+
+  def deeprec_arguments(self):
+    """As LazyAdam.deeprec_arguments."""
+    return self._numbers
+
+
 class AdagradDecay(tf.train.Optimizer):
   """Adagrad whose sums of squares lose a share in every period of the run.
 
@@ -272,6 +315,14 @@ class AdagradDecay(tf.train.Optimizer):
     self._decay_steps = decay_steps
     self._decay_rate = decay_rate
     self._period = None
+
+  def deeprec_arguments(self):
+    """As LazyAdam.deeprec_arguments."""
+    return dict(
+        learning_rate=self._rate, global_step=self._global_step,
+        initial_accumulator_value=self._least,
+        accumulator_decay_step=self._decay_steps,
+        accumulator_decay_rate=self._decay_rate)
 
   def _create_slots(self, var_list):
     for var in var_list:

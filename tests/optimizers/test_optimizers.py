@@ -158,17 +158,17 @@ TABLE = [
 every = pytest.mark.parametrize(
     'make, kwargs, rule', TABLE,
     ids=['%s%d' % (make.__name__, len(kwargs)) for make, kwargs, _ in TABLE])
-fused_or_not = pytest.mark.parametrize('op_fusion', [False, True])
+fused_or_not = pytest.mark.parametrize('fused', [False, True])
 
 
-def check_dense(rule, kwargs, make, rates, clip_norm=None, op_fusion=False):
+def check_dense(rule, kwargs, make, rates, clip_norm=None, fused=False):
   """Minimises the sum of squares of STARTS, here and in numpy."""
   tf.train.create_global_step()
   variables = [tf.get_variable('w%d' % i, initializer=start.astype('f'))
                for i, start in enumerate(STARTS)]
   step = conftest.train_op(
       make, tf.add_n([tf.reduce_sum(w * w) for w in variables]), clip_norm,
-      op_fusion)
+      fused)
   with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
     for _ in rates:
@@ -192,9 +192,9 @@ def check_dense(rule, kwargs, make, rates, clip_norm=None, op_fusion=False):
 @fused_or_not
 @every
 def test_dense_matches_numpy_with_a_constant_rate(
-    make, kwargs, rule, op_fusion):
+    make, kwargs, rule, fused):
   check_dense(rule, kwargs, lambda: make(learning_rate=0.1, **kwargs),
-              [0.1] * 30, op_fusion=op_fusion)
+              [0.1] * 30, fused=fused)
 
 
 @every
@@ -227,7 +227,7 @@ def stream(steps=80, height=9, width=2):
 
 @fused_or_not
 @every
-def test_rows_match_numpy(make, kwargs, rule, op_fusion):
+def test_rows_match_numpy(make, kwargs, rule, fused):
   start = np.random.RandomState(0).randn(9, 2).astype('f')
   tf.train.create_global_step()
   table = tf.get_variable('table', initializer=start)
@@ -235,7 +235,7 @@ def test_rows_match_numpy(make, kwargs, rule, op_fusion):
   targets = tf.placeholder(tf.float32, [None, 2])
   made = make(learning_rate=0.05, **kwargs)
   step = conftest.train_op(lambda: made, tf.reduce_sum(tf.square(
-      tf.nn.embedding_lookup(table, rows) - targets)), op_fusion=op_fusion)
+      tf.nn.embedding_lookup(table, rows) - targets)), fused=fused)
   slots = [made.get_slot(table, name) for name in made.get_slot_names()]
   high = [slot for slot in slots if slot.shape[:1].as_list() == [9]]
   wanted = rule(start.astype('d'), **kwargs)
@@ -335,7 +335,7 @@ def test_adamw_excludes_parts_of_names():
 
 
 @fused_or_not
-def test_adamw_decays_what_has_been_used(op_fusion):
+def test_adamw_decays_what_has_been_used(fused):
   # Weights that are read late are read before they decay.
   def late(x):
     time.sleep(0.3)
@@ -349,7 +349,7 @@ def test_adamw_decays_what_has_been_used(op_fusion):
         tf.reduce_sum(tf.square(dense.read_value())))
   step = conftest.train_op(
       lambda: factories.adamw(0.1, weight_decay=9.0), loss,
-      op_fusion=op_fusion)
+      fused=fused)
   with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
     assert sess.run([loss, step])[0] == 5
@@ -357,7 +357,7 @@ def test_adamw_decays_what_has_been_used(op_fusion):
 
 @fused_or_not
 @every
-def test_does_not_write_to_what_was_read(make, kwargs, rule, op_fusion):
+def test_does_not_write_to_what_was_read(make, kwargs, rule, fused):
   # In one step: read, update in place. What was read must stay what it was.
   tf.train.create_global_step()
   start = STARTS[1]
@@ -366,7 +366,7 @@ def test_does_not_write_to_what_was_read(make, kwargs, rule, op_fusion):
   with tf.control_dependencies([before]):
     step = conftest.train_op(
         lambda: make(learning_rate=0.1, **kwargs),
-        tf.reduce_sum(w * w), op_fusion=op_fusion)
+        tf.reduce_sum(w * w), fused=fused)
   with tf.control_dependencies([step]):
     after = tf.identity(before)
   with tf.Session() as sess:
