@@ -224,6 +224,26 @@ def test_mixture_and_its_gradient(fused):
   np.testing.assert_allclose(d_experts, wanted_d, rtol=1e-4, atol=1e-5)
 
 
+def test_an_input_of_several_nets_is_passed_once():
+  x = [tf.zeros([2, 3]), tf.zeros([2, 4])]
+  inputs, positions = mlp._inputs(
+      [mlp.Net(x[i], (5,)) for i in (1, 0, 1, 1)])
+  assert [each is x[i] for each, i in zip(inputs, (1, 0))] == [True, True]
+  assert len(inputs) == 2 and positions == [0, 1, 0, 0]
+
+
+def test_parameters_are_in_the_order_of_the_kernel():
+  names = {name: tf.constant(float(i)) for i, name in enumerate(
+      ['kernel_0', 'bias_0', 'gamma', 'beta', 'kernel_1'])}
+  norm = mlp._Norm(names['gamma'], names['beta'], tf.constant(-1.0),
+                   tf.constant(-2.0))
+  found = mlp._parameters([
+      mlp._Layer(names['kernel_0'], names['bias_0'], norm),
+      mlp._Layer(names['kernel_1'], None, None)])
+  with tf.Session() as sess:
+    assert sess.run(found) == [0, 1, 2, 3, 4]
+
+
 def test_the_ops_call_their_own_onednn():
   # TensorFlow 2.15 exports symbols of the oneDNN inside it, of version 3.1.
   assert native.onednn_version() // 100 == 302

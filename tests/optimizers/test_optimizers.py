@@ -8,7 +8,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.engine import purpose
 from ple_estimator.optimizers import factories
+from ple_estimator.optimizers import train_op
 
 STARTS = [np.array(1.5), np.array([1.0, -2.0, 3.0]),
           np.array([[0.5, -1.0], [2.0, 0.1], [-3.0, 4.0]])]
@@ -388,6 +390,47 @@ def test_clipping_adds_up_the_slices_of_a_row_first():
   gradient = np.array([[0, 0], [100, 100], [1, 1]])
   np.testing.assert_allclose(
       moved, gradient / np.linalg.norm(gradient), rtol=1e-5)
+
+
+def test_what_has_no_gradient_is_left_out():
+  a, b, c = [tf.get_variable(name, [2]) for name in 'abc']
+  sorted_out = train_op._sort([(None, a), (b + 1, b), (c + 1, c)])
+  assert sorted_out.variables == [b, c] and not sorted_out.tables
+  assert len(sorted_out.dense) == 2 and not sorted_out.keyed
+
+
+@pytest.mark.parametrize('clip_norm, scale', [
+    (None, 1), (13.0, 1), (6.5, 0.5)])
+def test_all_gradients_are_scaled_by_their_common_norm(clip_norm, scale):
+  # 13^2 = 3^2 + 4^2 + 12^2
+  gradients = train_op._Gradients(
+      [tf.constant([3.0, 4.0])], [None], [tf.constant([[12.0]])], [None])
+  clipped = train_op._clip(gradients, clip_norm)
+  with tf.Session() as sess:
+    dense, keyed = sess.run([clipped.dense[0], clipped.keyed[0]])
+  np.testing.assert_allclose(dense, np.array([3, 4]) * scale, rtol=1e-6)
+  np.testing.assert_allclose(keyed, [[12 * scale]], rtol=1e-6)
+
+
+@pytest.mark.parametrize('make, has_ops', [
+    (factories.lazy_adam, True), (factories.adamw, True),
+    (factories.adam, False), (factories.sgd, False)])
+@fused_or_not
+def test_optimizers_that_have_kernels_use_them_if_fused(make, has_ops, fused):
+  tf.train.create_global_step()
+  w = tf.get_variable('w', [2, 3])
+  conftest.train_op(make, tf.reduce_sum(w), fused=fused)
+  assert (has_ops and fused) == any(
+      op.type.startswith('Ple')
+      for op in tf.get_default_graph().get_operations())
+
+
+def test_notes_no_rows_of_an_optimizer_that_moves_all():
+  tf.train.create_global_step()
+  w = tf.get_variable('w', [2, 3])
+  with pytest.raises(errors.UserError, match='@adam moves every row'):
+    train_op.build(factories.adam, [(w + 1, w)],
+                   purpose.Purpose(training=True, track_rows=True))
 
 
 def test_warmup_cosine_has_three_parts():
