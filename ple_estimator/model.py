@@ -10,7 +10,7 @@ from ple_estimator.data import column_kinds
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import native
 from ple_estimator.engine import purpose as purpose_lib
-from ple_estimator.network import micro_batching
+from ple_estimator.network import gradients
 from ple_estimator.network import objective
 from ple_estimator.network import towers
 from ple_estimator.optimizers import train_op
@@ -185,64 +185,26 @@ class Model:
     return objective.Targets(labels, objective.row_weights(
         self.tasks, weights, _kept_columns(features)))
 
-  # ---------------------------------------------------------------- training
+  # ------------------------------------------- from inputs to EstimatorSpecs
 
   def _train_spec(self, inputs, targets, purpose):
     """Builds the rest of the training graph, behind the embeddings."""
     embedded = tf.trainable_variables()
     sources = [table.source for table in keyed_table.of_graph()]
-    slices = (1 if purpose.engine.slices(self.micro_batches)  # the input's
+    # If DeepRec sums over micro-batches, the input has cut the batch already.
+    slices = (1 if purpose.engine.slices(self.micro_batches)
               else self.micro_batches)
-    (losses, gates, gradients), d_inputs = micro_batching.accumulate(
-        self._slice_fn(inputs, targets, purpose),
-        (inputs, targets.labels, targets.weights), slices)
+    (losses, gates, of_network), d_inputs = gradients.of_network(
+        lambda rows: self._logits(rows, purpose), self.tasks, inputs, targets,
+        slices)
     objective.summarize(losses, gates)
     trained = embedded + sources + tf.trainable_variables()[len(embedded):]
     return tf.estimator.EstimatorSpec(
         _TRAIN, loss=objective.total(self.tasks, losses),
         train_op=train_op.build(
             self._optimizer,
-            _whole_gradients(trained, gradients, inputs, d_inputs), purpose,
+            gradients.complete(trained, of_network, inputs, d_inputs), purpose,
             self._clip_norm))
-
-  def _slice_fn(self, inputs, targets, purpose):
-    """Makes the function that builds and differentiates network and towers.
-
-    Args:
-      inputs: [batch, in_dim] float32, of the whole batch.
-      targets: objective.Targets of the whole batch.
-      purpose: purpose.Purpose.
-
-    Returns:
-      A function for micro_batching.accumulate. It takes (inputs, labels,
-      weights) of a slice and returns ((losses, gates, gradients), d_inputs):
-      what the slice adds to the losses, to the mean weight of each expert and
-      to the gradients by variable name; and the gradient of its inputs.
-    """
-    step = tf.train.get_or_create_global_step()
-    loss_weights = [task.loss_weight(step) for task in self.tasks]
-    totals = {name: tf.reduce_sum(weights)
-              for name, weights in targets.weights.items()}
-    share = 1 / tf.cast(tf.shape(inputs)[0], tf.float32)
-    before = len(tf.trainable_variables())
-
-    def of_slice(rows):
-      inputs, labels, weights = rows
-      logits, gates = self._logits(inputs, purpose)
-      losses = objective.losses(
-          self.tasks, objective.Targets(labels, weights, totals), logits)
-      variables = tf.trainable_variables()[before:]
-      d_inputs, *gradients = tf.gradients(
-          [losses[task.name] for task in self.tasks], [inputs] + variables,
-          loss_weights, gate_gradients=True)  # as tf.train.Optimizer does
-      gates = tf.nest.map_structure(lambda x: share * tf.reduce_sum(x), gates)
-      return (losses, gates, {
-          v.name: tf.convert_to_tensor(g)
-          for v, g in zip(variables, gradients) if g is not None}), d_inputs
-
-    return of_slice
-
-  # -------------------------------------------------------------- prediction
 
   def _predict_spec(self, features, logits):
     """Builds the spec of prediction and of a SavedModel."""
@@ -313,30 +275,3 @@ def _cut(num_ps, part_bytes):
       tf.get_variable_scope(), partitioner=tf.min_max_variable_partitioner(
           max_partitions=num_ps, min_slice_size=part_bytes)
       if num_ps > 1 and part_bytes else None)
-
-
-def _whole_gradients(variables, gradients, inputs, d_inputs):
-  """Completes the gradients that were summed over the slices of a batch.
-
-  Adds what is no sum over slices: the gradients of the embeddings, through the
-  inputs of the network, and those of penalties such as L2.
-
-  Args:
-    variables: list of what is trained: variables and sources of keyed tables.
-    gradients: dict of variable name to the gradient of network and towers.
-    inputs: [batch, in_dim] float32.
-    d_inputs: [batch, in_dim] float32, the gradient of inputs.
-
-  Returns:
-    list of (gradient or None, variable).
-  """
-  penalties = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
-  others = tf.gradients([inputs] + penalties, variables,
-                        [d_inputs] + [None] * len(penalties))
-  return [(_add(g, gradients.get(v.name)), v)
-          for g, v in zip(others, variables)]
-
-
-def _add(a, b):
-  """The sum of two tensors, either or both of which may be None."""
-  return b if a is None else a if b is None else a + b

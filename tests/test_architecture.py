@@ -18,7 +18,7 @@ ORDER = [
     ('cluster', ['roles', 'marker', 'watch', 'parameter_servers',
                  'work_queue.ledger', 'work_queue.work_queue']),
     ('network', ['metrics', 'micro_batching', 'precision', 'mlp', 'ple',
-                 'towers', 'tasks', 'objective']),
+                 'towers', 'tasks', 'objective', 'gradients']),
     ('data', ['column_kinds', 'feature_spec', 'packing', 'predictions',
               'stream', 'readers', 'serving', 'inputs']),
     ('embeddings', ['admission', 'deeprec', 'keyed_table', 'hashed', 'keyed']),

@@ -62,8 +62,8 @@ def embedding_variable(engine, name, dim, stddev, filter, eviction):
         'embedding', embedding_dim=dim, key_dtype=tf.int64, initializer=start,
         ev_option=_options(start, filter, eviction))
   errors.check(
-      hasattr(variable, 'sparse_read'), 'EmbeddingVariable must not be cut into '
-      "parts where it is DeepRec's: bind no partitioner to embeddings, or "
+      hasattr(variable, 'sparse_read'), 'EmbeddingVariable must not be cut '
+      "into parts where it is DeepRec's: bind no partitioner to embeddings, or "
       "leave 'embedding_variable' out of Engine.forms.")
   tf.add_to_collection(_VARIABLES, variable)
   return variable
@@ -120,7 +120,7 @@ def is_variable(variable):
 
 
 def owns(name):
-  """Whether a name is that of one of `variables`, its slots or saved tensors."""
+  """Whether a name is that of one of `variables`, a slot or a saved tensor."""
   return any(
       name == v.op.name or name.startswith(v.op.name + '/') or
       (name.startswith(v.op.name + '-') and re.search(_SAVED, name))

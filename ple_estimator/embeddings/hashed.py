@@ -178,12 +178,12 @@ _OPERATIONS = {
 class MultiHashEmbedding(HashEmbedding):
   """Two small tables in place of a large one: quotients and remainders.
 
-  With b rows in the table of remainders R, the vector of id i is that of
-  Q[i // b] and R[i % b] put together. Each id has another pair of rows, so that
-  2 * sqrt(num_buckets) rows do for num_buckets vectors (Shi et al.,
+  The vector of id i is composed of Q[i // b] and R[i % b], where b is the
+  number of rows of the table of remainders R. Each id has its own pair of rows,
+  so 2 * sqrt(num_buckets) rows are enough for num_buckets vectors (Shi et al.,
   "Compositional Embeddings Using Complementary Partitions", KDD 2020). In
-  DeepRec's Multi-Hash Variable b is the rows of Q instead: the same where both
-  tables have as many.
+  DeepRec's Multi-Hash Variable b is the number of rows of Q instead, which is
+  the same if both tables have equally many.
   """
 
   def __init__(self, operation='mul', min_buckets=1000, rows=None,

@@ -42,15 +42,15 @@ def accumulate(fn, batch, k):
     update_ops = tf.get_collection_ref(tf.GraphKeys.UPDATE_OPS)
     before = len(update_ops)
     returned.extend(fn(tf.nest.map_structure(lambda x: x[begin:end], batch)))
-    flat = tf.concat([tf.reshape(x, [-1]) for x in tf.nest.flatten(returned[0])],
-                     axis=0)
+    flat = tf.concat(
+        [tf.reshape(x, [-1]) for x in tf.nest.flatten(returned[0])], axis=0)
     with tf.control_dependencies(update_ops[before:]):
       sums += flat
     del update_ops[before:]  # no op outside of the loop could wait for them
     return i + 1, sums, rows.write(i, returned[1])
 
   with tf.name_scope('micro_batches'):
-    # The number of sums is known only when the body has been built, so the loop
+    # The number of sums is known only once the body has been built. So the loop
     # starts from a single zero, to which the first iteration adds all sums.
     _, sums, rows = tf.while_loop(
         lambda i, sums, rows: i < count, body,
@@ -62,5 +62,5 @@ def accumulate(fn, batch, k):
     parts = tf.split(sums, [shape.num_elements() for shape in shapes])
     rows = rows.concat()
     rows.set_shape(returned[1].shape)
-  return tf.nest.pack_sequence_as(
-      returned[0], [tf.reshape(x, shape) for x, shape in zip(parts, shapes)]), rows
+  sums = [tf.reshape(x, shape) for x, shape in zip(parts, shapes)]
+  return tf.nest.pack_sequence_as(returned[0], sums), rows

@@ -57,8 +57,9 @@ class Net(collections.namedtuple('Net', 'x units linear linear_bias')):
     return super().__new__(cls, x, tuple(units), linear, linear_bias)
 
 
-# The variables of a layer. The kernel may be a PartitionedVariable; bias is None
-# for a layer without; norm is a _Norm, or None where no batch norm follows.
+# The variables of a layer. The kernel may be a PartitionedVariable; bias is
+# None in a layer without one; norm is a _Norm, or None where no batch norm
+# follows.
 _Layer = collections.namedtuple('_Layer', 'kernel bias norm')
 _Norm = collections.namedtuple('_Norm', 'gamma beta mean variance')
 
@@ -256,7 +257,8 @@ def _moving_moments(norms):
 
 # Batch norm (Ioffe and Szegedy, ICML 2015) is x * scale + shift, per column.
 # Where a dense layer with kernel W follows, the kernel is scaled instead of the
-# batch, because it has fewer rows: (x * scale + shift) W = x (scale W) + shift W.
+# batch, because it has fewer rows:
+#   (x * scale + shift) W = x (scale W) + shift W
 
 
 def _scale_and_shift(x, norm, training):

@@ -29,11 +29,12 @@ from ple_estimator.network import mlp
 class PLE:
   """Levels of shared and per-task experts, mixed by gates.
 
-  In level j, the gate g = softmax(W h) of task k (Tang et al., eq. 1 to 4) reads
-  the task's own input h and mixes the task's experts with the shared experts.
-  The shared gate reads the shared input and mixes all experts of the level. The
-  mixtures are the inputs of level j + 1. The last level has no shared gate. A
-  gate that would have only one expert to choose from is left out.
+  In level j, the gate g = softmax(W h) of task k (Tang et al., eq. 1 to 4)
+  reads the task's own input h and mixes the task's experts with the shared
+  experts. The shared gate reads the shared input and mixes all experts of the
+  level. The mixtures are the inputs of level j + 1. The last level has no
+  shared gate. A gate that would have only one expert to choose from is left
+  out.
   """
 
   def __init__(self,

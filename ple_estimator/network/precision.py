@@ -15,8 +15,8 @@ class Precision:
   softmax, loss and optimizer are float32. (Batch norm has to be, because
   tf.nn.moments has no bfloat16 kernel on TensorFlow 1.15.) The gradients of a
   product are bfloat16 products too. bfloat16 has the exponent of float32, so no
-  loss scaling is needed. The fused kernels (mlp.py) also store what lies between
-  two products as bfloat16; their sums are float32.
+  loss scaling is needed. The fused kernels (mlp.py) also store what lies
+  between two products as bfloat16; their sums are float32.
 
   Attributes:
     dtype: tf.DType of the operands.

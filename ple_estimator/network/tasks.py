@@ -72,7 +72,7 @@ class Task:
     self._gamma = gamma
 
   def predictions(self, logits):
-    """Returns [batch] float32: probabilities, or the logits for a regression."""
+    """Returns [batch] float32: probabilities, or a regression's logits."""
     return tf.sigmoid(logits) if self.is_binary else logits
 
   def loss(self, labels, logits, weights, total_weight=None):

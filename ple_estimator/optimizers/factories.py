@@ -74,8 +74,8 @@ def adamw(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
           weight_decay=0.01, decay_follows_rate=True, exclude=()):
   """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019).
 
-  Like `lazy_adam`, but a step first subtracts a share of each weight from it; in
-  embedding tables, of the rows that the batch touches.
+  Like `lazy_adam`, but a step first subtracts a share of each weight from it;
+  in embedding tables, only from the rows that the batch touches.
 
   In DeepRec's AdamWOptimizer the share is weight_decay, whatever the learning
   rate: for the same, bind decay_follows_rate to False and weight_decay to the
