@@ -11,8 +11,8 @@ from ple_estimator import errors
 from ple_estimator.cluster import roles
 from ple_estimator.data import predictions
 from ple_estimator.data import serving
-from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
+from ple_estimator.engine import forms
 from ple_estimator.training import disk
 from ple_estimator.training import estimator
 from ple_estimator.training import evaluation
@@ -83,7 +83,7 @@ class Experiment:
       peer_timeout_secs: int, in a cluster, seconds without any progress after
         which the process gives up, because the parameter servers or the chief
         do not answer. It must be more than saving a checkpoint takes.
-      engine: deeprec.Engine, whether DeepRec's forms are used; None is
+      engine: forms.Engine, whether DeepRec's forms are used; None is
         'auto'.
       work_queue: work_queue.WorkQueue, which hands out slices of train_input
         to whichever process is free; None gives each process its own share.
@@ -106,7 +106,7 @@ class Experiment:
     self._predict_input = predict_input or eval_input
     self._predict_columns = tuple(predict_columns)
     self._predictions_path = os.path.join(model_dir, predictions_path)
-    engine = engine or deeprec.Engine()
+    engine = engine or forms.Engine()
     if incremental:
       engine.leave_out('embedding_variable', 'Experiment.incremental')
     self._config = estimator.config_for(

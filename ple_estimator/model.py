@@ -1,4 +1,4 @@
-"""model_fn: features -> embeddings -> experts -> tasks -> EstimatorSpec."""
+"""The model: features -> embeddings -> experts -> towers -> EstimatorSpec."""
 
 import collections
 
@@ -8,18 +8,30 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import errors
 from ple_estimator.data import column_kinds
 from ple_estimator.data import reading
-from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import native
-from ple_estimator.network import metrics
-from ple_estimator.network import micro_batching
+from ple_estimator.engine import purpose as purpose_lib
+from ple_estimator.network import gradients
+from ple_estimator.network import objective
 from ple_estimator.network import towers
 from ple_estimator.optimizers import train_op
+
+_TRAIN = tf.estimator.ModeKeys.TRAIN
+_PREDICT = tf.estimator.ModeKeys.PREDICT
 
 
 @gin.register
 class Model:
-  """What is trained, and how; the wiring of its parts and no more."""
+  """What is trained and how: connects features, network, tasks and optimizer.
+
+  Attributes:
+    features: feature_spec.FeatureSpec.
+    tasks: list of tasks.Task.
+    op_fusion: bool, whether the fused ops are to be used where they can be.
+    micro_batches: int, the slices of a training batch.
+    groups: list of packing.Group, how the input has to pack the ids.
+    keep: sorted list of the columns that tasks read as the file has them.
+  """
 
   def __init__(self,
                features=gin.REQUIRED,
@@ -33,40 +45,42 @@ class Model:
                micro_batches=1,
                input_layer_partitioner=0,
                dense_layer_partitioner=0):
-    """Keeps the parts; builds no graph.
+    """Stores and checks the parts; builds no graph.
 
     Args:
-      features: features.FeatureSpec.
-      embedding: function of (features, category columns) to vectors, e.g.
-        embeddings.HashEmbedding.
-      network: function of (inputs, task names, training, precision) to the
-        inputs of the towers and the gates, e.g. ple.PLE.
-      tasks: list of heads.Task.
+      features: feature_spec.FeatureSpec.
+      embedding: hashed.HashEmbedding or another embedding: an object with
+        `groups`, called with (features, category columns, purpose), which
+        returns a list of [batch, n] float32.
+      network: ple.PLE or another function of (inputs, task names, purpose),
+        which returns the inputs of the towers and the gates.
+      tasks: list of tasks.Task.
       precision: precision.Precision.
       optimizer: function without arguments to a tf.train.Optimizer.
-      clip_norm: float, largest global norm of the gradients; None is no limit.
+      clip_norm: float, the largest global norm of the gradients; None is no
+        limit.
       op_fusion: bool, whether to train and evaluate by the fused C++ ops
-        where they can be had (native.py); predictions and SavedModels need no
-        more than TensorFlow either way, and checkpoints are the same.
-      micro_batches: int, slices in which a training batch goes through network
-        and towers, one after another, before the one update: 1 is the whole
-        batch at once. More need less memory and more time. Losses, summaries
-        and gradients are those of the whole batch, but for batch norm, whose
-        statistics are those of a slice and whose moving averages move once
-        per slice.
-      input_layer_partitioner: int, MB. In a cluster embedding tables are cut
-        into parts of this size, of one parameter server each; into as many as
-        there are servers where the size would give more. 0 cuts none.
-        Embedding variables, whose size is not known, are always cut, by key.
-        A run without parameter servers has everything in one part. The
-        mathematics and what a checkpoint restores are the same for any number.
+        (native.py) where they can be used. Predictions and SavedModels never
+        need them, and checkpoints are the same.
+      micro_batches: int, the number of slices in which a training batch goes
+        through network and towers, one after another, before the one update.
+        1 is the whole batch at once; more slices need less memory and more
+        time. Losses, summaries and gradients are those of the whole batch.
+        Only batch norm differs: its statistics are those of a slice, and its
+        moving averages are updated once per slice.
+      input_layer_partitioner: int, MB. In a cluster, embedding tables are cut
+        into parts of this size, each on one parameter server; if that would
+        give more parts than servers, into one part per server. 0 cuts none.
+        Embedding variables have no known size and are always cut, by key.
+        Without parameter servers nothing is cut. The computation and what a
+        checkpoint can restore do not depend on the number of parts.
       dense_layer_partitioner: int, kB; the same for the kernels of dense
-        layers. Biases and batch norm stay whole.
+        layers. Biases and batch norm are never cut.
 
     Raises:
-      UserError: if tasks and columns do not fit together.
+      UserError: if a value is out of range, or if tasks and columns do not fit
+        together.
     """
-    errors.check(tasks, 'Model.tasks must have a task.')
     errors.check(
         clip_norm is None or errors.is_number(clip_norm) and clip_norm > 0,
         'Model.clip_norm must be positive, got %r.', clip_norm)
@@ -75,27 +89,26 @@ class Model:
         ('input_layer_partitioner', input_layer_partitioner, 0),
         ('dense_layer_partitioner', dense_layer_partitioner, 0)]:
       errors.check_integer('Model.' + name, value, least)
+    _check_tasks(tasks, features)
     self.features = features
     self.tasks = list(tasks)
+    self.op_fusion = op_fusion
+    self.micro_batches = micro_batches
+    self.groups = embedding.groups(features.categories)
+    self.keep = sorted({task.sample_space[0] for task in tasks
+                        if task.sample_space})
     self._embedding = embedding
     self._network = network
     self._precision = precision
     self._optimizer = optimizer
     self._clip_norm = clip_norm
-    self.op_fusion = op_fusion
-    self.micro_batches = micro_batches
     self._input_part_bytes = input_layer_partitioner << 20
     self._dense_part_bytes = dense_layer_partitioner << 10
-    self._check_tasks()
-    self.groups = embedding.groups(features.categories)
-    # Columns that the tasks read as they stand in the file.
-    self.keep = sorted({task.sample_space[0] for task in tasks
-                        if task.sample_space})
 
   def is_fused(self):
     """Whether training uses the fused kernels; loads them at the first call.
 
-    A parameter server, which builds no graph, must load them too.
+    A parameter server builds no graph, but it has to load the kernels too.
     """
     return self.op_fusion and native.available()
 
@@ -104,35 +117,7 @@ class Model:
     return reading.Reading(self.features, tuple(self.keep), self.groups,
                            self.is_fused(), with_labels=True)
 
-  def _check_tasks(self):
-    names = [task.name for task in self.tasks]
-    errors.check(len(set(names)) == len(names),
-                 'Model.tasks must have different names, got %s.',
-                 ', '.join(names))
-    columns = [column.name for column in self.features.columns]
-    for task in self.tasks:
-      errors.check(
-          task.label in self.features.labels,
-          'Task.label must be a column of kind label (%s), got %r in task %s.',
-          ', '.join(self.features.labels), task.label, task.name)
-      errors.check(
-          task.sample_space is None or task.sample_space[0] in columns,
-          'Task.sample_space must name a column (%s), got %r in task %s.',
-          ', '.join(columns), task.sample_space, task.name)
-      if task.sample_space:
-        column, value = task.sample_space
-        errors.check(
-            self.features[column].dtype == tf.string or
-            isinstance(value, (int, float)),
-            'Task.sample_space must have a number for the column %r, got %r in '
-            'task %s.', column, value, task.name)
-      values = self.features[task.label].values
-      errors.check(
-          not task.is_binary or (values and set(values) <= {0, 1}),
-          "The label %r of the binary task %s must be 0 or 1: add 'values': "
-          '(0, 1) to its column, or set Task.loss.', task.label, task.name)
-
-  def model_fn(self, features, labels, mode, track_rows=False, num_ps=0,
+  def model_fn(self, features, labels, mode, num_ps=0, track_rows=False,
                engine=None):
     """Builds the graph of one mode.
 
@@ -140,173 +125,159 @@ class Model:
       features: dict of column name to tensor, see FeatureSpec.encode.
       labels: dict of column name to [batch] float32; None when predicting.
       mode: tf.estimator.ModeKeys.
-      track_rows: bool, whether training notes which rows of tables it
-        touches (touched_rows.py).
-      num_ps: int, parameter servers. Only training is done on them: in all
-        other modes one process has all tables whole.
+      num_ps: int, the number of parameter servers. Only training uses them: in
+        the other modes one process has all tables whole.
+      track_rows: bool, whether training notes which rows of tables it updates
+        (touched_rows.py).
+      engine: forms.Engine of the run; None uses no form of DeepRec.
 
     Returns:
-      tf.estimator.EstimatorSpec. It predicts one [batch] float32 per task,
-      under the task's name, and the kept columns under theirs.
+      tf.estimator.EstimatorSpec. It predicts one [batch] float32 per task under
+      the task's name, and has the kept columns under theirs.
     """
-    if engine:
-      engine.place_in_graph()
-    training = mode == tf.estimator.ModeKeys.TRAIN
-    # A SavedModel must load where these ops are not.
-    op_fusion = self.op_fusion and mode != tf.estimator.ModeKeys.PREDICT
-    num_ps = num_ps if training else 0
-    inputs = self._inputs(features, training, op_fusion, num_ps)
+    training = mode == _TRAIN
+    purpose = purpose_lib.Purpose(
+        training=training,
+        precision=self._precision,
+        # A SavedModel must load where there are no kernels.
+        fused=mode != _PREDICT and self.is_fused(),
+        num_ps=num_ps if training else 0,
+        engine=engine,
+        track_rows=training and track_rows)
+    inputs = self._inputs(features, purpose)
+    if mode == _PREDICT:
+      logits, _ = self._logits(inputs, purpose)
+      return self._predict_spec(features, logits)
+    targets = self._targets(features, labels)
     if training:
-      sources = tf.trainable_variables() + [
-          table.source for table in keyed_table.of_graph()]
-      return self._train_spec(
-          inputs, sources, labels, self._weights(features, labels), op_fusion,
-          track_rows, num_ps)
-    logits, gates = self._logits(inputs, training, op_fusion)
-    if mode == tf.estimator.ModeKeys.PREDICT:
-      return self._predict_spec(features, {
-          task.name: task.predictions(logits[task.name])
-          for task in self.tasks})
-    weights = self._weights(features, labels)
+      return self._train_spec(inputs, targets, purpose)
+    logits, gates = self._logits(inputs, purpose)
+    losses = objective.losses(self.tasks, targets, logits)
     return tf.estimator.EstimatorSpec(
-        mode, loss=self._total(self._losses(labels, logits, weights)),
-        eval_metric_ops=self._metrics(labels, logits, weights, gates))
+        mode, loss=objective.total(self.tasks, losses),
+        eval_metric_ops=objective.metrics(self.tasks, targets, logits, gates))
 
-  def _inputs(self, features, training, op_fusion, num_ps):
-    """Returns what the network reads, [batch, in_dim] float32."""
-    with _parts(num_ps, self._input_part_bytes):
-      vectors = self._embedding(features, self.features.categories, training,
-                                op_fusion, num_ps)
+  # ------------------------------------------------ from features to logits
+
+  def _inputs(self, features, purpose):
+    """Returns the input of the network, [batch, in_dim] float32."""
+    with _cut(purpose.num_ps, self._input_part_bytes):
+      vectors = self._embedding(features, self.features.categories, purpose)
     numbers = [features[name][:, tf.newaxis] for name in self.features.numbers]
     return tf.concat(vectors + numbers, axis=1)
 
-  def _logits(self, inputs, training, op_fusion, num_ps=0):
-    """Returns ({task name: [batch] float32}, gates)."""
-    with _parts(num_ps, self._dense_part_bytes):
+  def _logits(self, inputs, purpose):
+    """Builds network and towers.
+
+    Args:
+      inputs: [batch, in_dim] float32.
+      purpose: purpose.Purpose.
+
+    Returns:
+      (logits, gates): a dict of task name to [batch] float32, and a dict of
+      gate name to a dict of expert name to [batch] float32.
+    """
+    with _cut(purpose.num_ps, self._dense_part_bytes):
       per_task, gates = self._network(
-          inputs, [task.name for task in self.tasks], training,
-          self._precision, op_fusion)
+          inputs, [task.name for task in self.tasks], purpose)
       of_task = collections.OrderedDict(
           (task.name, task.tower) for task in self.tasks)
-      return towers.logits(of_task, per_task, training, self._precision,
-                             op_fusion), gates
+      return towers.logits(of_task, per_task, purpose), gates
 
-  def _train_spec(self, inputs, sources, labels, weights, op_fusion,
-                  track_rows, num_ps):
-    """The spec of training, whose inputs are made from sources."""
-    before = len(tf.trainable_variables())
-    step = tf.train.get_or_create_global_step()
-    scales = [task.loss_weight(step) for task in self.tasks]
-    total_weights = {name: tf.reduce_sum(of) for name, of in weights.items()}
-    share = 1 / tf.cast(tf.shape(inputs)[0], tf.float32)
+  def _targets(self, features, labels):
+    """Returns the objective.Targets of a batch."""
+    weights = (features[self.features.weight] if self.features.weight
+               else tf.ones_like(next(iter(labels.values()))))
+    return objective.Targets(labels, objective.row_weights(
+        self.tasks, weights, _kept_columns(features)))
 
-    def of_rows(rows):
-      inputs, labels, weights = rows
-      logits, gates = self._logits(inputs, True, op_fusion, num_ps)
-      losses = self._losses(labels, logits, weights, total_weights)
-      gates = tf.nest.map_structure(lambda x: share * tf.reduce_sum(x), gates)
-      variables = tf.trainable_variables()[before:]
-      d_inputs, *found = tf.gradients(
-          [losses[task.name] for task in self.tasks], [inputs] + variables,
-          scales, gate_gradients=True)  # as tf.train.Optimizer has them
-      gradients = {v.name: tf.convert_to_tensor(g)
-                   for v, g in zip(variables, found) if g is not None}
-      return (losses, gates, gradients), d_inputs
+  # ------------------------------------------- from inputs to EstimatorSpecs
 
-    (losses, gates, gradients), d_inputs = micro_batching.accumulate(
-        of_rows, (inputs, labels, weights),
-        1 if deeprec.of_graph().slices(self.micro_batches)
-        else self.micro_batches)
-    self._summarize(losses, gates)
-    # On into the embedding; and what is no sum over rows comes in once.
-    trained = sources + tf.trainable_variables()[before:]
-    penalties = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
-    rest = tf.gradients([inputs] + penalties, trained,
-                        [d_inputs] + [None] * len(penalties))
-    found = [_add(g, gradients.get(v.name)) for g, v in zip(rest, trained)]
+  def _train_spec(self, inputs, targets, purpose):
+    """Builds the rest of the training graph, behind the embeddings."""
+    embedded = tf.trainable_variables()
+    sources = [table.source for table in keyed_table.of_graph()]
+    # If DeepRec sums over micro-batches, the input has cut the batch already.
+    slices = (1 if purpose.engine.slices(self.micro_batches)
+              else self.micro_batches)
+    (losses, gates, of_network), d_inputs = gradients.of_network(
+        lambda rows: self._logits(rows, purpose), self.tasks, inputs, targets,
+        slices)
+    objective.summarize(losses, gates)
+    trained = embedded + sources + tf.trainable_variables()[len(embedded):]
     return tf.estimator.EstimatorSpec(
-        tf.estimator.ModeKeys.TRAIN, loss=self._total(losses),
+        _TRAIN, loss=objective.total(self.tasks, losses),
         train_op=train_op.build(
-            self._optimizer, list(zip(found, trained)), self._clip_norm,
-            op_fusion, track_rows))
+            self._optimizer,
+            gradients.complete(trained, of_network, inputs, d_inputs), purpose,
+            self._clip_norm))
 
-  def _weights(self, features, labels):
-    """Returns {task name: [batch] float32}, 0 outside of its sample space."""
-    row = (features[self.features.weight] if self.features.weight
-           else tf.ones_like(next(iter(labels.values()))))
-    weights = {}
-    for task in self.tasks:
-      weights[task.name] = row
-      if task.sample_space:
-        column, value = task.sample_space
-        found = features[column_kinds.RAW + column]
-        if found.dtype == tf.string:
-          value = str(value)
-        inside = tf.equal(found, tf.constant(value, found.dtype))
-        weights[task.name] = row * tf.cast(inside, tf.float32)
-    return weights
-
-  def _losses(self, labels, logits, weights, total_weights=None):
-    """Returns {task name: float32 scalar}, not weighted; see Task.loss."""
-    return {task.name: task.loss(
-        labels[task.label], logits[task.name], weights[task.name],
-        total_weights and total_weights[task.name]) for task in self.tasks}
-
-  def _total(self, losses):
-    """Returns the loss that is trained, and names all for ProgressHook."""
-    step = tf.train.get_or_create_global_step()
-    with tf.name_scope(None):
-      for name, loss in losses.items():
-        tf.identity(loss, '%s/loss' % name)
-    terms = [task.loss_weight(step) * losses[task.name] for task in self.tasks]
-    return tf.add_n(terms + tf.get_collection(
-        tf.GraphKeys.REGULARIZATION_LOSSES), name='total_loss')
-
-  def _metrics(self, labels, logits, weights, gates):
-    found = {}
-    for task in self.tasks:
-      found.update(task.metrics(
-          labels[task.label], logits[task.name], weights[task.name]))
-    for gate, shares in gates.items():
-      for expert, share in shares.items():
-        found['gate/%s/%s' % (gate, expert)] = metrics.mean(
-            share, tf.ones_like(share))
-    return found
-
-  def _summarize(self, losses, gates):
-    for name, loss in losses.items():
-      tf.summary.scalar('%s/train_loss' % name, loss)
-    for gate, shares in gates.items():
-      for expert, share in shares.items():
-        tf.summary.scalar('gate/%s/%s' % (gate, expert), share)
-
-  def _predict_spec(self, features, predictions):
-    kept = {name[len(column_kinds.RAW):]: value
-            for name, value in features.items()
-            if name.startswith(column_kinds.RAW)}
-    # A served model answers with vectors of rows, by task.
+  def _predict_spec(self, features, logits):
+    """Builds the spec of prediction and of a SavedModel."""
+    predictions = {task.name: task.predictions(logits[task.name])
+                   for task in self.tasks}
+    # A SavedModel answers with one vector per task, and no other columns.
     output = tf.estimator.export.PredictOutput(dict(predictions))
     return tf.estimator.EstimatorSpec(
-        tf.estimator.ModeKeys.PREDICT,
-        predictions=dict(predictions, **kept),
+        _PREDICT, predictions=dict(predictions, **_kept_columns(features)),
         export_outputs={
             tf.saved_model.signature_constants
             .DEFAULT_SERVING_SIGNATURE_DEF_KEY: output})
 
 
-def _parts(num_ps, part_bytes):
-  """A variable scope that cuts variables into num_ps parts, or fewer of a size.
+def _check_tasks(tasks, features):
+  """Raises UserError unless tasks fit together and to a FeatureSpec."""
+  errors.check(tasks, 'Model.tasks must have a task.')
+  names = [task.name for task in tasks]
+  errors.check(len(set(names)) == len(names),
+               'Model.tasks must have different names, got %s.',
+               ', '.join(names))
+  for task in tasks:
+    _check_label(task, features)
+    if task.sample_space:
+      _check_sample_space(task, features)
+
+
+def _check_label(task, features):
+  errors.check(
+      task.label in features.labels,
+      'Task.label must be a column of kind label (%s), got %r in task %s.',
+      ', '.join(features.labels), task.label, task.name)
+  values = features[task.label].values
+  errors.check(
+      not task.is_binary or (values and set(values) <= {0, 1}),
+      "The label %r of the binary task %s must be 0 or 1: add 'values': "
+      '(0, 1) to its column, or set Task.loss.', task.label, task.name)
+
+
+def _check_sample_space(task, features):
+  name, value = task.sample_space
+  columns = [column.name for column in features.columns]
+  errors.check(
+      name in columns,
+      'Task.sample_space must name a column (%s), got %r in task %s.',
+      ', '.join(columns), task.sample_space, task.name)
+  errors.check(
+      features[name].dtype == tf.string or isinstance(value, (int, float)),
+      'Task.sample_space must have a number for the column %r, got %r in '
+      'task %s.', name, value, task.name)
+
+
+def _kept_columns(features):
+  """Returns the columns that features has as the file has them, by name."""
+  prefix = column_kinds.RAW
+  return {name[len(prefix):]: value for name, value in features.items()
+          if name.startswith(prefix)}
+
+
+def _cut(num_ps, part_bytes):
+  """A variable scope that cuts large variables into parts.
 
   Args:
-    num_ps: int; 0 and 1 cut none.
-    part_bytes: int; 0 cuts none.
+    num_ps: int, the largest number of parts; 0 and 1 cut none.
+    part_bytes: int, the least size of a part; 0 cuts none.
   """
   return tf.variable_scope(
       tf.get_variable_scope(), partitioner=tf.min_max_variable_partitioner(
           max_partitions=num_ps, min_slice_size=part_bytes)
       if num_ps > 1 and part_bytes else None)
-
-
-def _add(a, b):
-  """The sum of two tensors, either or both of which may be None."""
-  return b if a is None else a if b is None else a + b

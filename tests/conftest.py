@@ -9,7 +9,8 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
-from ple_estimator.optimizers import train_op as train_op_module
+from ple_estimator.engine import purpose
+from ple_estimator.optimizers import train_op as train_op_lib
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REAL_ROWS = os.path.join(ROOT, '..', 'shared', 'data', 'taobao',
@@ -78,13 +79,13 @@ def taobao(tmp_path_factory):
   return path
 
 
-def train_op(optimizer, loss, *args, **kwargs):
+def train_op(optimizer, loss, clip_norm=None, fused=False):
   """train_op.build of the gradients of a loss by all that is trained."""
   trained = tf.trainable_variables() + [
       table.source for table in keyed_table.of_graph()]
-  return train_op_module.build(
-      optimizer, list(zip(tf.gradients(loss, trained), trained)), *args,
-      **kwargs)
+  return train_op_lib.build(
+      optimizer, list(zip(tf.gradients(loss, trained), trained)),
+      purpose.Purpose(training=True, fused=fused), clip_norm)
 
 
 def free_port():

@@ -9,6 +9,8 @@ from ple_estimator import model
 from ple_estimator.data import feature_spec
 from ple_estimator.data import packing
 from ple_estimator.embeddings import hashed
+from ple_estimator.engine import forms
+from ple_estimator.engine import native
 from ple_estimator.network import ple
 from ple_estimator.network import precision
 from ple_estimator.network import tasks
@@ -119,8 +121,8 @@ def test_loss_is_the_weighted_sum_over_sample_spaces(space, inside):
 def test_numbers_and_embeddings_feed_the_network():
   seen = []
 
-  def network(inputs, tasks, training, compute, op_fusion):
-    del training, compute, op_fusion
+  def network(inputs, tasks, purpose):
+    assert not purpose.training and purpose.fused == native.available()
     seen.append(inputs)
     return {task: inputs for task in tasks}, {}
 
@@ -129,6 +131,72 @@ def test_numbers_and_embeddings_feed_the_network():
   assert got.shape == (3, 4 + 4 + 1)
   np.testing.assert_allclose(got[:, -1], [-1, 0, 1.5])
   assert not got[2, :4].any() and not got[1, 4:8].any()  # missing values
+
+
+@pytest.mark.parametrize('mode, training, fused, num_ps, track_rows', [
+    (tf.estimator.ModeKeys.TRAIN, True, True, 2, True),
+    (tf.estimator.ModeKeys.EVAL, False, True, 0, False),
+    # A SavedModel must load where there are no kernels.
+    (tf.estimator.ModeKeys.PREDICT, False, False, 0, False)])
+@pytest.mark.parametrize('has_kernels', [True, False])
+def test_decides_once_what_a_graph_is_built_for(
+    monkeypatch, mode, training, fused, num_ps, track_rows, has_kernels):
+  monkeypatch.setattr(native, 'available', lambda: has_kernels)
+  seen, engine = [], forms.Engine()
+
+  class Stop(Exception):
+    pass
+
+  class Embedding(hashed.HashEmbedding):
+
+    def __call__(self, features, columns, purpose):
+      seen.append(purpose)
+      raise Stop
+
+  made = make(embedding=Embedding())
+  with pytest.raises(Stop):
+    made.model_fn({}, None, mode, num_ps=2, track_rows=True, engine=engine)
+  assert seen == [(training, made._precision, fused and has_kernels, num_ps,
+                   engine, track_rows)]
+  assert seen[0].engine is engine
+
+
+def test_op_fusion_false_is_not_fused():
+  assert not make(op_fusion=False).is_fused()
+
+
+def test_every_part_gets_the_same_purpose():
+  seen = []
+
+  class Embedding(hashed.HashEmbedding):
+
+    def __call__(self, features, columns, purpose):
+      seen.append(purpose)
+      return super().__call__(features, columns, purpose)
+
+  def network(inputs, tasks, purpose):
+    seen.append(purpose)
+    return {task: inputs for task in tasks}, {}
+
+  spec_of(make(embedding=Embedding(), network=network),
+          tf.estimator.ModeKeys.TRAIN)
+  assert len(seen) == 2 and seen[0] is seen[1]
+
+
+def test_penalties_alone_train_a_variable():
+  # Its loss has no gradient by any slice.
+  def network(inputs, tasks, purpose):
+    tf.get_variable('alone', initializer=3.0,
+                    regularizer=lambda w: 2 * tf.square(w))
+    return {task: inputs for task in tasks}, {}
+
+  spec = spec_of(make(network=network, optimizer=lambda: factories.sgd(0.1)),
+                 tf.estimator.ModeKeys.TRAIN)
+  alone, = [v for v in tf.trainable_variables() if v.op.name == 'alone']
+  with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    sess.run(spec.train_op)
+    assert sess.run(alone) == pytest.approx(3 - 0.1 * 2 * 2 * 3)
 
 
 def test_one_step_lowers_the_loss():

@@ -140,6 +140,7 @@ def _child_checkpoint(keys):
 
   from ple_estimator.embeddings import keyed_table
   from ple_estimator.engine import compat
+  from ple_estimator.engine import purpose
   from ple_estimator.optimizers import factories
   from ple_estimator.optimizers import train_op
   from ple_estimator.training import incremental
@@ -154,7 +155,8 @@ def _child_checkpoint(keys):
   vectors = table.lookup(batch, tf.ones_like(batch))
   trained = [bias, table.source]
   step = train_op.build(factories.lazy_adam, list(zip(
-      tf.gradients(tf.reduce_sum(vectors) + bias, trained), trained)))
+      tf.gradients(tf.reduce_sum(vectors) + bias, trained), trained)),
+                        purpose.Purpose(training=True))
   rng = np.random.RandomState(0)
   found = {}
   with tempfile.TemporaryDirectory() as folder, tf.Session() as session:

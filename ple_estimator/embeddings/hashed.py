@@ -1,8 +1,8 @@
 """How ids become vectors.
 
-An embedding packs its columns in groups (packing.py) and has a lookup and a
-pooling per group. What `Embedding` leaves to its kinds is what the vectors of
-packed rows are.
+An embedding packs its columns in groups (packing.py) and has one lookup and one
+pooling per group. `Embedding` is the base class; a subclass defines what the
+vectors of packed rows are.
 """
 
 import math
@@ -18,15 +18,16 @@ from ple_estimator.engine import native
 
 
 class Embedding:
-  """What all kinds of embeddings share; a kind has `_vectors`."""
+  """The base class of embeddings; a subclass defines `_vectors`."""
 
   _group_kind = packing.Group
 
   def __init__(self, stddev, emb_fusion):
-    """Keeps the hyper-parameters; builds no graph.
+    """Stores the hyper-parameters; builds no graph.
 
     Args:
-      stddev: float, of what vectors start from; None is 1 / sqrt(dim).
+      stddev: float, the standard deviation that vectors are drawn with; None
+        is 1 / sqrt(dim).
       emb_fusion: bool, whether columns of one dim and combiner form one group;
         else each column is a group of its own.
 
@@ -39,46 +40,42 @@ class Embedding:
     self._emb_fusion = emb_fusion
 
   def groups(self, columns):
-    """What the input is to pack: list of packing.Group."""
+    """Returns a list of packing.Group: how the input has to pack the ids."""
     return packing.groups(
         columns, self._emb_fusion, kind=self._group_kind)
 
-  def __call__(self, features, columns, training, op_fusion=False, num_ps=0):
+  def __call__(self, features, columns, purpose):
     """Looks up the vectors of all category columns.
 
     Args:
-      features: dict of what the input made, the packed ids of `groups`.
-      columns: the category columns (features.Hashed, HashedList, Integer).
-      training: bool, whether values that are new may get a row.
-      op_fusion: bool, whether to use the fused op for pooling.
-      num_ps: int, the parameter servers that tables which grow lie on; 0 is
-        none. Other tables are variables, which the partitioner of the variable
-        scope in force cuts.
+      features: dict of name to tensor from the input, with the packed ids of
+        `groups`.
+      columns: the category columns (column_kinds.Hashed, HashedList, Integer).
+      purpose: purpose.Purpose of the graph. In training new values may get a
+        row. Tables that grow lie on purpose.num_ps parameter servers; other
+        tables are variables, which the partitioner of the current variable
+        scope cuts.
 
     Returns:
-      list of [batch, n] float32; side by side they are the vectors of all
-      columns, [batch, sum of column.dim]. The zero vector where a row has no
-      id.
+      list of [batch, n] float32. Concatenated they are the vectors of all
+      columns, [batch, sum of column.dim]. The vector is zero where a row has
+      no id.
     """
-    found = []
-    for group in self.groups(columns):
-      packed = group.take(features)
-      found.append(self._pooled(group, packed, training, op_fusion, num_ps))
-    return found
+    return [self._pooled(group, group.take(features), purpose)
+            for group in self.groups(columns)]
 
-  def _pooled(self, group, packed, training, op_fusion, num_ps):
-    """[batch, columns * dim] float32, what `pool` makes of `_vectors`."""
-    vectors = self._vectors(group, packed, training, num_ps)
-    return pool(vectors, packed, group, op_fusion)
+  def _pooled(self, group, packed, purpose):
+    """Returns the [batch, columns * dim] float32 vectors of a group."""
+    vectors = self._vectors(group, packed, purpose)
+    return pool(vectors, packed, group, purpose.fused)
 
-  def _vectors(self, group, packed, training, num_ps):
-    """The vectors of the rows of a batch.
+  def _vectors(self, group, packed, purpose):
+    """Looks up the vectors of the rows of a batch.
 
     Args:
       group: packing.Group.
-      packed: packing.Packed, [n] different rows.
-      training: bool.
-      num_ps: int.
+      packed: packing.Packed, with [n] different rows.
+      purpose: purpose.Purpose of the graph.
 
     Returns:
       [n, group.dim] float32.
@@ -86,27 +83,26 @@ class Embedding:
     raise NotImplementedError
 
   def _spread(self, dim):
-    """The deviation that vectors of a width start with."""
+    """The standard deviation that vectors of a width are drawn with."""
     return dim ** -0.5 if self._stddev is None else self._stddev
 
 
-def pool(vectors, packed, group, op_fusion=False):
+def pool(vectors, packed, group, fused=False):
   """Combines the vectors of each field by the combiner of the group.
 
   Args:
-    vectors: [n, group.dim] float32, of packed.rows.
+    vectors: [n, group.dim] float32, the vectors of packed.rows.
     packed: packing.Packed, the ids of a batch.
     group: packing.Group that packed them.
-    op_fusion: bool, whether to use the fused op.
+    fused: bool, whether to use the fused op of native.py.
 
   Returns:
-    [batch, columns * dim] float32, the columns in the order of the group; the
-    zero vector where a field has no id.
+    [batch, columns * dim] float32, the columns in the order of the group. The
+    vector is zero where a field has no id.
   """
-  count = len(group.columns)
-  if op_fusion and native.available():
-    return native.pool(
-        vectors, packed.index, packed.splits, count, group.combiner)
+  if fused:
+    return native.pool(vectors, packed.index, packed.splits,
+                       len(group.columns), group.combiner)
   fields = tf.size(packed.splits) - 1
   field = tf.repeat(
       tf.range(fields), packed.splits[1:] - packed.splits[:-1])
@@ -133,7 +129,7 @@ class HashEmbedding(Embedding):
   """
 
   def __init__(self, stddev=None, emb_fusion=True):
-    """Keeps the hyper-parameters; builds no graph.
+    """Stores the hyper-parameters; builds no graph.
 
     Args:
       stddev: float, of the truncated normal that rows start from; None is
@@ -152,23 +148,24 @@ class HashEmbedding(Embedding):
     del column
     return False
 
-  def _pooled(self, group, packed, training, op_fusion, num_ps):
-    engine = deeprec.of_graph()
+  def _pooled(self, group, packed, purpose):
     if (not self._emb_fusion or self._is_composed(group.columns[0]) or
-        not engine.uses('fused_lookup', 'HashEmbedding.emb_fusion')):
-      return super()._pooled(group, packed, training, op_fusion, num_ps)
-    rows = table(group.name, 'embedding', group.num_rows, group.dim,
+        not purpose.engine.uses('fused_lookup', 'HashEmbedding.emb_fusion')):
+      return super()._pooled(group, packed, purpose)
+    return _by_row(deeprec.fused_lookup(
+        self._table(group), packed, group.combiner), group)
+
+  def _vectors(self, group, packed, purpose):
+    del purpose  # every bucket has its row
+    return _look_up(self._table(group), packed.rows)
+
+  def _table(self, group):
+    return table(group.name, 'embedding', group.num_rows, group.dim,
                  self._spread(group.dim))
-    return _by_row(engine.fused_lookup(rows, packed, group.combiner), group)
-
-  def _vectors(self, group, packed, training, num_ps):
-    del training, num_ps  # every bucket has its row
-    return _look_up(group, 'embedding', packed.rows, group.num_rows, group.dim,
-                    self._spread(group.dim))
 
 
-# What makes one vector of two parts, and the deviation that the parts start
-# with so that the vector has a given one.
+# How two parts make one vector, and the standard deviation that the parts are
+# drawn with so that the vector has a given one.
 _OPERATIONS = {
     'add': (tf.add, lambda stddev: stddev / 2 ** 0.5),
     'mul': (tf.multiply, lambda stddev: stddev ** 0.5),
@@ -181,17 +178,17 @@ _OPERATIONS = {
 class MultiHashEmbedding(HashEmbedding):
   """Two small tables in place of a large one: quotients and remainders.
 
-  With b rows in the table of remainders R, the vector of id i is that of
-  Q[i // b] and R[i % b] put together. Each id has another pair of rows, so that
-  2 * sqrt(num_buckets) rows do for num_buckets vectors (Shi et al.,
+  The vector of id i is composed of Q[i // b] and R[i % b], where b is the
+  number of rows of the table of remainders R. Each id has its own pair of rows,
+  so 2 * sqrt(num_buckets) rows are enough for num_buckets vectors (Shi et al.,
   "Compositional Embeddings Using Complementary Partitions", KDD 2020). In
-  DeepRec's Multi-Hash Variable b is the rows of Q instead: the same where both
-  tables have as many.
+  DeepRec's Multi-Hash Variable b is the number of rows of Q instead, which is
+  the same if both tables have equally many.
   """
 
   def __init__(self, operation='mul', min_buckets=1000, rows=None,
                quotient_dim=None, stddev=None, emb_fusion=True):
-    """Keeps the hyper-parameters; builds no graph.
+    """Stores the hyper-parameters; builds no graph.
 
     Args:
       operation: 'add', 'mul' or 'concat', what makes a vector of the two.
@@ -282,42 +279,54 @@ class MultiHashEmbedding(HashEmbedding):
     first = dim // 2 if self._quotient_dim is None else self._quotient_dim
     return first, dim - first
 
-  def _vectors(self, group, packed, training, num_ps):
+  def _vectors(self, group, packed, purpose):
     if not self._is_composed(group.columns[0]):
-      return super()._vectors(group, packed, training, num_ps)
-    rows = packed.rows
+      return super()._vectors(group, packed, purpose)
     heights = np.array([self._heights(c) for c in group.columns])
-    firsts = np.cumsum(heights, axis=0) - heights  # of each column, in Q, R
-    by_column = tf.constant(np.column_stack(
-        [group.offsets, heights[:, 1], firsts]), tf.int64)
-    column = tf.reduce_sum(tf.cast(
-        rows[:, tf.newaxis] >= by_column[:, 0], tf.int32), axis=1) - 1
-    offset, divisor, first_quotient, first_remainder = tf.unstack(
-        tf.gather(by_column, column), num=4, axis=1)
-    ids = rows - offset
-    places = (first_quotient + ids // divisor, first_remainder + ids % divisor)
+    places = _split(group, packed.rows, heights)
     compose, spread = _OPERATIONS[self._operation]
     stddev = spread(self._spread(group.dim))
-    tables = zip(('quotient', 'remainder'), places,
-                 heights.sum(axis=0).tolist(), self._widths(group.dim))
-    return compose(*[_look_up(group, name, at, height, width, stddev)
-                     for name, at, height, width in tables])
+    return compose(*[
+        _look_up(table(group.name, name, height, width, stddev), rows)
+        for name, rows, height, width in zip(
+            ('quotient', 'remainder'), places, heights.sum(axis=0).tolist(),
+            self._widths(group.dim))])
 
 
-def _look_up(group, name, rows, num_rows, dim, stddev):
-  """[n, dim] float32 rows of a table, which it makes."""
-  vectors = tf.nn.embedding_lookup(
-      table(group.name, name, num_rows, dim, stddev), rows,
-      partition_strategy='div')
-  vectors.set_shape([None, dim])
+def _split(group, rows, heights):
+  """Finds the rows of the two tables that make the vectors of ids.
+
+  Args:
+    group: packing.Group.
+    rows: [n] int64, the ids, each with the offset of its column in the group.
+    heights: [columns, 2] int array, the rows that each column has in Q and R.
+
+  Returns:
+    (quotients, remainders): [n] int64 rows of Q and of R.
+  """
+  firsts = np.cumsum(heights, axis=0) - heights  # the first row of each column
+  by_column = tf.constant(np.column_stack(
+      [group.offsets, heights[:, 1], firsts]), tf.int64)
+  column = tf.reduce_sum(tf.cast(
+      rows[:, tf.newaxis] >= by_column[:, 0], tf.int32), axis=1) - 1
+  offset, divisor, first_quotient, first_remainder = tf.unstack(
+      tf.gather(by_column, column), num=4, axis=1)
+  ids = rows - offset
+  return first_quotient + ids // divisor, first_remainder + ids % divisor
+
+
+def _look_up(variable, rows):
+  """Returns the [n, dim] float32 rows of a [height, dim] variable."""
+  vectors = tf.nn.embedding_lookup(variable, rows, partition_strategy='div')
+  vectors.set_shape([None, variable.shape[-1]])
   return vectors
 
 
 def table(scope, name, num_rows, dim, stddev):
-  """A trainable [num_rows, dim] float32 variable, truncated normal at first.
+  """Makes a trainable [num_rows, dim] float32 variable, truncated normal.
 
-  Where the variable scope in force has a partitioner it is cut by rows; look it
-  up with partition_strategy='div', for which the number of parts is nothing.
+  A partitioner of the current variable scope cuts it by rows. Look it up with
+  partition_strategy='div', which gives the same rows for any number of parts.
   """
   with tf.variable_scope(scope):
     return tf.get_variable(

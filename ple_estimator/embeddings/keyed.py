@@ -1,6 +1,6 @@
-"""Embeddings that grow: a key gets a row of its own when it is first trained.
+"""Embeddings that grow: a key gets its own row when it is first trained.
 
-The classes take the place of hashed.HashEmbedding in `Model.embedding`.
+Bind one of the classes to `Model.embedding`, instead of hashed.HashEmbedding.
 """
 
 import gin
@@ -19,37 +19,39 @@ from ple_estimator.embeddings import partitioned_table
 class EmbeddingVariable(hashed.Embedding):
   """One row per value, without collisions, as DeepRec's EmbeddingVariable.
 
-  A value's key is the 63-bit hash of its text, or the integer itself. Keys that
-  a training batch has for the first time get a row; in evaluation, prediction
-  and serving a key without a row has the zero vector, as has a key in training
-  that the filter has not admitted. A row starts from numbers uniform around 0
-  that depend on its key, its table and run_config.seed alone.
+  A value's key is the 63-bit hash of its text, or the integer itself. A key
+  gets a row when a training batch has it for the first time. A key without a
+  row has the zero vector: in evaluation, prediction and serving, and in
+  training if the filter has not admitted it. A row starts from numbers uniform
+  around 0 that only depend on its key, its table and run_config.seed.
 
-  In a cluster each parameter server has a part of every table, by key, whatever
-  the size: one that grows cannot be cut by the size it has at the start.
+  In a cluster each parameter server has a part of every table, divided by key.
+  A table that grows cannot be cut by the size that it has at the start.
   """
 
   _group_kind = packing.KeyedGroup
 
   def __init__(self, capacity=1_000_000, stddev=None, emb_fusion=True,
                filter=None, eviction=None):
-    """Keeps the hyper-parameters; builds no graph.
+    """Stores the hyper-parameters; builds no graph.
 
     Args:
-      capacity: int, the rows that a table can hold, those included that wait
-        for reuse after the last eviction. Memory of rows that no key has had
-        is never touched, so a large number costs nothing; training ends with
-        an error when it is used up, and goes on with a larger one. In a cluster
-        each parameter server has a share of the keys, and its part the room
-        for a little more than an equal share of them.
-      stddev: float, of what rows start from; None is 1 / sqrt(dim).
+      capacity: int, the number of rows that a table can hold, including those
+        that wait for reuse after the last eviction. The memory of rows that
+        were never used is not touched, so a large number costs nothing.
+        Training ends with an error when the capacity is used up, and can be
+        continued with a larger one. In a cluster the keys are divided among the
+        parameter servers, and the part of each has room for a little more than
+        an equal share.
+      stddev: float, the standard deviation that rows are drawn with; None is
+        1 / sqrt(dim).
       emb_fusion: bool, whether columns of one dim and combiner share a table
-        and one lookup; else each has its own. Another choice is another model
-        to a checkpoint.
-      filter: which keys are admitted, admission.CounterFilter or CbfFilter;
-        None admits all.
-      eviction: which rows are taken back when a checkpoint is saved,
-        admission.GlobalStepEviction or L2Eviction; None takes none.
+        and one lookup; otherwise each has its own. A checkpoint does not
+        restore into the other choice.
+      filter: which keys get a row, admission.CounterFilter or CbfFilter; None
+        admits all.
+      eviction: which rows are freed when a checkpoint is saved,
+        admission.GlobalStepEviction or L2Eviction; None frees none.
 
     Raises:
       UserError: if a value is out of range.
@@ -60,21 +62,21 @@ class EmbeddingVariable(hashed.Embedding):
     self._filter = filter
     self._eviction = eviction
 
-  def _vectors(self, group, packed, training, num_ps):
-    variable = deeprec.of_graph().embedding_variable(
-        group.name, group.dim, self._spread(group.dim), self._filter,
-        self._eviction)
+  def _vectors(self, group, packed, purpose):
+    variable = deeprec.embedding_variable(
+        purpose.engine, group.name, group.dim, self._spread(group.dim),
+        self._filter, self._eviction)
     if variable is not None:
-      counted = training and self._filter
+      counted = purpose.training and self._filter
       return deeprec.look_up(
           variable, packed.rows, packing.counts(packed) if counted else None)
-    table = self._table(group.name, group.dim, training, num_ps)
+    table = self._table(group.name, group.dim, purpose)
     return table.lookup(packed.rows, packing.counts(packed))
 
-  def _table(self, name, dim, training, num_ps, **kwargs):
+  def _table(self, name, dim, purpose, **kwargs):
     return partitioned_table.PartitionedTable(
-        max(1, num_ps), name, dim, self._capacity,
-        type(self).__name__ + '.capacity', self._spread(dim), training,
+        max(1, purpose.num_ps), name, dim, self._capacity,
+        type(self).__name__ + '.capacity', self._spread(dim), purpose.training,
         **dict(dict(filter=self._filter, eviction=self._eviction), **kwargs))
 
 
@@ -82,16 +84,16 @@ class EmbeddingVariable(hashed.Embedding):
 class AdaptiveEmbedding(EmbeddingVariable):
   """Rare values share a small hashed table, frequent ones own a row.
 
-  As DeepRec's adaptive embedding: a row starts from the vector that the value
-  had in the shared table, which it then leaves. Which value is frequent is the
-  filter's to say, value by value, so multi-valued columns and short batches are
-  as good as any. In evaluation, prediction and serving too, a value without a
-  row has its shared vector.
+  As DeepRec's adaptive embedding. The row of a value starts from the vector
+  that the value has in the shared table, and is used in its place from then on.
+  The filter decides for each value whether it is frequent, so columns of
+  several values and short batches are possible. A value without a row has its
+  shared vector, in evaluation, prediction and serving too.
   """
 
   def __init__(self, filter=gin.REQUIRED, shared_rows=10_000,
                capacity=1_000_000, stddev=None, emb_fusion=True, eviction=None):
-    """Keeps the hyper-parameters; builds no graph.
+    """Stores the hyper-parameters; builds no graph.
 
     Args:
       filter: which values own a row, admission.CounterFilter or CbfFilter.
@@ -111,10 +113,10 @@ class AdaptiveEmbedding(EmbeddingVariable):
     errors.check_integer('AdaptiveEmbedding.shared_rows', shared_rows, 1)
     self._shared_rows = shared_rows
 
-  def _vectors(self, group, packed, training, num_ps):
-    shared = hashed.table(group.name, 'shared', self._shared_rows,
-                              group.dim, self._spread(group.dim))
-    table = self._table(group.name, group.dim, training, num_ps)
+  def _vectors(self, group, packed, purpose):
+    shared = hashed.table(group.name, 'shared', self._shared_rows, group.dim,
+                          self._spread(group.dim))
+    table = self._table(group.name, group.dim, purpose)
     return table.lookup(
         packed.rows, packing.counts(packed),
         lambda keys: tf.nn.embedding_lookup(
@@ -126,18 +128,17 @@ class AdaptiveEmbedding(EmbeddingVariable):
 class DynamicDimensionEmbedding(EmbeddingVariable):
   """Values use more of a vector's dimensions as they become frequent.
 
-  As DeepRec's dynamic-dimension embedding: the vector is cut into blocks of one
-  width, each an embedding variable of its own, and a block that a value does
-  not use is 0 and has no row. DeepRec leaves to its user how many blocks a
-  value uses; here it is by its count in training, including the batch at hand:
-  block i from frequencies[i] on. A block that was used once stays, until the
-  value is evicted. What is counted is the first block; waiting at it costs what
-  a CounterFilter does.
+  As DeepRec's dynamic-dimension embedding: the vector consists of blocks of one
+  width, each an embedding variable. A block that a value does not use is 0 and
+  has no row. In DeepRec the user says how many blocks a value uses. Here its
+  count in training decides, including the current batch: a value uses block i
+  from frequencies[i] occurrences on, and keeps it until the value is evicted.
+  The first block counts the values, at the memory cost of a CounterFilter.
   """
 
   def __init__(self, frequencies=(1, 4, 16, 64), capacity=1_000_000,
                stddev=None, emb_fusion=True, eviction=None):
-    """Keeps the hyper-parameters; builds no graph.
+    """Stores the hyper-parameters; builds no graph.
 
     Args:
       frequencies: list of int, not falling, one per block: how often a value
@@ -169,23 +170,23 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
                      eviction)
     self._frequencies = frequencies
 
-  def _vectors(self, group, packed, training, num_ps):
+  def _vectors(self, group, packed, purpose):
     blocks = len(self._frequencies)
     errors.check(
         group.dim % blocks == 0, 'DynamicDimensionEmbedding.frequencies must '
         'have a number of blocks that divides the dim of every column, got %d '
         'blocks for dim %d of %s.', blocks, group.dim, group.columns[0].name)
     counts = packing.counts(packed)
-    found, first = [], None
+    vectors, first = [], None
     for i, frequency in enumerate(self._frequencies):
       table = self._table(
-          '%s/block_%d' % (group.name, i), group.dim // blocks, training,
-          num_ps, **({'filter': None} if first else {}))
+          '%s/block_%d' % (group.name, i), group.dim // blocks, purpose,
+          **({'filter': None} if first else {}))
       first = first or table
-      often = (first.seen(packed.rows) + counts >= frequency
-               if training and i else None)
-      found.append(table.lookup(packed.rows, counts, admitted=often))
-    return tf.concat(found, axis=1)
+      is_used = (first.seen(packed.rows) + counts >= frequency
+                 if purpose.training and i else None)
+      vectors.append(table.lookup(packed.rows, counts, admitted=is_used))
+    return tf.concat(vectors, axis=1)
 
   def _spread(self, dim):
     return super()._spread(dim * len(self._frequencies))

@@ -1,6 +1,7 @@
 """What is computed from a batch: experts, gates, towers, tasks, metrics.
 
-`ple` is PLE and its ablations (shared-bottom, MMoE, CGC); `mlp` what experts,
-gates and towers are made of; `tasks` losses and metrics per task. Imports
-engine and below.
+`ple` is PLE and its ablations (shared-bottom, MMoE, CGC). `mlp` has the dense
+layers that experts, gates and towers consist of. `tasks` has the loss and the
+metrics of one task, `objective` those of all tasks together, and `gradients`
+differentiates them in slices of a batch. Imports engine and below.
 """

@@ -1,6 +1,6 @@
 """Streaming metrics: (value, update_op) pairs as in tf.metrics.
 
-Sums are float64: a float32 count stands still at 16 million.
+Sums are float64, because a float32 count does not grow beyond 2^24.
 """
 
 import math
@@ -8,17 +8,17 @@ import math
 import tensorflow.compat.v1 as tf
 
 _AUC_BINS = 2**20
-_AUC_LOGIT_RANGE = 32.0  # beyond it, a chance below 1e-14, rows are ties
+_AUC_LOGIT_RANGE = 32.0  # beyond it (probabilities below 1e-14) rows are ties
 
 
 def auc(labels, logits, weights):
   """Area under the ROC curve by a histogram of the logits.
 
-  tf.metrics.auc cuts probabilities at 200 evenly spaced thresholds; where
-  most of them are below 0.1, as in advertising, few thresholds are left to
-  tell them apart. Here logits fall into 2**20 bins of 6e-5 and rows of one
-  bin count as ties, so the error is at most half the chance that a positive
-  and a negative row share a bin.
+  tf.metrics.auc compares probabilities with 200 evenly spaced thresholds. If
+  most probabilities are below 0.1, as in advertising, few of the thresholds
+  tell rows apart. Here logits fall into 2**20 bins of width 6e-5, and rows of
+  one bin count as ties. The error is at most half the probability that a
+  positive and a negative row share a bin.
 
   Args:
     labels: [batch] float32, 0 or 1.

@@ -1,9 +1,10 @@
-"""Sets of small dense networks: what experts, gates and towers are made of.
+"""Sets of small dense networks, which experts, gates and towers are made of.
 
-A set is described first and computed at once. There are two ways: TensorFlow's
-own ops, one after the other, which is the readable form and the reference of
-all tests; and one fused op (kernels/nets.cc), which equals it and is several
-times faster. Variables are the same, so a checkpoint of one serves the other.
+A set of networks is described first and then computed at once, in one of two
+ways. TensorFlow's own ops, one after the other, are the readable form and the
+reference of all tests. One fused op (kernels/nets.cc) gives the same numbers
+and is several times faster. Both have the same variables, so each can restore
+a checkpoint of the other.
 """
 
 import collections
@@ -31,8 +32,9 @@ def check_units(binding, units):
   """Raises UserError unless a binding holds the widths of layers.
 
   Args:
-    binding: str, e.g. 'Tower.units'.
-    units: what it is bound to: positive integers, or none.
+    binding: str, the name of the binding, e.g. 'Tower.units'.
+    units: its value, which must be a possibly empty list or tuple of positive
+      integers.
   """
   errors.check(
       isinstance(units, (list, tuple)) and
@@ -55,15 +57,16 @@ class Net(collections.namedtuple('Net', 'x units linear linear_bias')):
     return super().__new__(cls, x, tuple(units), linear, linear_bias)
 
 
-# A layer's variables: the kernel, which may be a PartitionedVariable; norm is a
-# _Norm, None where no batch norm follows.
+# The variables of a layer. The kernel may be a PartitionedVariable; bias is
+# None in a layer without one; norm is a _Norm, or None where no batch norm
+# follows.
 _Layer = collections.namedtuple('_Layer', 'kernel bias norm')
 _Norm = collections.namedtuple('_Norm', 'gamma beta mean variance')
 
 
 @contextlib.contextmanager
 def _unpartitioned(name):
-  """A variable scope for vectors, which are not worth being cut."""
+  """A variable scope without partitioner: vectors are too small to be cut."""
   with tf.variable_scope(name) as scope:
     scope.set_partitioner(None)
     yield
@@ -76,10 +79,10 @@ class Mlp:
   """
 
   def __init__(self, owner, activation, batch_norm, dropout, l2):
-    """Keeps the hyper-parameters.
+    """Stores the hyper-parameters.
 
     Args:
-      owner: str, the class whose bindings these are, for errors.
+      owner: str, the class that a user binds these arguments of, for errors.
       activation: str, a key of _ACTIVATIONS.
       batch_norm: bool.
       dropout: float in [0, 1), the share of activations dropped.
@@ -99,19 +102,19 @@ class Mlp:
     self._batch_norm = batch_norm
     self._dropout = dropout
     self._l2 = l2
-    # Networks whose Mlp have the same can be one set.
+    # Networks of several Mlps with equal settings can be computed as one set.
     self.settings = activation, batch_norm, dropout, l2
-    # What the fused op has no form of.
+    # The fused op knows no other activation, and no dropout.
     self._can_fuse = activation == 'relu' and not dropout
 
-  def __call__(self, nets, training, precision, op_fusion=False):
+  def __call__(self, nets, purpose):
     """Builds a set of networks in the default graph.
 
     Args:
       nets: collections.OrderedDict of variable scope to Net.
-      training: bool, whether batch norm and dropout are in training mode.
-      precision: precision.Precision of the products.
-      op_fusion: bool, whether to use the fused op where there is one.
+      purpose: purpose.Purpose of the graph: batch norm and dropout are in
+        training mode if it trains, and the fused op computes the set if it is
+        fused and has a form of these layers.
 
     Returns:
       dict of variable scope to [batch, width of the last layer] float32.
@@ -120,33 +123,32 @@ class Mlp:
     for scope, net in nets.items():
       with tf.variable_scope(scope):
         layers[scope] = self._variables(net)
-    fused = [scope for scope in nets if layers[scope]] if (
-        op_fusion and self._can_fuse and native.available()) else []
     outputs = {}
-    if fused:
-      outputs = self._fused(
-          [(s, nets[s], layers[s]) for s in fused], training, precision)
+    if purpose.fused and self._can_fuse:
+      outputs = self._fused([(scope, net, layers[scope])
+                             for scope, net in nets.items() if layers[scope]],
+                            purpose)
     for scope, net in nets.items():
       if scope not in outputs:
         with tf.name_scope(scope):
-          outputs[scope] = self._plain(net, layers[scope], training, precision)
+          outputs[scope] = self._plain(net, layers[scope], purpose)
     return outputs
 
   def _variables(self, net):
     """Makes the variables of a net; returns a list of _Layer."""
-    found, width = [], net.x.shape[-1].value
+    layers, width = [], net.x.shape[-1].value
     for i, units in enumerate(net.units):
       kernel, bias = self._dense_variables(
           'dense_%d' % i, width, units, bias=True)
       norm = self._norm_variables('norm_%d' % i, units)
-      found.append(_Layer(kernel, bias, norm))
+      layers.append(_Layer(kernel, bias, norm))
       width = units
     if net.linear:
       name = 'logit' if net.linear_bias else 'mix'
       kernel, bias = self._dense_variables(
           name, width, net.linear, net.linear_bias)
-      found.append(_Layer(kernel, bias, None))
-    return found
+      layers.append(_Layer(kernel, bias, None))
+    return layers
 
   def _dense_variables(self, name, width, units, bias):
     regularizer = (lambda w: self._l2 * tf.nn.l2_loss(w)) if self._l2 else None
@@ -173,59 +175,94 @@ class Mlp:
 
   # ---------------------------------------------------- TensorFlow's own ops
 
-  def _plain(self, net, layers, training, precision):
+  def _plain(self, net, layers, purpose):
+    """Computes one network by TensorFlow's own ops; returns its output."""
     x, norm = net.x, None
     for i, layer in enumerate(layers):
-      x = _dense(x, norm, layer, precision)
+      x = _dense(x, norm, layer, purpose.precision)
       if i == len(net.units):  # the linear layer
         return x
       x = self._activation(x)
-      norm = _scale_and_shift(x, layer.norm, training) if layer.norm else None
+      norm = (_scale_and_shift(x, layer.norm, purpose.training)
+              if layer.norm else None)
       if self._dropout:
         x, norm = _normalized(x, norm), None
-        x = tf.layers.dropout(x, self._dropout, training=training)
+        x = tf.layers.dropout(x, self._dropout, training=purpose.training)
     return _normalized(x, norm)
 
   # ------------------------------------------------------------ the fused op
 
-  def _fused(self, nets, training, precision):
-    """As _plain for a list of (scope, Net, layers); returns a dict."""
-    inputs = list(collections.OrderedDict(
-        (net.x.name, net.x) for _, net, _ in nets).values())
-    position = {x.name: i for i, x in enumerate(inputs)}
-    params, norms = [], []
-    for _, _, layers in nets:
-      for layer in layers:
-        norms.extend([layer.norm] if layer.norm else [])
-        params.extend(p for p in (layer.kernel, layer.bias) if p is not None)
-        params.extend(layer.norm[:2] if layer.norm else [])
-    moving = tf.zeros([0]) if training or not norms else tf.concat(
-        [x for norm in norms for x in (norm.mean, norm.variance)], axis=0)
+  def _fused(self, nets, purpose):
+    """Computes networks by the fused op.
+
+    Args:
+      nets: list of (scope, Net, its _Layers, at least one).
+      purpose: purpose.Purpose.
+
+    Returns:
+      dict of scope to output, the same as _plain gives.
+    """
+    if not nets:
+      return {}
+    _, described, layers = zip(*nets)
+    inputs, net_input = _inputs(described)
+    norms = [layer.norm for layer in sum(layers, []) if layer.norm]
     outputs, moments = native.nets(
-        inputs, [tf.convert_to_tensor(p) for p in params], moving,
-        net_input=[position[net.x.name] for _, net, _ in nets],
-        num_hidden=[len(net.units) for _, net, _ in nets],
-        linear=[1 + net.linear_bias if net.linear else 0
-                for _, net, _ in nets],
-        batch_norm=self._batch_norm, compute=precision.dtype,
-        training=training, epsilon=_EPSILON)
-    if training and norms:
+        inputs, _parameters(sum(layers, [])),
+        tf.zeros([0]) if purpose.training else _moving_moments(norms),
+        net_input=net_input,
+        num_hidden=[len(net.units) for net in described],
+        linear=[1 + net.linear_bias if net.linear else 0 for net in described],
+        batch_norm=self._batch_norm, compute=purpose.precision.dtype,
+        training=purpose.training, epsilon=_EPSILON)
+    if purpose.training and norms:
       _move(norms, moments)
-    found = {}
-    for (scope, net, layers), output in zip(nets, outputs):
+    for net, own, output in zip(described, layers, outputs):
       output.set_shape(
-          net.x.shape[:1].concatenate(layers[-1].kernel.shape[-1:]))
-      found[scope] = output
-    return found
+          net.x.shape[:1].concatenate(own[-1].kernel.shape[-1:]))
+    return {scope: output for (scope, _, _), output in zip(nets, outputs)}
+
+
+def _inputs(nets):
+  """Lists the different inputs of nets.
+
+  Args:
+    nets: iterable of Net.
+
+  Returns:
+    (inputs, positions): a list of [batch, width] float32, each once, and for
+    each net the position of its input in that list.
+  """
+  inputs = collections.OrderedDict((net.x.name, net.x) for net in nets)
+  names = list(inputs)
+  return list(inputs.values()), [names.index(net.x.name) for net in nets]
+
+
+def _parameters(layers):
+  """Lists the trained tensors of _Layers in the order of kernels/nets.cc."""
+  parameters = []
+  for layer in layers:
+    parameters.extend([layer.kernel] if layer.bias is None
+                      else [layer.kernel, layer.bias])
+    parameters.extend([layer.norm.gamma, layer.norm.beta] if layer.norm else [])
+  return [tf.convert_to_tensor(parameter) for parameter in parameters]
+
+
+def _moving_moments(norms):
+  """Concatenates the moving means and variances of _Norms, [n] float32."""
+  return tf.concat(
+      [x for norm in norms for x in (norm.mean, norm.variance)],
+      axis=0) if norms else tf.zeros([0])
 
 
 # Batch norm (Ioffe and Szegedy, ICML 2015) is x * scale + shift, per column.
-# Where a dense layer follows it is done to the kernel instead of the batch,
-# (x * scale + shift) W = x (scale W) + shift W, which has fewer rows.
+# Where a dense layer with kernel W follows, the kernel is scaled instead of the
+# batch, because it has fewer rows:
+#   (x * scale + shift) W = x (scale W) + shift W
 
 
 def _scale_and_shift(x, norm, training):
-  """What batch norm multiplies [batch, n] float32 with and adds: [n] each."""
+  """Returns scale and shift, [n] float32, of the batch norm of x [batch, n]."""
   mean, variance = norm.mean, norm.variance
   if training:
     mean, variance = _moments(x)
@@ -237,12 +274,22 @@ def _scale_and_shift(x, norm, training):
 
 
 def _normalized(x, norm):
-  """x, or x * scale + shift."""
+  """Returns x * scale + shift for a norm (scale, shift), or x for None."""
   return tf.nn.bias_add(x * norm[0], norm[1]) if norm else x
 
 
 def _dense(x, norm, layer, precision):
-  """The dense layer of what norm makes of x, [batch, out] float32."""
+  """Applies a norm (scale, shift), or None, and a dense layer to x.
+
+  Args:
+    x: [batch, in] float32.
+    norm: (scale, shift), [in] float32 each, or None.
+    layer: _Layer.
+    precision: precision.Precision of the product.
+
+  Returns:
+    [batch, out] float32.
+  """
   kernel, bias = tf.convert_to_tensor(layer.kernel), layer.bias
   if norm:
     scale, shift = norm
@@ -255,9 +302,10 @@ def _dense(x, norm, layer, precision):
 
 @tf.custom_gradient
 def _moments(x):
-  """As tf.nn.moments of the rows, with a gradient of fewer passes over them.
+  """tf.nn.moments over the rows, with a gradient that reads x less often.
 
-  Sums are products with a vector here, the fastest TensorFlow has.
+  Sums are computed as products with a vector, which is TensorFlow's fastest
+  form.
 
   Args:
     x: [batch, n] float32.
@@ -280,7 +328,7 @@ def _moments(x):
 
 
 def _move(norms, moments):
-  """Moves all averages of fused batch norms, one op per device they are on."""
+  """Updates the moving averages of fused batch norms, by one op per device."""
   by_device, offset = collections.OrderedDict(), 0
   for norm in norms:
     for moving in (norm.mean, norm.variance):
@@ -293,20 +341,21 @@ def _move(norms, moments):
           _MOMENTUM))
 
 
-def mix(logits, experts, members, op_fusion=False):
+def mix(logits, experts, members, fused=False):
   """Mixes experts by the softmax of gates.
 
   Args:
     logits: list of [batch, number of the gate's experts] float32.
     experts: list of [batch, dim] float32.
     members: for each gate, the positions of its experts in `experts`.
-    op_fusion: bool, whether to use the fused op where there is one.
+    fused: bool, whether to use the fused op of native.py.
 
   Returns:
-    (mixtures, shares): per gate the mixture [batch, dim] and the weights
-    [batch, number of the gate's experts], whose rows sum to 1; float32.
+    (mixtures, shares): two lists of float32 with one tensor per gate, the
+    mixture [batch, dim] and the weights [batch, number of the gate's experts],
+    in which each row sums to 1.
   """
-  if op_fusion and logits and native.available():
+  if fused and logits:
     mixtures, shares = native.mix(logits, experts, members)
     for mixture in mixtures:
       mixture.set_shape(experts[0].shape)

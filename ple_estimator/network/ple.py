@@ -29,11 +29,12 @@ from ple_estimator.network import mlp
 class PLE:
   """Levels of shared and per-task experts, mixed by gates.
 
-  Level j, task k (Tang et al., eq. 1 to 4): the gate g = softmax(W h) looks
-  at the task's own input h and mixes the task's experts with the shared ones;
-  the shared gate looks at the shared input and mixes all experts of the
-  level. Their mixtures are the inputs of level j + 1. The last level has no
-  shared gate. Where a gate has one expert to choose from, there is none.
+  In level j, the gate g = softmax(W h) of task k (Tang et al., eq. 1 to 4)
+  reads the task's own input h and mixes the task's experts with the shared
+  experts. The shared gate reads the shared input and mixes all experts of the
+  level. The mixtures are the inputs of level j + 1. The last level has no
+  shared gate. A gate that would have only one expert to choose from is left
+  out.
   """
 
   def __init__(self,
@@ -46,7 +47,7 @@ class PLE:
                batch_norm=True,
                dropout=0.0,
                l2=0.0):
-    """Keeps the hyper-parameters; builds no graph.
+    """Stores the hyper-parameters; builds no graph.
 
     Args:
       expert_units: widths of each expert's layers.
@@ -81,20 +82,19 @@ class PLE:
     self._num_shared_experts = num_shared_experts
     self._mlp = mlp.Mlp('PLE', activation, batch_norm, dropout, l2)
 
-  def __call__(self, inputs, tasks, training, precision, op_fusion=False):
+  def __call__(self, inputs, tasks, purpose):
     """Builds experts and gates in the default graph.
 
     Args:
       inputs: [batch, in_dim] float32, the concatenated embeddings.
       tasks: names of the tasks.
-      training: bool, whether batch norm and dropout are in training mode.
-      precision: precision.Precision of the products.
-      op_fusion: bool, whether to use the fused ops.
+      purpose: purpose.Purpose of the graph.
 
     Returns:
-      (per_task, gates): dict of task name to [batch, expert_units[-1]]
-      float32, what the task's tower reads; and dict of 'level_<j>/<owner>' to
-      a dict of expert name to [batch] float32, its weight in that gate.
+      (per_task, gates): a dict of task name to [batch, expert_units[-1]]
+      float32, the input of the task's tower; and a dict of 'level_<j>/<owner>'
+      to a dict of expert name to [batch] float32, the expert's weight in that
+      gate.
     """
     per_task = collections.OrderedDict((task, inputs) for task in tasks)
     shared, gates = inputs, {}
@@ -103,16 +103,20 @@ class PLE:
         last = level == self._num_levels - 1
         members = self._members(tasks, last)
         selectors = collections.OrderedDict(per_task, shared=shared)
-        outputs = self._mlp(self._nets(selectors, members), training,
-                            precision, op_fusion)
-        per_task, shares = _mix(outputs, members, op_fusion)
+        outputs = self._mlp(self._nets(selectors, members), purpose)
+        per_task, shares = _mix(outputs, members, purpose.fused)
         shared = per_task.pop('shared', None)
         gates.update({'%s/%s' % (scope.name, owner): weights
                       for owner, weights in shares.items()})
     return per_task, gates
 
   def _members(self, tasks, last):
-    """The experts that each owner of a gate mixes, by owner."""
+    """Returns an OrderedDict of gate owner to the experts that it mixes.
+
+    Args:
+      tasks: names of the tasks, each the owner of a gate.
+      last: bool, whether this is the last level, which has no shared gate.
+    """
     def own(owner, count):
       return ['%s/expert_%d' % (owner, i) for i in range(count)]
     common = own('shared', self._num_shared_experts)
@@ -125,29 +129,38 @@ class PLE:
     return members
 
   def _nets(self, selectors, members):
-    """The networks of a level: every expert once, then the gates."""
-    found = collections.OrderedDict()
+    """Describes the networks of a level: every expert once, then the gates.
+
+    Args:
+      selectors: dict of owner to [batch, in_dim] float32, the input of the
+        owner's experts and gate.
+      members: OrderedDict of owner to names of experts.
+
+    Returns:
+      OrderedDict of variable scope to mlp.Net.
+    """
+    nets = collections.OrderedDict()
     for name in sum(members.values(), []):
       owner = name.split('/')[0]
-      found[name] = mlp.Net(selectors[owner], self._expert_units)
+      nets[name] = mlp.Net(selectors[owner], self._expert_units)
     for owner, experts in members.items():
       if len(experts) > 1:
-        found[owner + '/gate'] = mlp.Net(
+        nets[owner + '/gate'] = mlp.Net(
             selectors[owner], self._gate_units, linear=len(experts))
-    return found
+    return nets
 
 
-def _mix(outputs, members, op_fusion):
-  """Mixes the experts of every gate; an owner of one expert has that.
+def _mix(outputs, members, fused):
+  """Mixes the experts of every owner; one expert alone needs no gate.
 
   Args:
     outputs: dict of net name to its output.
     members: OrderedDict of owner to names of experts.
-    op_fusion: bool.
+    fused: bool, whether to use the fused op.
 
   Returns:
-    (mixtures, shares): by owner its mixture, and a dict of expert name to the
-    expert's weight.
+    (mixtures, shares): an OrderedDict of owner to its mixture, and a dict of
+    owner to a dict of expert name to the expert's weight.
   """
   gated = [owner for owner in members if owner + '/gate' in outputs]
   names = [name for name in outputs if not name.endswith('/gate')]
@@ -155,7 +168,7 @@ def _mix(outputs, members, op_fusion):
       [outputs[owner + '/gate'] for owner in gated],
       [outputs[name] for name in names],
       [[names.index(name) for name in members[owner]] for owner in gated],
-      op_fusion)
+      fused)
   mixtures = collections.OrderedDict(
       (owner, outputs[experts[0]]) for owner, experts in members.items())
   mixtures.update(zip(gated, mixed))

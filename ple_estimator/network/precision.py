@@ -8,14 +8,14 @@ from ple_estimator import errors
 
 @gin.register
 class Precision:
-  """Runs the products in one dtype; all else stays float32.
+  """Runs the matrix products in one dtype; everything else stays float32.
 
-  With 'bfloat16' the operands are rounded to 8 bits of mantissa and the
-  product comes out as bfloat16; variables, biases, activations, batch norm,
-  softmax, loss and optimizer are float32. (Batch norm could not be otherwise:
+  With 'bfloat16' the operands of a product are rounded to 8 bits of mantissa,
+  and the product is bfloat16. Variables, biases, activations, batch norm,
+  softmax, loss and optimizer are float32. (Batch norm has to be, because
   tf.nn.moments has no bfloat16 kernel on TensorFlow 1.15.) The gradients of a
-  product are bfloat16 products too; bfloat16 has the exponent of float32, so
-  no loss scaling is needed. The fused kernels (nets.py) also keep what lies
+  product are bfloat16 products too. bfloat16 has the exponent of float32, so no
+  loss scaling is needed. The fused kernels (mlp.py) also store what lies
   between two products as bfloat16; their sums are float32.
 
   Attributes:
@@ -26,7 +26,7 @@ class Precision:
   """
 
   def __init__(self, compute='float32'):
-    """Keeps the dtype.
+    """Stores the dtype.
 
     Args:
       compute: 'float32' or 'bfloat16'.

@@ -1,4 +1,4 @@
-"""One task: its loss, its metrics and what it predicts."""
+"""One task: its loss, its metrics and its predictions."""
 
 import re
 
@@ -16,11 +16,10 @@ _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_-]*$')
 class Task:
   """A task of the model, on one label column.
 
-  Two things follow Tang et al., RecSys 2020, section 4.3. Tasks may have
-  different sample spaces: the loss of task k is the mean over the rows i of
-  its space, sum_i delta_k(i) loss_k(i) / sum_i delta_k(i) (eq. 8). And the
-  weight of task k in the total changes with the step t (eq. 9):
-  w_k(t) = w_k(0) * gamma_k^t.
+  Follows Tang et al., RecSys 2020, section 4.3. Tasks may have different sample
+  spaces: the loss of task k is the mean over the rows i of its space,
+  sum_i delta_k(i) loss_k(i) / sum_i delta_k(i) (eq. 8). The weight of task k in
+  the total loss changes with the step t (eq. 9): w_k(t) = w_k(0) * gamma_k^t.
   """
 
   def __init__(self,
@@ -31,18 +30,18 @@ class Task:
                weight=1.0,
                gamma=1.0,
                sample_space=None):
-    """Keeps the hyper-parameters; builds no graph.
+    """Stores the hyper-parameters; builds no graph.
 
     Args:
       name: str, names the task's variables, metrics and predictions.
-      label: str, a column of kind label.
-      tower: networks.Tower.
-      loss: 'binary', the cross entropy of a label 0 or 1, whose prediction is
-        a probability; or 'regression', the squared error.
-      weight: float, w(0), the share of the task in the total loss.
-      gamma: float, positive, the factor by which weight changes each step.
-      sample_space: (column, value): only the rows where the column has that
-        value count in loss and metrics; None counts all.
+      label: str, the name of a column of kind label.
+      tower: towers.Tower.
+      loss: 'binary', the cross entropy of a label that is 0 or 1, with a
+        probability as prediction; or 'regression', the squared error.
+      weight: float, w(0), the weight of the task in the total loss.
+      gamma: float, positive, the factor by which the weight changes each step.
+      sample_space: (column, value): only rows where the column has that value
+        count in loss and metrics; None counts all rows.
 
     Raises:
       UserError: if a value is out of range.
@@ -73,7 +72,7 @@ class Task:
     self._gamma = gamma
 
   def predictions(self, logits):
-    """[batch] float32: the probability, or the number itself."""
+    """Returns [batch] float32: probabilities, or a regression's logits."""
     return tf.sigmoid(logits) if self.is_binary else logits
 
   def loss(self, labels, logits, weights, total_weight=None):
@@ -83,12 +82,13 @@ class Task:
       labels: [batch] float32.
       logits: [batch] float32.
       weights: [batch] float32, 0 outside of the sample space.
-      total_weight: float32 scalar, where these rows are a slice: the sum of
-        the weights of the batch, whose loss is the sum of those of its slices.
+      total_weight: float32 scalar, the number that the weighted sum of losses
+        is divided by. For a slice of a batch it is the sum of the weights of
+        the batch, so that the losses of all slices sum to that of the batch.
         None is the sum of `weights`.
 
     Returns:
-      float32 scalar; 0 for a batch without a row of the space.
+      float32 scalar; 0 for a batch without a row of the sample space.
     """
     if total_weight is None:
       total_weight = tf.reduce_sum(weights)
@@ -96,7 +96,7 @@ class Task:
         tf.reduce_sum(weights * self._losses(labels, logits)), total_weight)
 
   def loss_weight(self, step):
-    """w_k(t): float32 scalar.
+    """Returns the weight w_k(t) in the total loss, a float32 scalar.
 
     Args:
       step: int64 scalar, the global step t.
@@ -116,22 +116,22 @@ class Task:
     predictions = self.predictions(logits)
     error = predictions - labels
     if not self.is_binary:
-      found = {
+      by_name = {
           'rmse': metrics.root(metrics.mean(tf.square(error), weights)),
           'mae': metrics.mean(tf.abs(error), weights),
       }
     else:
       hit = tf.equal(predictions > 0.5, labels > 0.5)
-      found = {
+      by_name = {
           'auc': metrics.auc(labels, logits, weights),
           'log_loss': metrics.mean(self._losses(labels, logits), weights),
           'accuracy': metrics.mean(tf.cast(hit, tf.float32), weights),
       }
-    found['calibration'] = metrics.ratio(
+    by_name['calibration'] = metrics.ratio(
         predictions * weights, labels * weights)
-    found['label/mean'] = metrics.mean(labels, weights)
-    found['prediction/mean'] = metrics.mean(predictions, weights)
-    return {'%s/%s' % (self.name, key): value for key, value in found.items()}
+    by_name['label/mean'] = metrics.mean(labels, weights)
+    by_name['prediction/mean'] = metrics.mean(predictions, weights)
+    return {'%s/%s' % (self.name, key): value for key, value in by_name.items()}
 
   def _losses(self, labels, logits):
     if self.is_binary:

@@ -1,4 +1,4 @@
-"""Towers: what each task has of its own on top of the experts."""
+"""Towers: the layers on top of the experts that belong to one task."""
 
 import collections
 
@@ -10,11 +10,11 @@ from ple_estimator.network import mlp
 
 @gin.register
 class Tower:
-  """What is a task's own on top of the experts: hidden layers and a logit."""
+  """The hidden layers and the logit of one task, on top of the experts."""
 
   def __init__(self, units=(256, 128, 64), activation='relu', batch_norm=True,
                dropout=0.0, l2=0.0):
-    """Keeps the hyper-parameters; builds no graph.
+    """Stores the hyper-parameters; builds no graph.
 
     Args:
       units: widths of the hidden layers; () is a linear tower.
@@ -31,19 +31,17 @@ class Tower:
     self._units = tuple(units)
 
   def net(self, x):
-    """The network on x, [batch, in_dim] float32: a mlp.Net of width 1."""
+    """Describes the network on x [batch, in_dim] float32: an mlp.Net."""
     return mlp.Net(x, self._units, linear=1, linear_bias=True)
 
 
-def logits(towers, inputs, training, precision, op_fusion=False):
-  """Builds the towers of all tasks; those of one kind are one set of nets.
+def logits(towers, inputs, purpose):
+  """Builds the towers of all tasks; those with equal settings form one set.
 
   Args:
     towers: collections.OrderedDict of task name to Tower.
     inputs: dict of task name to [batch, in_dim] float32.
-    training: bool, whether batch norm and dropout are in training mode.
-    precision: precision.Precision of the products.
-    op_fusion: bool, whether to use the fused op.
+    purpose: purpose.Purpose of the graph.
 
   Returns:
     dict of task name to [batch] float32.
@@ -51,12 +49,11 @@ def logits(towers, inputs, training, precision, op_fusion=False):
   alike = collections.OrderedDict()
   for task, tower in towers.items():
     alike.setdefault(tower.mlp.settings, []).append((task, tower))
-  found = {}
+  by_task = {}
   for pairs in alike.values():
-    outputs = pairs[0][1].mlp(
-        collections.OrderedDict((task + '/tower', tower.net(inputs[task]))
-                                for task, tower in pairs),
-        training, precision, op_fusion)
-    found.update((task, tf.squeeze(outputs[task + '/tower'], axis=1))
-                 for task, _ in pairs)
-  return found
+    nets = collections.OrderedDict(
+        (task + '/tower', tower.net(inputs[task])) for task, tower in pairs)
+    outputs = pairs[0][1].mlp(nets, purpose)
+    by_task.update((task, tf.squeeze(outputs[task + '/tower'], axis=1))
+                   for task, _ in pairs)
+  return by_task

@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules, and the training op made of them.
 
-`factories` are what a .gin file names; `update_rules` what TensorFlow does not
-have; `train_op` clips and applies gradients. Imports embeddings and below.
+A .gin file names what is in `factories`. `update_rules` has the optimizers that
+TensorFlow lacks, `deeprec_optimizers` puts DeepRec's own in their place, and
+`train_op` clips and applies gradients. Imports embeddings and below.
 """

@@ -1,17 +1,15 @@
-"""Optimizers, learning-rate schedules and the training op.
+"""Optimizers and learning-rate schedules, as a .gin file names them.
 
-What a .gin file names is a factory, bound uncalled (`Model.optimizer = @adam`):
-an optimizer makes its slots in the graph of the Estimator, which exists only
-inside model_fn. A learning rate is a number or a schedule, bound uncalled too
-(`adam.learning_rate = @exponential_decay`).
+A .gin file binds a factory without calling it (`Model.optimizer = @adam`),
+because an optimizer makes its slots in the graph of the Estimator, which exists
+only inside of model_fn. A learning rate is a number, or a schedule that is also
+bound without calling it (`adam.learning_rate = @exponential_decay`).
 """
 
 import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
-from ple_estimator.embeddings import deeprec
-from ple_estimator.embeddings import keyed_table
 from ple_estimator.optimizers import update_rules
 
 
@@ -35,10 +33,10 @@ def adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
 def lazy_adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
   """Adam that leaves the embedding rows alone that a batch does not touch.
 
-  Adam's moments of a row go on decaying, and the row goes on moving, while no
-  batch has it; here they stand still. Dense variables, and rows that every
-  batch touches, are updated as by `adam`. A step then costs what the batch
-  touches, not what the tables hold.
+  With `adam` the moments of a row decay, and the row moves, even in steps whose
+  batch does not have it; here they stay as they are. Dense variables, and rows
+  that every batch touches, are updated as by `adam`. The cost of a step depends
+  on the rows that its batch touches, not on the size of the tables.
 
   Args:
     learning_rate: float, or function of the global step to a scalar.
@@ -46,10 +44,8 @@ def lazy_adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
     beta2: float, decay of the second moment.
     epsilon: float, the paper's epsilon hat.
   """
-  rate = _rate('lazy_adam', learning_rate)
-  return _deeprec(
-      'lazy_adam', learning_rate=rate, beta1=beta1, beta2=beta2, epsilon=epsilon
-  ) or update_rules.LazyAdam(rate, beta1, beta2, epsilon)
+  return update_rules.LazyAdam(
+      _rate('lazy_adam', learning_rate), beta1, beta2, epsilon)
 
 
 @gin.register
@@ -58,7 +54,7 @@ def adam_async(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
   """Adam for asynchronous training, as DeepRec's AdamAsyncOptimizer.
 
   Like `lazy_adam`, but each variable counts its own steps, so that no parameter
-  server is asked by every update.
+  server takes part in every update.
 
   Args:
     learning_rate: float, or function of the global step to a scalar.
@@ -68,11 +64,9 @@ def adam_async(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
     apply_sparse_rmsprop: bool, whether embedding rows are updated by RMSProp
       with momentum beta1 in place of Adam.
   """
-  rate = _rate('adam_async', learning_rate)
-  return _deeprec(
-      'adam_async', learning_rate=rate, beta1=beta1, beta2=beta2,
-      epsilon=epsilon, apply_sparse_rmsprop=apply_sparse_rmsprop
-  ) or update_rules.AdamAsync(rate, beta1, beta2, epsilon, apply_sparse_rmsprop)
+  return update_rules.AdamAsync(
+      _rate('adam_async', learning_rate), beta1, beta2, epsilon,
+      apply_sparse_rmsprop)
 
 
 @gin.register
@@ -80,13 +74,14 @@ def adamw(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
           weight_decay=0.01, decay_follows_rate=True, exclude=()):
   """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019).
 
-  Like `lazy_adam`, after a share of each weight is taken off it: of embedding
-  rows, of those that the batch touches.
+  Like `lazy_adam`, but a step first subtracts a share of each weight from it;
+  in embedding tables, only from the rows that the batch touches.
 
-  DeepRec's AdamWOptimizer takes off weight_decay itself, whatever the learning
-  rate: bind decay_follows_rate to False, and weight_decay to what it is there.
-  (Of embedding variables DeepRec takes off weight_decay times the learning rate
-  as corrected by Adam, which after some thousand steps is the learning rate.)
+  In DeepRec's AdamWOptimizer the share is weight_decay, whatever the learning
+  rate: for the same, bind decay_follows_rate to False and weight_decay to the
+  value that it has there. (For embedding variables DeepRec's share is
+  weight_decay times the learning rate with Adam's bias correction, which after
+  some thousand steps is the learning rate.)
 
   Args:
     learning_rate: float, or function of the global step to a scalar.
@@ -94,25 +89,20 @@ def adamw(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
     beta2: float, decay of the second moment.
     epsilon: float, the paper's epsilon hat.
     weight_decay: float, not negative.
-    decay_follows_rate: bool, whether a step takes off weight_decay times the
-      learning rate, as PyTorch and Keras do: a schedule is of both. Else it
-      takes off weight_decay.
-    exclude: tuple of str, parts of names, e.g. ('bias', 'batch_norm');
-      variables that have one in theirs do not decay.
+    decay_follows_rate: bool, whether the share is weight_decay times the
+      learning rate, as in PyTorch and Keras, so that a schedule scales both.
+      Otherwise it is weight_decay.
+    exclude: tuple of str, e.g. ('bias', 'batch_norm'); variables with one of
+      these in their name do not decay.
   """
   errors.check(weight_decay >= 0,
                'adamw.weight_decay must not be negative, got %r.',
                weight_decay)
   errors.check(not isinstance(exclude, str),
                'adamw.exclude must be a tuple of texts, got %r.', exclude)
-  rate = _rate('adamw', learning_rate)
-  made = None
-  if not decay_follows_rate and not exclude:  # all that DeepRec's knows
-    made = _deeprec(
-        'adamw', weight_decay=weight_decay, learning_rate=rate, beta1=beta1,
-        beta2=beta2, epsilon=epsilon)
-  return made or update_rules.AdamW(
-      rate, beta1, beta2, epsilon, weight_decay, decay_follows_rate, exclude)
+  return update_rules.AdamW(
+      _rate('adamw', learning_rate), beta1, beta2, epsilon, weight_decay,
+      decay_follows_rate, exclude)
 
 
 @gin.register
@@ -123,10 +113,8 @@ def adagrad(learning_rate=0.01, initial_accumulator_value=0.1):
     learning_rate: float, or function of the global step to a scalar.
     initial_accumulator_value: float, positive, start of the sums of squares.
   """
-  numbers = dict(learning_rate=_rate('adagrad', learning_rate),
-                 initial_accumulator_value=initial_accumulator_value)
-  return (_deeprec('adagrad', **numbers) or
-          tf.train.AdagradOptimizer(**numbers))
+  return update_rules.Adagrad(
+      _rate('adagrad', learning_rate), initial_accumulator_value)
 
 
 @gin.register
@@ -134,15 +122,15 @@ def adagrad_decay(learning_rate=0.01, initial_accumulator_value=0.1,
                   decay_steps=100000, decay_rate=0.9):
   """Adagrad that forgets, as DeepRec's AdagradDecayOptimizerV2.
 
-  Sums of squares that only grow end the learning of a model that is trained on
+  Sums of squares that only grow stop the learning of a model that is trained on
   new data for weeks. Here they are multiplied by decay_rate once in decay_steps
-  steps of the run: of an embedding row, when a batch next touches it, for one
-  period each time.
+  steps of the run. The sums of an embedding row decay when a batch next touches
+  the row, for one period each time.
 
   Args:
     learning_rate: float, or function of the global step to a scalar.
-    initial_accumulator_value: float, positive; start of the sums of squares,
-      and what they do not decay below.
+    initial_accumulator_value: float, positive; the sums of squares at the
+      start, which decay does not go below.
     decay_steps: int, global steps of a period.
     decay_rate: float in (0, 1).
   """
@@ -155,14 +143,9 @@ def adagrad_decay(learning_rate=0.01, initial_accumulator_value=0.1,
   errors.check(0 < decay_rate < 1,
                'adagrad_decay.decay_rate must be in (0, 1), got %r.',
                decay_rate)
-  rate = _rate('adagrad_decay', learning_rate)
-  step = tf.train.get_global_step()
-  return _deeprec(
-      'adagrad_decay', learning_rate=rate, global_step=step,
-      initial_accumulator_value=initial_accumulator_value,
-      accumulator_decay_step=decay_steps, accumulator_decay_rate=decay_rate
-  ) or update_rules.AdagradDecay(
-      rate, step, initial_accumulator_value, decay_steps, decay_rate)
+  return update_rules.AdagradDecay(
+      _rate('adagrad_decay', learning_rate), tf.train.get_global_step(),
+      initial_accumulator_value, decay_steps, decay_rate)
 
 
 @gin.register
@@ -170,12 +153,12 @@ def ftrl(learning_rate=0.01, learning_rate_power=-0.5,
          initial_accumulator_value=1e-10, l1=0.0, l2=0.0):
   """FTRL-Proximal (McMahan et al., KDD 2013), as tf.train.FtrlOptimizer.
 
-  The first gradient g of a weight w takes it to
+  With the power -0.5, the first gradient g of a weight w changes it to
     (1 - sqrt(a / (a + g^2))) * w - learning_rate * g / sqrt(a + g^2)
-  where a is initial_accumulator_value (for the power -0.5): FTRL was made for
-  linear models, which start at 0. A network that is sent there does not learn,
-  so a is small beside the squares of gradients here. With the 0.1 of TensorFlow
-  the AUC of base stays at 0.5.
+  where a is initial_accumulator_value. FTRL was made for linear models, whose
+  weights start at 0. If a is large beside g^2, the weights of a network are set
+  to almost 0 too, and it does not learn; so a is small here. With the 0.1 of
+  TensorFlow the AUC of gin/base.gin stays at 0.5.
 
   Args:
     learning_rate: float, or function of the global step to a scalar.
@@ -250,15 +233,8 @@ def warmup_cosine(step, peak=0.001, warmup_steps=1000, decay_steps=100000,
                   peak * (step + 1) / max(1, warmup_steps + 1), cosine)
 
 
-def _deeprec(name, **numbers):
-  """DeepRec's optimizer in place of one of ours, or None."""
-  if keyed_table.of_graph():  # whose slots must be made by initializers
-    return None
-  return deeprec.of_graph().optimizer(name, **numbers)
-
-
 def _rate(owner, learning_rate):
-  """The learning rate as a number or tensor, noted for TensorBoard."""
+  """Returns the learning rate as a number or tensor; TensorBoard shows it."""
   if callable(learning_rate):
     learning_rate = learning_rate(tf.train.get_global_step())
   else:

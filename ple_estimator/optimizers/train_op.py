@@ -1,89 +1,114 @@
 """The training op: clipping, the update of all variables, batch norm."""
 
+import collections
+
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
+from ple_estimator.optimizers import deeprec_optimizers
 from ple_estimator.optimizers import touched_rows
+from ple_estimator.optimizers import update_rules
 
 
-def build(optimizer, gradients, clip_norm=None, op_fusion=False,
-             track_rows=False):
-  """One training step: clipping, update, batch norm statistics.
+class _Gradients(collections.namedtuple(
+    '_Gradients', 'dense variables keyed tables')):
+  """The gradients of a step.
+
+  Attributes:
+    dense: list of the gradients of `variables`, [the variable's shape] float32
+      or tf.IndexedSlices.
+    variables: list of resource variables.
+    keyed: list of the gradients of `tables`, [n, dim] float32 for the n keys
+      that are admitted.
+    tables: list of keyed_table.KeyedTable.
+  """
+
+
+def build(optimizer, gradients, purpose, clip_norm=None):
+  """Builds one training step: clipping, update, batch norm statistics.
 
   Args:
     optimizer: function without arguments to a tf.train.Optimizer.
-    gradients: list of (gradient of the loss, variable), as tf.gradients has
-      them: [the variable's shape] float32, or tf.IndexedSlices, or None. The
-      source of a keyed table stands in the place of a variable.
+    gradients: list of (gradient of the loss, variable), as tf.gradients returns
+      them: [the variable's shape] float32, or tf.IndexedSlices, or None. For a
+      keyed table, its source stands in the place of the variable.
+    purpose: purpose.Purpose: whether the optimizer uses its fused ops, which
+      engine it is for, and whether to note the rows that are updated.
     clip_norm: float, the global norm that gradients are scaled down to if
-      theirs is larger (Pascanu et al., ICML 2013); None leaves them.
-    op_fusion: bool, whether the optimizer may use its fused ops.
-    track_rows: bool, whether to note the rows of tables that are updated.
+      theirs is larger (Pascanu et al., ICML 2013); None does not clip.
 
   Returns:
     tf.Operation.
 
   Raises:
-    UserError: if rows are to be noted and the optimizer moves all of them.
+    UserError: if rows are to be noted and the optimizer moves all of them, or
+      if the optimizer cannot update the engine's embedding variables.
   """
-  made = optimizer()
-  made.op_fusion = op_fusion
-  deeprec.check_optimizer(made)
+  rule = deeprec_optimizers.choose(optimizer(), purpose.engine)
+  if purpose.fused and isinstance(rule, update_rules.LazyAdam):
+    rule.use_kernels()
+  if purpose.track_rows:
+    _check_moves_touched_rows_only(rule)
+  gradients = _clip(_sort(gradients), clip_norm)
+  _make_slots(rule, gradients.variables, gradients.tables)
+  with tf.control_dependencies(_before_the_update(gradients.tables)):
+    return _update(rule, gradients, purpose.track_rows)
+
+
+def _sort(gradients):
+  """Tells variables from keyed tables.
+
+  Args:
+    gradients: list of (gradient or None, variable or source of a table).
+
+  Returns:
+    _Gradients, without what has no gradient.
+  """
   owners = {id(table.source): table for table in keyed_table.of_graph()}
   pairs = [(g, v) for g, v in gradients if g is not None]
-  tables = [owners[id(v)] for _, v in pairs if id(v) in owners]
-  keyed = [owners[id(v)].masked(g) for g, v in pairs if id(v) in owners]
-  gradients, variables = zip(*[p for p in pairs if id(p[1]) not in owners])
-  # DeepRec finds the counts of keys by the tensor that holds the keys, and
-  # they are all different.
+  keyed = [(g, owners[id(v)]) for g, v in pairs if id(v) in owners]
+  dense = [(g, v) for g, v in pairs if id(v) not in owners]
+  return _Gradients(
+      [g for g, _ in dense], [v for _, v in dense],
+      [table.masked(g) for g, table in keyed], [table for _, table in keyed])
+
+
+def _clip(gradients, clip_norm):
+  """Scales _Gradients to clip_norm; TensorBoard shows their norm before."""
+  # DeepRec finds the counts of keys by the very tensor that holds the keys, so
+  # it must not be replaced. The keys of such a gradient are all different.
   summed = [g if deeprec.is_variable(v) else _sum_rows(g)
-            for g, v in zip(gradients, variables)]
-  norm = tf.global_norm(summed + keyed)
-  if clip_norm is not None:
-    clipped, _ = tf.clip_by_global_norm(summed + keyed, clip_norm, norm)
-    gradients, keyed = clipped[:len(summed)], clipped[len(summed):]
+            for g, v in zip(gradients.dense, gradients.variables)]
+  norm = tf.global_norm(summed + gradients.keyed)
   tf.summary.scalar('gradient_norm', norm)
-  _make_slots(made, variables, tables)
-  # Hooks that read the step in the same run must see it before the update; one
-  # that reads it now before, now after takes a fast run for a stuck one.
-  first = (tf.get_collection(tf.GraphKeys.UPDATE_OPS) +
-           tf.get_collection('global_step_read_op_cache') +
-           [read for table in tables for read in table.reads])
-  with tf.control_dependencies(first):
-    step = tf.train.get_global_step().read_value()
-    rows = [table.own(step) for table in tables]
-    updates = list(zip(gradients, variables)) + [
-        (tf.IndexedSlices(g, own), table.values)
-        for g, own, table in zip(keyed, rows, tables)]
-    noted = _note_rows(made, gradients, variables, step) if track_rows else []
-    # Adam reads the slots of all rows: not before new ones are written.
-    with tf.control_dependencies([step] + rows + noted):
-      return made.apply_gradients(updates, tf.train.get_global_step())
+  if clip_norm is None:
+    return gradients
+  clipped, _ = tf.clip_by_global_norm(
+      summed + gradients.keyed, clip_norm, norm)
+  return gradients._replace(
+      dense=clipped[:len(summed)], keyed=clipped[len(summed):])
 
 
-def _note_rows(optimizer, gradients, variables, step):
-  """Notes the rows that sparse gradients touch; returns a list of ops."""
-  errors.check(
-      type(optimizer) is not tf.train.AdamOptimizer, 'Experiment.incremental '
-      'needs an optimizer that leaves untouched rows alone, such as '
-      '@lazy_adam; @adam moves every row at every step.')
-  noted = []
-  for gradient, variable in zip(gradients, variables):
-    if isinstance(gradient, tf.IndexedSlices):
-      slots = [optimizer.get_slot(variable, name)
-               for name in optimizer.get_slot_names()]
-      noted.append(touched_rows.TouchedRows(variable, slots).note(
-          tf.cast(gradient.indices, tf.int64), step))
-  return noted
+def _sum_rows(gradient):
+  """Sums the slices of each row, because the norm is that of the sums."""
+  if not isinstance(gradient, tf.IndexedSlices):
+    return gradient
+  rows, position = tf.unique(gradient.indices)
+  return tf.IndexedSlices(
+      tf.unsorted_segment_sum(gradient.values, position, tf.size(rows)),
+      rows, gradient.dense_shape)
 
 
 def _make_slots(optimizer, variables, tables):
-  """Makes the slots of an optimizer; those of keyed tables without rows.
+  """Makes an optimizer's slots; keyed tables fill those of their own rows.
 
-  A variable may be a part of another.
+  Args:
+    optimizer: tf.train.Optimizer.
+    variables: list of resource variables, which may be parts of others.
+    tables: list of keyed_table.KeyedTable.
   """
   for table in tables:
     with tf.variable_scope(
@@ -95,11 +120,43 @@ def _make_slots(optimizer, variables, tables):
       compat.declare_slot(optimizer.get_slot(variable, name), variable)
 
 
-def _sum_rows(gradient):
-  """Adds up the slices of each row; a norm of parts would be another one."""
-  if not isinstance(gradient, tf.IndexedSlices):
-    return gradient
-  rows, position = tf.unique(gradient.indices)
-  return tf.IndexedSlices(
-      tf.unsorted_segment_sum(gradient.values, position, tf.size(rows)),
-      rows, gradient.dense_shape)
+def _before_the_update(tables):
+  """Lists the ops and tensors that the update of a step has to wait for."""
+  # Hooks that read the global step in the same run must always see its value
+  # before the update: one that sees it now before, now after the update takes
+  # a fast run for one that is stuck.
+  return (tf.get_collection(tf.GraphKeys.UPDATE_OPS) +
+          tf.get_collection('global_step_read_op_cache') +
+          [read for table in tables for read in table.reads])
+
+
+def _update(optimizer, gradients, track_rows):
+  """Gives new keys their rows and applies _Gradients; returns an op."""
+  step = tf.train.get_global_step().read_value()
+  rows = [table.own(step) for table in gradients.tables]
+  updates = list(zip(gradients.dense, gradients.variables)) + [
+      (tf.IndexedSlices(g, own), table.values)
+      for g, own, table in zip(gradients.keyed, rows, gradients.tables)]
+  noted = _note_rows(optimizer, gradients, step) if track_rows else []
+  # Adam reads the slots of all rows, so those of new rows come first.
+  with tf.control_dependencies([step] + rows + noted):
+    return optimizer.apply_gradients(updates, tf.train.get_global_step())
+
+
+def _check_moves_touched_rows_only(optimizer):
+  errors.check(
+      type(optimizer) is not tf.train.AdamOptimizer, 'Experiment.incremental '
+      'needs an optimizer that leaves untouched rows alone, such as '
+      '@lazy_adam; @adam moves every row at every step.')
+
+
+def _note_rows(optimizer, gradients, step):
+  """Notes the rows that sparse gradients touch; returns a list of ops."""
+  noted = []
+  for gradient, variable in zip(gradients.dense, gradients.variables):
+    if isinstance(gradient, tf.IndexedSlices):
+      slots = [optimizer.get_slot(variable, name)
+               for name in optimizer.get_slot_names()]
+      noted.append(touched_rows.TouchedRows(variable, slots).note(
+          tf.cast(gradient.indices, tf.int64), step))
+  return noted

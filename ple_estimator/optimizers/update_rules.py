@@ -1,8 +1,9 @@
 """Update rules that tf.train lacks, each for dense variables and for rows.
 
-Rows that a batch does not touch are neither read nor written, and a slot that
-is as high as its variable is made by an initializer: a table whose memory is
-not all in use may leave the rest alone. g is the gradient of a weight w.
+Rows that a batch does not touch are neither read nor written. A slot with one
+row per row of its variable is made by an initializer, so that a table whose
+memory is only partly in use can leave the rest untouched. g is the gradient of
+a weight w.
 
 References:
   Kingma, Ba: Adam, ICLR 2015.
@@ -30,12 +31,8 @@ class LazyAdam(compat.AdamOptimizer):
 
   power1 and power2 are beta1 and beta2 to the number of the step.
 
-  Attributes:
-    op_fusion: bool, whether to use the fused ops: one of all dense variables,
-      one of the touched rows; train_op sets it.
+  See `use_kernels` for the fused ops.
   """
-
-  op_fusion = False
 
   def __init__(self, learning_rate, beta1, beta2, epsilon, name='Adam'):
     """Stores the hyperparameters, see factories.lazy_adam.
@@ -48,13 +45,31 @@ class LazyAdam(compat.AdamOptimizer):
       name: str, of the slots in a checkpoint.
     """
     super().__init__(learning_rate, beta1, beta2, epsilon, name=name)
+    self._numbers = dict(learning_rate=learning_rate, beta1=beta1, beta2=beta2,
+                         epsilon=epsilon)
+    self._has_kernels = False
     self._dense = []
 
+  def use_kernels(self):
+    """Updates by the ops of native.py from here on, which must be available.
+
+    One op updates all dense variables of a device, and one the touched rows of
+    each table.
+    """
+    self._has_kernels = True
+
+  def deeprec_arguments(self):
+    """Returns the arguments, by name, of the class that DeepRec has for this.
+
+    None means that DeepRec has none for these arguments.
+    """
+    return self._numbers
+
   def _fused(self):
-    return self.op_fusion and native.available()
+    return self._has_kernels
 
   def _powers(self, var):
-    """The powers of the betas for a variable's next step: here, for all's."""
+    """The powers of the betas for the next step, the same for all variables."""
     del var
     return self.beta_powers()
 
@@ -102,11 +117,10 @@ class LazyAdam(compat.AdamOptimizer):
 
 
 class AdamAsync(LazyAdam):
-  """Adam whose powers of the betas are counted per variable.
+  """LazyAdam with powers of the betas that are counted per variable.
 
-  Nothing is shared by all variables, so no parameter server is asked by every
-  update. A step of a variable is an update of it, even of none of its rows.
-  Else as LazyAdam.
+  Nothing is shared by all variables, so no parameter server takes part in every
+  update. Each update of a variable is a step of it, even an update of no row.
   """
 
   def __init__(self, learning_rate, beta1, beta2, epsilon,
@@ -118,14 +132,16 @@ class AdamAsync(LazyAdam):
       beta1: float.
       beta2: float.
       epsilon: float.
-      apply_sparse_rmsprop: bool, whether rows are updated without correction,
-        with epsilon inside of the root, and the powers are left alone:
+      apply_sparse_rmsprop: bool, whether rows are updated without bias
+        correction and with epsilon inside of the root, leaving the powers as
+        they are:
           v = beta2 * v + (1 - beta2) * g^2
           m = beta1 * m + learning_rate * g / sqrt(v + epsilon)
           w = w - m
     """
     super().__init__(learning_rate, beta1, beta2, epsilon, 'AdamAsync')
     self._betas = beta1, beta2
+    self._numbers['apply_sparse_rmsprop'] = apply_sparse_rmsprop
     self._rmsprop = apply_sparse_rmsprop
 
   def _create_slots(self, var_list):
@@ -143,7 +159,7 @@ class AdamAsync(LazyAdam):
     return [self.get_slot(var, slot) for slot in ('beta1_power', 'beta2_power')]
 
   def _advance(self, var, update):
-    """Makes the powers ready for the next step when this one is done."""
+    """Multiplies the powers by the betas once an update is done."""
     _, beta1, beta2, _ = self.hyperparameters()
     with tf.control_dependencies([update]):
       return tf.group(*[
@@ -179,9 +195,9 @@ class AdamAsync(LazyAdam):
 
 
 class AdamW(LazyAdam):
-  """LazyAdam behind a decay of the weights that its moments know nothing of.
+  """LazyAdam with a decay of the weights that does not enter the moments.
 
-    w = w - decay * w, then LazyAdam's step; of rows, the touched ones
+    w = w - decay * w, then LazyAdam's step; of a table only the touched rows
 
   decay is learning_rate * weight_decay or weight_decay, see `__init__`.
   """
@@ -198,12 +214,18 @@ class AdamW(LazyAdam):
       weight_decay: float.
       decay_follows_rate: bool, whether decay is learning_rate * weight_decay;
         else it is weight_decay.
-      exclude: tuple of str, parts of the names of variables that do not decay.
+      exclude: tuple of str; variables with one of these in their name do not
+        decay.
     """
     super().__init__(learning_rate, beta1, beta2, epsilon, 'AdamW')
     self._weight_decay = weight_decay
     self._follows_rate = decay_follows_rate
     self._exclude = exclude
+
+  def deeprec_arguments(self):
+    if self._follows_rate or self._exclude:
+      return None
+    return dict(self._numbers, weight_decay=self._weight_decay)
 
   def _decays(self, var):
     return not any(part in var.op.name for part in self._exclude)
@@ -217,14 +239,14 @@ class AdamW(LazyAdam):
     super()._create_slots(var_list)
 
   def _lost(self, weights):
-    """What is taken off weights."""
+    """Returns what the decay subtracts from weights."""
     decay, rate = self._weight_decay, self.hyperparameters()[0]
     return (rate * decay if self._follows_rate else decay) * weights
 
   def _resource_apply_dense(self, grad, var):
     if not self._decays(var):
       return super()._resource_apply_dense(grad, var)
-    # A gradient that is there says that the weights have been used.
+    # Once the gradient has been computed, the weights have been read.
     with tf.control_dependencies([grad]):
       decay = var.assign_sub(self._lost(var.read_value()))
     with tf.control_dependencies([decay.op]):
@@ -241,8 +263,31 @@ class AdamW(LazyAdam):
       return update(tf.identity(grad), handle, indices)
 
 
+class Adagrad(tf.train.AdagradOptimizer):
+  """tf.train.AdagradOptimizer.
+
+    sum = sum + g^2
+    w = w - learning_rate * g / sqrt(sum)
+  """
+
+  def __init__(self, learning_rate, initial_accumulator_value):
+    """Stores the hyperparameters, see factories.adagrad.
+
+    Args:
+      learning_rate: float or float32 scalar.
+      initial_accumulator_value: float, the sum of squares at the start.
+    """
+    super().__init__(learning_rate, initial_accumulator_value)
+    self._numbers = dict(learning_rate=learning_rate,
+                         initial_accumulator_value=initial_accumulator_value)
+
+  def deeprec_arguments(self):
+    """As LazyAdam.deeprec_arguments."""
+    return self._numbers
+
+
 class AdagradDecay(tf.train.Optimizer):
-  """Adagrad whose sums of squares lose a share in every period of the run.
+  """Adagrad with sums of squares that decay once in every period of the run.
 
     if (step + 1) // decay_steps > power:
       sum = max(decay_rate * sum, initial_accumulator_value); power = power + 1
@@ -250,8 +295,8 @@ class AdagradDecay(tf.train.Optimizer):
     w = w - learning_rate * g / sqrt(sum)
 
   step is the global step, so a period is the same for all weights; power
-  counts the decays of a row. A row is asked when it is touched only, and one
-  that has missed periods catches up on one of them at each touch.
+  counts the decays of a row. Rows decay only when they are touched. A row that
+  has missed several periods decays once at each touch until it has caught up.
   """
 
   def __init__(self, learning_rate, global_step, initial_accumulator_value,
@@ -261,7 +306,8 @@ class AdagradDecay(tf.train.Optimizer):
     Args:
       learning_rate: float or float32 scalar.
       global_step: int64 variable.
-      initial_accumulator_value: float, the least sum of squares too.
+      initial_accumulator_value: float, the sum of squares at the start, which
+        decay does not go below.
       decay_steps: int.
       decay_rate: float.
     """
@@ -272,6 +318,14 @@ class AdagradDecay(tf.train.Optimizer):
     self._decay_steps = decay_steps
     self._decay_rate = decay_rate
     self._period = None
+
+  def deeprec_arguments(self):
+    """As LazyAdam.deeprec_arguments."""
+    return dict(
+        learning_rate=self._rate, global_step=self._global_step,
+        initial_accumulator_value=self._least,
+        accumulator_decay_step=self._decay_steps,
+        accumulator_decay_rate=self._decay_rate)
 
   def _create_slots(self, var_list):
     for var in var_list:
@@ -294,7 +348,17 @@ class AdagradDecay(tf.train.Optimizer):
         grad, var, lambda slot: tf.gather(slot, indices), indices)
 
   def _apply(self, grad, var, read, rows=None):
-    """One step of what `read` gives of a slot."""
+    """Updates a variable, or some rows of it.
+
+    Args:
+      grad: [n, ...] float32.
+      var: resource variable.
+      read: function of a slot to its values for the n rows.
+      rows: [n] int, all different; None for the whole variable.
+
+    Returns:
+      tf.Operation.
+    """
     total = self.get_slot(var, 'accumulator')
     power = self.get_slot(var, 'accumulator_decay_power')
     old, decays = read(total), read(power)
@@ -307,9 +371,9 @@ class AdagradDecay(tf.train.Optimizer):
 
 
 class Ftrl(tf.train.FtrlOptimizer):
-  """tf.train.FtrlOptimizer, its slots made by initializers.
+  """tf.train.FtrlOptimizer with slots that are made by initializers.
 
-  That of TensorFlow 1.15 fills them from a tensor as large as the variable.
+  TensorFlow 1.15 fills them from a tensor as large as the variable.
   """
 
   def __init__(self, learning_rate, learning_rate_power,
@@ -335,7 +399,7 @@ class Ftrl(tf.train.FtrlOptimizer):
 
 
 def _update(var, step, slots, rows=None):
-  """Takes a step off a variable and gives its slots new values.
+  """Subtracts a step from a variable and assigns new values to its slots.
 
   Args:
     var: resource variable.

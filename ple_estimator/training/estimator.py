@@ -36,7 +36,7 @@ class ModelFn:
 
     Args:
       model: model.Model.
-      engine: deeprec.Engine, whose forms the graph uses.
+      engine: forms.Engine, whose forms the graph uses.
       is_alone: bool, whether one process does all of the training, so that
         variables cannot outlive it on parameter servers.
       prefetch: int, batches that the training input makes ahead.

@@ -61,7 +61,7 @@ class Trainer:
       eval_input: the same, or None to train without evaluations.
       config: tf.estimator.RunConfig.
       role: roles.Role of this process.
-      engine: deeprec.Engine.
+      engine: forms.Engine.
       schedule: Schedule.
       work_queue: work_queue.WorkQueue, or None.
     """

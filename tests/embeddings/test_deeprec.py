@@ -26,6 +26,9 @@ from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import hashed
 from ple_estimator.embeddings import keyed
 from ple_estimator.engine import compat
+from ple_estimator.engine import forms
+from ple_estimator.engine import purpose
+from ple_estimator.optimizers import deeprec_optimizers
 from ple_estimator.optimizers import factories
 from ple_estimator.optimizers import train_op
 from ple_estimator.optimizers import update_rules
@@ -175,18 +178,18 @@ class _Session:
 
 
 def test_this_tensorflow_has_no_form_and_says_that_it_is_stock():
-  made = deeprec.Engine()
-  assert not [form for form in deeprec.FORMS if made.has(form)]
+  made = forms.Engine()
+  assert not [form for form in forms.FORMS if made.has(form)]
   assert made.describe() == compat.describe() == (
       'stock TensorFlow %s' % tf.__version__)
-  assert not any(made.uses(form, 'x') for form in deeprec.FORMS)
+  assert not any(made.uses(form, 'x') for form in forms.FORMS)
 
 
 def test_deeprec_on_stock_tensorflow_is_refused():
   with pytest.raises(errors.UserError, match=(
       r"Engine\.name = 'deeprec' needs DeepRec, this is stock TensorFlow .*"
       r"set Engine\.name = 'auto'")):
-    deeprec.Engine('deeprec')
+    forms.Engine('deeprec')
 
 
 @pytest.mark.parametrize('kwargs, message', [
@@ -196,7 +199,7 @@ def test_deeprec_on_stock_tensorflow_is_refused():
                         "got 'ev'")])
 def test_refuses_unknown_values(kwargs, message):
   with pytest.raises(errors.UserError, match=message):
-    deeprec.Engine(**kwargs)
+    forms.Engine(**kwargs)
 
 
 # What each form needs; without any of it the form is not there.
@@ -223,15 +226,15 @@ NEEDS = [
 @pytest.mark.parametrize('form, name', NEEDS)
 def test_each_feature_is_found_by_itself(surface, form, name):
   surface()
-  assert all(deeprec.Engine().has(f) for f in deeprec.FORMS)
+  assert all(forms.Engine().has(f) for f in forms.FORMS)
   surface(name)
-  assert [f for f in deeprec.FORMS if not deeprec.Engine().has(f)] == [form]
+  assert [f for f in forms.FORMS if not forms.Engine().has(f)] == [form]
 
 
 def test_every_form_is_tried_and_documented():
-  assert {form for form, _ in NEEDS} == set(deeprec.FORMS)
-  table = deeprec.__doc__.split('If the feature is missing')[0]
-  for form in deeprec.FORMS:
+  assert {form for form, _ in NEEDS} == set(forms.FORMS)
+  table = forms.__doc__.split('If the feature is missing')[0]
+  for form in forms.FORMS:
     assert ' %s' % form in table
 
 
@@ -239,13 +242,13 @@ def test_a_feature_with_other_arguments_is_not_there(surface, monkeypatch):
   found = surface()
   monkeypatch.setattr(found, 'L2WeightEvict', _record(
       'L2WeightEvict', 'l2_weigt_threshold', -1.0))  # as the model zoo spells
-  assert not deeprec.Engine().has('l2_weight_evict')
-  assert deeprec.Engine().has('global_step_evict')
+  assert not forms.Engine().has('l2_weight_evict')
+  assert forms.Engine().has('global_step_evict')
 
 
 def test_auto_says_in_one_line_what_is_missing(surface):
   surface('CBFFilter', 'do_op_fusion')
-  said = deeprec.Engine().describe()
+  said = forms.Engine().describe()
   used, missing = said.split('; as on stock TensorFlow: ')
   assert missing == 'cbf_filter, op_fusion' and '\n' not in said
   assert 'embedding_variable' in used and 'micro_batch' not in used
@@ -253,32 +256,34 @@ def test_auto_says_in_one_line_what_is_missing(surface):
 
 def test_deeprec_refuses_what_is_missing(surface):
   surface('CBFFilter')
-  made = deeprec.Engine('deeprec')
+  made = forms.Engine('deeprec')
   assert made.uses('counter_filter', 'x')
   with pytest.raises(errors.UserError, match=(
       'Model.embedding needs cbf_filter of DeepRec.*Engine.forms, or set '
       "Engine.name = 'auto'")):
-    made.embedding_variable('a', 3, 0.1, admission.CbfFilter(2, 10), None)
-  assert not deeprec.Engine('auto').uses('cbf_filter', 'x')
+    deeprec.embedding_variable(
+        made, 'a', 3, 0.1, admission.CbfFilter(2, 10), None)
+  assert not forms.Engine('auto').uses('cbf_filter', 'x')
 
 
 def test_stock_ignores_features_that_are_there(surface):
   found = surface()
-  made = deeprec.Engine('stock')
-  made.place_in_graph()
+  made = forms.Engine('stock')
   session = _Session('do_op_fusion', 'do_smart_stage', 'micro_batch_num')
   made.configure(session, op_fusion=True, prefetch=2, micro_batches=3)
   assert session.set() == {}
-  assert made.embedding_variable('a', 3, 0.1, None, None) is None
+  assert deeprec.embedding_variable(made, 'a', 3, 0.1, None, None) is None
   assert made.staged({'x': tf.zeros([2])}, 3)[1] == []
-  assert isinstance(factories.adam_async(), update_rules.AdamAsync)
+  assert isinstance(
+      deeprec_optimizers.choose(factories.adam_async(), made),
+      update_rules.AdamAsync)
   assert found.calls == [] and made.describe() == compat.describe()
 
 
 def test_forms_choose_among_what_is_there(surface):
   surface()
-  made = deeprec.Engine(forms=['micro_batch', 'staged'])
-  assert [f for f in deeprec.FORMS if made.uses(f, 'x')] == [
+  made = forms.Engine(forms=['micro_batch', 'staged'])
+  assert [f for f in forms.FORMS if made.uses(f, 'x')] == [
       'staged', 'micro_batch']
 
 
@@ -294,21 +299,21 @@ def test_forms_choose_among_what_is_there(surface):
 def test_session_options(surface, given, fields):
   surface()
   session = _Session('do_op_fusion', 'do_smart_stage', 'micro_batch_num')
-  deeprec.Engine(forms=deeprec.FORMS).configure(session, **given)
+  forms.Engine(forms=forms.FORMS).configure(session, **given)
   assert session.set() == fields
 
 
 def test_sets_no_field_that_is_not_there(surface):
   surface('do_op_fusion', 'micro_batch_num')
   session = _Session('do_smart_stage')  # setting another raises
-  deeprec.Engine(forms=deeprec.FORMS).configure(session, True, 2, 4)
+  forms.Engine(forms=forms.FORMS).configure(session, True, 2, 4)
   assert session.set() == {'do_smart_stage': True}
 
 
 def test_no_smart_stage_without_a_stage(surface):
   surface('make_prefetch_hook')
   session = _Session('do_op_fusion', 'do_smart_stage')
-  deeprec.Engine().configure(session, True, 2, 1)
+  forms.Engine().configure(session, True, 2, 1)
   assert session.set() == {'do_op_fusion': True}
 
 
@@ -316,7 +321,7 @@ def test_stages_a_structure_with_the_hook_it_needs(surface):
   found = surface()
   given = ({'b': tf.constant([1, 2]), 'a': tf.constant([3.])},
            {'y': tf.constant([4.])})
-  (got, labels), hooks = deeprec.Engine().staged(given, 5)
+  (got, labels), hooks = forms.Engine().staged(given, 5)
   assert found.calls == [('staged', {'capacity': 5, 'num_threads': 1}),
                          ('make_prefetch_hook', {})]
   assert len(hooks) == 1
@@ -340,7 +345,8 @@ def test_stages_a_structure_with_the_hook_it_needs(surface):
 def test_options_of_an_embedding_variable(
     surface, filter, option, eviction, evict):
   found = surface()
-  made = deeprec.Engine().embedding_variable('a', 3, 0.5, filter, eviction)
+  made = deeprec.embedding_variable(
+      forms.Engine(), 'a', 3, 0.5, filter, eviction)
   assert made.op.name == 'a/embedding' and deeprec.variables() == [made]
   (called,) = found.called('get_embedding_variable')
   assert called['embedding_dim'] == 3 and called['key_dtype'] == tf.int64
@@ -367,10 +373,11 @@ SPEC = feature_spec.FeatureSpec([
     {'name': 'clk', 'kind': 'label', 'values': (0, 1)}], dim=4)
 
 
-def _embed(embedding, training):
+def _embed(embedding, engine, training=True):
   (group,) = embedding.groups(SPEC.categories)
   packed = _packed(SPEC, group)
-  return embedding(packed, SPEC.categories, training)[0], packed
+  return embedding(packed, SPEC.categories, purpose.Purpose(
+      training=training, engine=engine))[0], packed
 
 
 @pytest.mark.parametrize('filter, training, counted', [
@@ -379,9 +386,8 @@ def _embed(embedding, training):
 def test_embedding_variable_reads_keys_and_counts(
     surface, filter, training, counted):
   found = surface()
-  deeprec.Engine().place_in_graph()
   vectors, _ = _embed(
-      keyed.EmbeddingVariable(filter=filter), training)
+      keyed.EmbeddingVariable(filter=filter), forms.Engine(), training)
   (read,) = found.called('sparse_read')
   assert read['indices'].dtype == tf.int64
   assert (read['counts'] is not None) == counted
@@ -406,8 +412,7 @@ def test_embedding_variable_reads_keys_and_counts(
     hashed.MultiHashEmbedding(min_buckets=5)])
 def test_kinds_that_keep_their_form(surface, embedding):
   found = surface()
-  deeprec.Engine(forms=deeprec.FORMS).place_in_graph()
-  _embed(embedding, True)
+  _embed(embedding, forms.Engine(forms=forms.FORMS))
   assert found.calls == []
 
 
@@ -416,8 +421,8 @@ def test_a_filter_of_ones_own_keeps_our_form(surface):
     pass
 
   surface()
-  assert deeprec.Engine().embedding_variable(
-      'a', 3, 0.1, Filter(2), None) is None
+  assert deeprec.embedding_variable(
+      forms.Engine(), 'a', 3, 0.1, Filter(2), None) is None
 
 
 def test_refuses_an_embedding_variable_in_parts(surface, monkeypatch):
@@ -426,7 +431,7 @@ def test_refuses_an_embedding_variable_in_parts(surface, monkeypatch):
       found, 'get_embedding_variable',
       lambda name, embedding_dim, key_dtype, initializer, ev_option: [])
   with pytest.raises(errors.UserError, match='bind no partitioner'):
-    deeprec.Engine().embedding_variable('a', 3, 0.1, None, None)
+    deeprec.embedding_variable(forms.Engine(), 'a', 3, 0.1, None, None)
 
 
 @pytest.mark.parametrize('combiner', ['mean', 'sum', 'sqrtn'])
@@ -442,11 +447,11 @@ def test_fused_lookup_gives_the_vectors_of_our_form(surface, combiner):
   packed = group.pack({
       c.name: c.encode(tf.constant(values)) for c, values in zip(
           group.columns, [['x|y', '', 'x|x|z'], ['', 'p', 'q|p']])})
-  ours = embedding(packed, spec.categories, True)[0]
+  ours = embedding(packed, spec.categories, purpose.Purpose(True))[0]
   assert found.calls == []
-  deeprec.Engine(forms=['fused_lookup']).place_in_graph()
   with tf.variable_scope('', reuse=True):
-    theirs = embedding(packed, spec.categories, True)[0]
+    theirs = embedding(packed, spec.categories, purpose.Purpose(
+        True, engine=forms.Engine(forms=['fused_lookup'])))[0]
   assert found.calls == [
       ('fused', {'partition_strategy': 'div', 'combiner': combiner})]
   with tf.Session() as session:
@@ -459,35 +464,58 @@ def test_fused_lookup_gives_the_vectors_of_our_form(surface, combiner):
 # ------------------------------------------------------------ optimizers
 
 
+def _chosen(optimizer, engine=None):
+  return deeprec_optimizers.choose(optimizer, engine or forms.Engine())
+
+
 def test_optimizers(surface):
   surface()
   step = tf.train.create_global_step()
-  deeprec.Engine().place_in_graph()
-  assert factories.adam_async(
-      0.01, 0.8, 0.99, 1e-6, apply_sparse_rmsprop=True) == AdamAsync(
+  assert _chosen(factories.adam_async(
+      0.01, 0.8, 0.99, 1e-6, apply_sparse_rmsprop=True)) == AdamAsync(
           0.01, 0.8, 0.99, 1e-6, apply_sparse_rmsprop=True)
-  made = factories.adagrad_decay(0.02, 0.3, 500, 0.7)
+  made = _chosen(factories.adagrad_decay(0.02, 0.3, 500, 0.7))
   assert made[1] is step
   assert made._replace(global_step=None) == AdagradDecay(
       0.02, None, 0.3, 500, 0.7)
-  assert factories.adamw(
+  assert _chosen(factories.adamw(
       0.03, 0.8, 0.99, 1e-6, weight_decay=0.2, decay_follows_rate=False
-  ) == AdamW(0.2, 0.03, 0.8, 0.99, 1e-6)
+  )) == AdamW(0.2, 0.03, 0.8, 0.99, 1e-6)
 
 
-def test_adamw_by_a_rule_that_deeprec_lacks_is_ours(surface):
+@pytest.mark.parametrize('make', [
+    factories.adam, factories.sgd, factories.ftrl, factories.lazy_adam,
+    factories.adagrad, factories.adamw,
+    lambda: factories.adamw(decay_follows_rate=False, exclude=('bias',))])
+def test_optimizers_without_a_form_stay_what_they_are(surface, make):
   surface()
-  deeprec.Engine().place_in_graph()
-  for kwargs in [{}, {'decay_follows_rate': False, 'exclude': ('bias',)}]:
-    assert isinstance(factories.adamw(**kwargs), update_rules.AdamW)
+  made = make()
+  assert _chosen(made) is made
+
+
+def test_an_optimizer_of_ones_own_stays_what_it_is(surface):
+  class Own(update_rules.AdamAsync):
+    pass
+
+  surface()
+  made = Own(0.1, 0.9, 0.999, 1e-8, False)
+  assert _chosen(made) is made
+
+
+def test_deeprec_refuses_an_optimizer_that_is_missing(surface):
+  surface('train.AdamAsyncOptimizer')
+  made = factories.adam_async()
+  assert _chosen(made) is made
+  with pytest.raises(errors.UserError, match=(
+      'Model.optimizer = @adam_async needs adam_async of DeepRec')):
+    _chosen(made, forms.Engine('deeprec'))
 
 
 def test_optimizers_of_our_tables_are_ours(surface):
   surface('get_embedding_variable')
   tf.train.create_global_step()
-  deeprec.Engine().place_in_graph()
-  _embed(keyed.EmbeddingVariable(), True)
-  assert isinstance(factories.adam_async(), update_rules.AdamAsync)
+  _embed(keyed.EmbeddingVariable(), forms.Engine())
+  assert isinstance(_chosen(factories.adam_async()), update_rules.AdamAsync)
 
 
 @pytest.mark.parametrize('optimizer, kind', [
@@ -498,14 +526,11 @@ def test_optimizers_of_our_tables_are_ours(surface):
 def test_optimizers_that_know_embedding_variables(surface, optimizer, kind):
   surface()
   tf.train.create_global_step()
-  made = deeprec.Engine()
-  made.place_in_graph()
+  made = forms.Engine()
   if optimizer is factories.lazy_adam:
-    assert isinstance(optimizer(), update_rules.LazyAdam)
-  made.embedding_variable('a', 3, 0.1, None, None)
-  found = optimizer()
-  assert type(found) is kind
-  deeprec.check_optimizer(found)
+    assert isinstance(_chosen(optimizer(), made), update_rules.LazyAdam)
+  deeprec.embedding_variable(made, 'a', 3, 0.1, None, None)
+  assert type(_chosen(optimizer(), made)) is kind
 
 
 @pytest.mark.parametrize('optimizer', [
@@ -513,35 +538,35 @@ def test_optimizers_that_know_embedding_variables(surface, optimizer, kind):
     lambda: factories.adamw(decay_follows_rate=False)])
 def test_refuses_optimizers_that_do_not(surface, optimizer):
   surface()
-  made = deeprec.Engine()
-  made.place_in_graph()
-  made.embedding_variable('a', 3, 0.1, None, None)
+  made = forms.Engine()
+  deeprec.embedding_variable(made, 'a', 3, 0.1, None, None)
   with pytest.raises(errors.UserError, match=(
       'Model.optimizer must be @lazy_adam, .*Or leave .embedding_variable. '
       'out of Engine.forms')):
-    deeprec.check_optimizer(optimizer())
+    _chosen(optimizer(), made)
 
 
 @pytest.mark.parametrize('clip_norm', [None, 1e-3])
-def test_gradients_keep_the_tensor_that_holds_the_keys(surface, clip_norm):
+def test_gradients_keep_the_tensor_that_holds_the_keys(
+    surface, monkeypatch, clip_norm):
   # By it DeepRec finds the counts.
   surface()
-  made = deeprec.Engine()
-  made.place_in_graph()
+  made = forms.Engine()
   tf.train.create_global_step()
   keys = tf.constant([5, 7], tf.int64)
-  variable = made.embedding_variable('a', 3, 0.1, None, None)
+  variable = deeprec.embedding_variable(made, 'a', 3, 0.1, None, None)
   gradient = tf.IndexedSlices(tf.ones([2, 3]), keys, tf.constant([ROWS, 3]))
   applied = []
 
   class Spy(tf.train.AdamOptimizer):
-    knows_embedding_variables = True
 
     def apply_gradients(self, pairs, global_step=None, name=None):
       applied.extend(pairs)
       return super().apply_gradients(pairs, global_step, name)
 
-  train_op.build(Spy, [(gradient, variable)], clip_norm)
+  monkeypatch.setattr(tf.train, 'AdamOptimizer', Spy)
+  train_op.build(factories.lazy_adam, [(gradient, variable)],
+                 purpose.Purpose(training=True, engine=made), clip_norm)
   assert applied[0][0].indices is keys
 
 
@@ -678,7 +703,7 @@ def test_deeprec_slices_a_batch_itself(
   surface()
   configured = []
   monkeypatch.setattr(
-      deeprec.Engine, 'configure',
+      forms.Engine, 'configure',
       lambda self, session, *args: configured.append(args))
   made = _experiment(
       taobao, tmp_path, 'gin/micro_batch.gin', 'BATCH_SIZE = 62',
@@ -686,9 +711,9 @@ def test_deeprec_slices_a_batch_itself(
   assert configured == [(True, 2, 4)]
   batches = tf.data.make_initializable_iterator(made.trainer.input_fn())
   columns, labels = batches.get_next()
-  made.trainer._engine.place_in_graph()
   tf.train.create_global_step()
-  made.model.model_fn(columns, labels, tf.estimator.ModeKeys.TRAIN)
+  made.model.model_fn(
+      columns, labels, tf.estimator.ModeKeys.TRAIN, engine=made._engine)
   assert loops == any('micro_batches' in op.name
                       for op in tf.get_default_graph().get_operations())
   with tf.Session() as session:

@@ -7,19 +7,21 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import errors
 from ple_estimator.data import column_kinds
 from ple_estimator.embeddings import hashed
+from ple_estimator.engine import purpose
 
 # A table per column or per group; pooled by TensorFlow's ops or the kernels.
 FORMS = [(False, False), (False, True), (True, False), (True, True)]
-each_form = pytest.mark.parametrize('emb_fusion, op_fusion', FORMS)
+each_form = pytest.mark.parametrize('emb_fusion, fused', FORMS)
 
 
-def look_up(embedding, columns, ids, op_fusion):
+def look_up(embedding, columns, ids, fused):
   """Returns the [batch, sum of dims] vectors."""
   found = {name: tf.SparseTensor(*value) if isinstance(value, tuple)
            else tf.constant(value, tf.int64) for name, value in ids.items()}
   for group in embedding.groups(columns):
     found.update(group.pack(found))
-  return tf.concat(embedding(found, columns, True, op_fusion), axis=1)
+  return tf.concat(embedding(
+      found, columns, purpose.Purpose(training=True, fused=fused)), axis=1)
 
 
 def tables(embedding, columns):
@@ -37,7 +39,7 @@ def tables(embedding, columns):
 @each_form
 @pytest.mark.parametrize('combiner, scale', [
     ('mean', lambda n: n), ('sum', lambda n: 1), ('sqrtn', lambda n: n ** .5)])
-def test_lookup_matches_numpy(combiner, scale, emb_fusion, op_fusion):
+def test_lookup_matches_numpy(combiner, scale, emb_fusion, fused):
   columns = [column_kinds.Integer('a', 5, 4),
              column_kinds.HashedList('b', 7, 4, combiner=combiner),
              column_kinds.Integer('c', 3, 4)]
@@ -46,7 +48,7 @@ def test_lookup_matches_numpy(combiner, scale, emb_fusion, op_fusion):
   vectors = look_up(embedding, columns, {
       'a': [4, -1, 0], 'c': [0, 2, 2],
       'b': ([[0, 0], [0, 1], [0, 2], [2, 0]],
-            tf.constant([2, 2, 6, 0], tf.int64), [3, 3])}, op_fusion)
+            tf.constant([2, 2, 6, 0], tf.int64), [3, 3])}, fused)
   where = tables(embedding, columns)
   got, slices, found = run([
       vectors, tf.gradients(tf.reduce_sum(vectors * WEIGHTS), [
@@ -85,10 +87,10 @@ def run(tensors):
 
 
 @each_form
-def test_missing_id_has_no_gradient(emb_fusion, op_fusion):
+def test_missing_id_has_no_gradient(emb_fusion, fused):
   vectors = look_up(hashed.HashEmbedding(emb_fusion=emb_fusion),
                     [column_kinds.Integer('a', 5, 3)], {'a': [4, -1]},
-                    op_fusion)
+                    fused)
   slices = tf.gradients(tf.reduce_sum(vectors), tf.global_variables())[0]
   wanted = np.zeros((5, 3))
   wanted[4] = 1
@@ -97,9 +99,9 @@ def test_missing_id_has_no_gradient(emb_fusion, op_fusion):
 
 @each_form
 @pytest.mark.parametrize('stddev, wanted', [(None, 0.25), (0.02, 0.02)])
-def test_rows_start_small(stddev, wanted, emb_fusion, op_fusion):
+def test_rows_start_small(stddev, wanted, emb_fusion, fused):
   look_up(hashed.HashEmbedding(stddev, emb_fusion),
-          [column_kinds.Integer('a', 5000, 16)], {'a': [0]}, op_fusion)
+          [column_kinds.Integer('a', 5000, 16)], {'a': [0]}, fused)
   table, = run(tf.global_variables())
   # A normal cut at two deviations has 0.88 of the deviation.
   assert table.std() == pytest.approx(0.88 * wanted, rel=0.02)
@@ -164,11 +166,11 @@ def multi_hash_by_loops(values, operation):
 
 @each_form
 @each_operation
-def test_multi_hash_matches_loops(operation, emb_fusion, op_fusion):
+def test_multi_hash_matches_loops(operation, emb_fusion, fused):
   vectors = look_up(multi_hash(operation, emb_fusion), COMPOSED, {
       'a': [49, -1, 0], 'c': [6, 0, -1], 'd': [29, 8, 8],
       'b': ([[0, 0], [0, 1], [0, 2], [2, 0]],
-            tf.constant([2, 2, 69, 13], tf.int64), [3, 3])}, op_fusion)
+            tf.constant([2, 2, 69, 13], tf.int64), [3, 3])}, fused)
   weights = np.random.RandomState(3).rand(3, 16)
   variables = {v.op.name: v for v in tf.global_variables()}
   names = sorted(variables)
@@ -223,11 +225,11 @@ def test_composed_vectors_start_as_small_as_others(operation):
 
 
 @each_form
-def test_a_batch_without_ids_is_zero(emb_fusion, op_fusion):
+def test_a_batch_without_ids_is_zero(emb_fusion, fused):
   vectors = look_up(multi_hash('add', emb_fusion), COMPOSED, {
       'a': [-1, -1], 'c': [-1, -1], 'd': [-1, -1],
       'b': (np.zeros((0, 2), np.int64), tf.constant([], tf.int64), [2, 0])},
-                    op_fusion)
+                    fused)
   np.testing.assert_array_equal(run(vectors), np.zeros((2, 16)))
 
 

@@ -18,6 +18,7 @@ from ple_estimator.embeddings import keyed
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.embeddings import partitioned_table
 from ple_estimator.embeddings import table_parts
+from ple_estimator.engine import purpose
 from ple_estimator.optimizers import factories
 from ple_estimator.training import saver
 
@@ -438,6 +439,7 @@ import tensorflow.compat.v1 as tf
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.embeddings import partitioned_table
 from ple_estimator.engine import compat
+from ple_estimator.engine import purpose
 from ple_estimator.optimizers import factories
 from ple_estimator.optimizers import train_op
 job, index, cluster = sys.argv[1], int(sys.argv[2]), eval(sys.argv[3])
@@ -458,7 +460,7 @@ with tf.device(tf.train.replica_device_setter(cluster=spec)):
   parts = keyed_table.of_graph()
   trained = [dense] + [part.source for part in parts]
   step = train_op.build(lambda: factories.adagrad(.1), list(zip(
-      tf.gradients(loss, trained), trained)))
+      tf.gradients(loss, trained), trained)), purpose.Purpose(True))
   rows = [part.state.rows.export() for part in parts]
   states = [part.state.allocator.state for part in parts]
   arrived = [tf.get_variable('arrived%d' % i, initializer=0) for i in (0, 1)]
@@ -542,7 +544,7 @@ def embedded(embedding, training=True):
   ids = tf.placeholder(tf.int64, [None])
   group, = embedding.groups([column])
   found = group.pack({'c': ids})
-  vectors, = embedding(found, [column], training)
+  vectors, = embedding(found, [column], purpose.Purpose(training))
   return ids, vectors
 
 

@@ -7,14 +7,17 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from ple_estimator.engine import native
+from ple_estimator.engine import purpose
 from ple_estimator.network import mlp
 from ple_estimator.network import precision
 
 RNG = np.random.RandomState(3)
+FUSED = purpose.Purpose(
+    training=True, precision=precision.Precision(), fused=True)
 BATCH = 150  # three blocks of rows where four threads have one net
 
 
-def built(op_fusion, training, batch_norm=True, compute='float32', l2=0.0,
+def built(fused, training, batch_norm=True, compute='float32', l2=0.0,
           names='abcd'):
   """A set of four nets on two inputs; returns (loss, outputs, inputs)."""
   inputs = [tf.get_variable('x%d' % i, initializer=np.random.RandomState(i)
@@ -27,7 +30,8 @@ def built(op_fusion, training, batch_norm=True, compute='float32', l2=0.0,
           ('d', mlp.Net(x[1], (), linear=1, linear_bias=True))]
       if name in names)
   outputs = mlp.Mlp('PLE', 'relu', batch_norm, 0.0, l2)(
-      described, training, precision.Precision(compute), op_fusion)
+      described,
+      purpose.Purpose(training, precision.Precision(compute), fused))
   weights = np.random.RandomState(9)
   loss = tf.add_n([tf.reduce_sum(
       y * weights.randn(BATCH, y.shape[1].value).astype('f'))
@@ -35,10 +39,10 @@ def built(op_fusion, training, batch_norm=True, compute='float32', l2=0.0,
   return loss, outputs, inputs
 
 
-def computed(op_fusion, training, threads=2, **kwargs):
+def computed(fused, training, threads=2, **kwargs):
   """Outputs, gradients and moved averages by name."""
   with tf.Graph().as_default():
-    loss, outputs, _ = built(op_fusion, training, **kwargs)
+    loss, outputs, _ = built(fused, training, **kwargs)
     found = {'y/' + name: y for name, y in outputs.items()}
     if training:
       variables = tf.trainable_variables()
@@ -49,9 +53,9 @@ def computed(op_fusion, training, threads=2, **kwargs):
              for v in tf.global_variables() if not v.op.name.startswith('x')]
     moving = {'moved/' + v.op.name: v for v in tf.global_variables()
               if 'moving' in v.name}
-    fused = [op.type for op in tf.get_default_graph().get_operations()
-             if op.type.startswith('Ple')]
-    assert bool(fused) == op_fusion
+    ops = [op.type for op in tf.get_default_graph().get_operations()
+           if op.type.startswith('Ple')]
+    assert bool(ops) == fused
     config = tf.ConfigProto(intra_op_parallelism_threads=threads,
                             inter_op_parallelism_threads=2)
     with tf.Session(config=config) as sess:
@@ -105,7 +109,7 @@ def test_fused_op_runs_again_on_another_batch():
   x = tf.placeholder(tf.float32, [None, 5])
   described = collections.OrderedDict(a=mlp.Net(x, (8, 4)))
   made = mlp.Mlp('PLE', 'relu', True, 0.0, 0.0)
-  y = made(described, True, precision.Precision(), True)['a']
+  y = made(described, FUSED)['a']
   gradient = tf.gradients(tf.reduce_sum(y * y * y), x)[0]
   batches = [RNG.randn(n, 5).astype('f') for n in (40, 7, 300, 40)]
   with tf.Session() as sess:
@@ -118,9 +122,9 @@ def test_fused_op_runs_again_on_another_batch():
 
 def test_fused_and_readable_variables_are_the_same():
   names = []
-  for op_fusion in (False, True):
+  for fused in (False, True):
     with tf.Graph().as_default():
-      built(op_fusion, True)
+      built(fused, True)
       names.append(sorted(
           (v.op.name, str(v.shape)) for v in tf.global_variables()))
   assert names[0] == names[1]
@@ -140,8 +144,7 @@ def test_l2_is_half_the_squared_kernels():
 def test_what_the_fused_op_has_no_form_of_runs_readably(activation, dropout):
   x = tf.constant(RNG.randn(4, 3).astype('f'))
   mlp.Mlp('PLE', activation, True, dropout, 0.0)(
-      collections.OrderedDict(a=mlp.Net(x, (5,))), True,
-      precision.Precision(), True)
+      collections.OrderedDict(a=mlp.Net(x, (5,))), FUSED)
   assert not [op for op in tf.get_default_graph().get_operations()
               if op.type.startswith('Ple')]
 
@@ -149,11 +152,11 @@ def test_what_the_fused_op_has_no_form_of_runs_readably(activation, dropout):
 def test_a_dead_column_has_no_nan():
   # relu cuts everything: variance 0.
   x = tf.constant(-np.ones((BATCH, 3), 'f'))
-  for op_fusion in (False, True):
-    with tf.variable_scope('fused' if op_fusion else 'readable'):
+  for fused in (False, True):
+    with tf.variable_scope('fused' if fused else 'readable'):
       y = mlp.Mlp('PLE', 'relu', True, 0.0, 0.0)(
-          collections.OrderedDict(a=mlp.Net(x, (2,))), True,
-          precision.Precision(), op_fusion)['a']
+          collections.OrderedDict(a=mlp.Net(x, (2,))),
+          FUSED._replace(fused=fused))['a']
       kernel, = [v for v in tf.trainable_variables(tf.get_variable_scope().name)
                  if 'kernel' in v.name]
       gradient = tf.gradients(tf.reduce_sum(y), kernel)[0]
@@ -189,13 +192,13 @@ def test_the_gradient_of_batch_norm_matches_differences():
 MEMBERS = [[0, 2], [1, 2], [0, 1, 2], [2]]
 
 
-@pytest.mark.parametrize('op_fusion', [False, True])
-def test_mixture_and_its_gradient(op_fusion):
+@pytest.mark.parametrize('fused', [False, True])
+def test_mixture_and_its_gradient(fused):
   experts = RNG.randn(4, 70, 6).astype('f')  # expert 3 is in no gate
   logits = [RNG.randn(70, len(of)).astype('f') for of in MEMBERS]
   e = [tf.constant(x) for x in experts]
   scores = [tf.constant(x) for x in logits]
-  mixtures, shares = mlp.mix(scores, e, MEMBERS, op_fusion)
+  mixtures, shares = mlp.mix(scores, e, MEMBERS, fused)
   weights = [RNG.randn(70, 6).astype('f') for _ in MEMBERS]
   loss = tf.add_n([tf.reduce_sum(m * w) for m, w in zip(mixtures, weights)])
   loss += tf.reduce_sum(tf.square(shares[2]))
@@ -219,6 +222,26 @@ def test_mixture_and_its_gradient(op_fusion):
     for k, i in enumerate(of):
       wanted_d[i] += s[:, [k]] * weights[g]
   np.testing.assert_allclose(d_experts, wanted_d, rtol=1e-4, atol=1e-5)
+
+
+def test_an_input_of_several_nets_is_passed_once():
+  x = [tf.zeros([2, 3]), tf.zeros([2, 4])]
+  inputs, positions = mlp._inputs(
+      [mlp.Net(x[i], (5,)) for i in (1, 0, 1, 1)])
+  assert [each is x[i] for each, i in zip(inputs, (1, 0))] == [True, True]
+  assert len(inputs) == 2 and positions == [0, 1, 0, 0]
+
+
+def test_parameters_are_in_the_order_of_the_kernel():
+  names = {name: tf.constant(float(i)) for i, name in enumerate(
+      ['kernel_0', 'bias_0', 'gamma', 'beta', 'kernel_1'])}
+  norm = mlp._Norm(names['gamma'], names['beta'], tf.constant(-1.0),
+                   tf.constant(-2.0))
+  found = mlp._parameters([
+      mlp._Layer(names['kernel_0'], names['bias_0'], norm),
+      mlp._Layer(names['kernel_1'], None, None)])
+  with tf.Session() as sess:
+    assert sess.run(found) == [0, 1, 2, 3, 4]
 
 
 def test_the_ops_call_their_own_onednn():

@@ -7,11 +7,13 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.engine import purpose
 from ple_estimator.network import ple
 from ple_estimator.network import precision
 from ple_estimator.network import towers
 
 FLOAT32 = precision.Precision()
+TRAINING = purpose.Purpose(training=True, precision=FLOAT32)
 TASKS = ['ctr', 'cvr']
 RNG = np.random.RandomState(5)
 INPUTS = RNG.randn(6, 5).astype('f')
@@ -68,8 +70,8 @@ def build(training=False, compute=FLOAT32, **kwargs):
   """Builds a PLE, moves its variables off their start, and runs it."""
   rng = np.random.RandomState(8)
   with tf.Graph().as_default(), tf.Session() as sess:
-    found = ple.PLE(**kwargs)(tf.constant(INPUTS), TASKS, training,
-                                   compute)
+    found = ple.PLE(**kwargs)(
+        tf.constant(INPUTS), TASKS, purpose.Purpose(training, compute))
     values = {v.op.name: rng.rand(*v.shape.as_list()).astype('f') + 0.5
               - ('kernel' in v.name) for v in tf.global_variables()}
     sess.run([v.assign(values[v.op.name]) for v in tf.global_variables()])
@@ -117,7 +119,7 @@ def test_single_task_shares_nothing():
 
 def test_variables_have_the_names_that_checkpoints_rely_on():
   ple.PLE((4,), (3,), 2, 1, 1)(
-      tf.constant(INPUTS), TASKS, True, FLOAT32)
+      tf.constant(INPUTS), TASKS, TRAINING)
   names = [v.op.name for v in tf.global_variables()]
   own = ['dense_0/kernel', 'dense_0/bias', 'norm_0/gamma', 'norm_0/beta',
          'norm_0/moving_mean', 'norm_0/moving_variance']
@@ -145,7 +147,7 @@ def test_dropout_acts_in_training_alone():
 
 def test_l2_adds_half_the_squared_norm_of_kernels():
   ple.PLE((4, 3), (2,), num_levels=1, l2=0.3)(
-      tf.constant(INPUTS), TASKS, True, FLOAT32)
+      tf.constant(INPUTS), TASKS, TRAINING)
   kernels = [v for v in tf.trainable_variables() if 'kernel' in v.name]
   loss = tf.add_n(tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES))
   with tf.Session() as sess:
@@ -155,8 +157,8 @@ def test_l2_adds_half_the_squared_norm_of_kernels():
       0.3 * sum((v ** 2).sum() / 2 for v in values), rel=1e-5)
 
 
-@pytest.mark.parametrize('op_fusion', [False, True])
-def test_towers_are_hidden_layers_and_one_logit_each(op_fusion):
+@pytest.mark.parametrize('fused', [False, True])
+def test_towers_are_hidden_layers_and_one_logit_each(fused):
   # One of another kind and one of another size among them.
   of_task = collections.OrderedDict([
       ('ctr', towers.Tower((7, 3))),
@@ -164,11 +166,11 @@ def test_towers_are_hidden_layers_and_one_logit_each(op_fusion):
       ('cart', towers.Tower((6,)))])
   inputs = {task: RNG.randn(6, 5).astype('f') for task in of_task}
   logits = towers.logits(
-      of_task, {task: tf.constant(x) for task, x in inputs.items()}, False,
-      FLOAT32, op_fusion)
-  fused = [op for op in tf.get_default_graph().get_operations()
-           if op.type == 'PleNets']
-  assert len(fused) == (2 if op_fusion else 0)
+      of_task, {task: tf.constant(x) for task, x in inputs.items()},
+      purpose.Purpose(False, FLOAT32, fused))
+  ops = [op for op in tf.get_default_graph().get_operations()
+         if op.type == 'PleNets']
+  assert len(ops) == (2 if fused else 0)
   with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
     found = sess.run(logits)
@@ -200,8 +202,8 @@ def test_bfloat16_rounds_the_operands():
 
 
 def test_bfloat16_variables_are_float32():
-  ple.PLE((4,))(tf.constant(INPUTS), TASKS, True,
-                     precision.Precision('bfloat16'))
+  ple.PLE((4,))(tf.constant(INPUTS), TASKS, purpose.Purpose(
+      True, precision.Precision('bfloat16')))
   assert {v.dtype.base_dtype for v in tf.global_variables()} == {tf.float32}
 
 

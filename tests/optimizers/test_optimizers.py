@@ -8,7 +8,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.engine import purpose
 from ple_estimator.optimizers import factories
+from ple_estimator.optimizers import train_op
 
 STARTS = [np.array(1.5), np.array([1.0, -2.0, 3.0]),
           np.array([[0.5, -1.0], [2.0, 0.1], [-3.0, 4.0]])]
@@ -158,17 +160,17 @@ TABLE = [
 every = pytest.mark.parametrize(
     'make, kwargs, rule', TABLE,
     ids=['%s%d' % (make.__name__, len(kwargs)) for make, kwargs, _ in TABLE])
-fused_or_not = pytest.mark.parametrize('op_fusion', [False, True])
+fused_or_not = pytest.mark.parametrize('fused', [False, True])
 
 
-def check_dense(rule, kwargs, make, rates, clip_norm=None, op_fusion=False):
+def check_dense(rule, kwargs, make, rates, clip_norm=None, fused=False):
   """Minimises the sum of squares of STARTS, here and in numpy."""
   tf.train.create_global_step()
   variables = [tf.get_variable('w%d' % i, initializer=start.astype('f'))
                for i, start in enumerate(STARTS)]
   step = conftest.train_op(
       make, tf.add_n([tf.reduce_sum(w * w) for w in variables]), clip_norm,
-      op_fusion)
+      fused)
   with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
     for _ in rates:
@@ -192,9 +194,9 @@ def check_dense(rule, kwargs, make, rates, clip_norm=None, op_fusion=False):
 @fused_or_not
 @every
 def test_dense_matches_numpy_with_a_constant_rate(
-    make, kwargs, rule, op_fusion):
+    make, kwargs, rule, fused):
   check_dense(rule, kwargs, lambda: make(learning_rate=0.1, **kwargs),
-              [0.1] * 30, op_fusion=op_fusion)
+              [0.1] * 30, fused=fused)
 
 
 @every
@@ -227,7 +229,7 @@ def stream(steps=80, height=9, width=2):
 
 @fused_or_not
 @every
-def test_rows_match_numpy(make, kwargs, rule, op_fusion):
+def test_rows_match_numpy(make, kwargs, rule, fused):
   start = np.random.RandomState(0).randn(9, 2).astype('f')
   tf.train.create_global_step()
   table = tf.get_variable('table', initializer=start)
@@ -235,7 +237,7 @@ def test_rows_match_numpy(make, kwargs, rule, op_fusion):
   targets = tf.placeholder(tf.float32, [None, 2])
   made = make(learning_rate=0.05, **kwargs)
   step = conftest.train_op(lambda: made, tf.reduce_sum(tf.square(
-      tf.nn.embedding_lookup(table, rows) - targets)), op_fusion=op_fusion)
+      tf.nn.embedding_lookup(table, rows) - targets)), fused=fused)
   slots = [made.get_slot(table, name) for name in made.get_slot_names()]
   high = [slot for slot in slots if slot.shape[:1].as_list() == [9]]
   wanted = rule(start.astype('d'), **kwargs)
@@ -335,7 +337,7 @@ def test_adamw_excludes_parts_of_names():
 
 
 @fused_or_not
-def test_adamw_decays_what_has_been_used(op_fusion):
+def test_adamw_decays_what_has_been_used(fused):
   # Weights that are read late are read before they decay.
   def late(x):
     time.sleep(0.3)
@@ -349,7 +351,7 @@ def test_adamw_decays_what_has_been_used(op_fusion):
         tf.reduce_sum(tf.square(dense.read_value())))
   step = conftest.train_op(
       lambda: factories.adamw(0.1, weight_decay=9.0), loss,
-      op_fusion=op_fusion)
+      fused=fused)
   with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
     assert sess.run([loss, step])[0] == 5
@@ -357,7 +359,7 @@ def test_adamw_decays_what_has_been_used(op_fusion):
 
 @fused_or_not
 @every
-def test_does_not_write_to_what_was_read(make, kwargs, rule, op_fusion):
+def test_does_not_write_to_what_was_read(make, kwargs, rule, fused):
   # In one step: read, update in place. What was read must stay what it was.
   tf.train.create_global_step()
   start = STARTS[1]
@@ -366,7 +368,7 @@ def test_does_not_write_to_what_was_read(make, kwargs, rule, op_fusion):
   with tf.control_dependencies([before]):
     step = conftest.train_op(
         lambda: make(learning_rate=0.1, **kwargs),
-        tf.reduce_sum(w * w), op_fusion=op_fusion)
+        tf.reduce_sum(w * w), fused=fused)
   with tf.control_dependencies([step]):
     after = tf.identity(before)
   with tf.Session() as sess:
@@ -388,6 +390,47 @@ def test_clipping_adds_up_the_slices_of_a_row_first():
   gradient = np.array([[0, 0], [100, 100], [1, 1]])
   np.testing.assert_allclose(
       moved, gradient / np.linalg.norm(gradient), rtol=1e-5)
+
+
+def test_what_has_no_gradient_is_left_out():
+  a, b, c = [tf.get_variable(name, [2]) for name in 'abc']
+  sorted_out = train_op._sort([(None, a), (b + 1, b), (c + 1, c)])
+  assert sorted_out.variables == [b, c] and not sorted_out.tables
+  assert len(sorted_out.dense) == 2 and not sorted_out.keyed
+
+
+@pytest.mark.parametrize('clip_norm, scale', [
+    (None, 1), (13.0, 1), (6.5, 0.5)])
+def test_all_gradients_are_scaled_by_their_common_norm(clip_norm, scale):
+  # 13^2 = 3^2 + 4^2 + 12^2
+  gradients = train_op._Gradients(
+      [tf.constant([3.0, 4.0])], [None], [tf.constant([[12.0]])], [None])
+  clipped = train_op._clip(gradients, clip_norm)
+  with tf.Session() as sess:
+    dense, keyed = sess.run([clipped.dense[0], clipped.keyed[0]])
+  np.testing.assert_allclose(dense, np.array([3, 4]) * scale, rtol=1e-6)
+  np.testing.assert_allclose(keyed, [[12 * scale]], rtol=1e-6)
+
+
+@pytest.mark.parametrize('make, has_ops', [
+    (factories.lazy_adam, True), (factories.adamw, True),
+    (factories.adam, False), (factories.sgd, False)])
+@fused_or_not
+def test_optimizers_that_have_kernels_use_them_if_fused(make, has_ops, fused):
+  tf.train.create_global_step()
+  w = tf.get_variable('w', [2, 3])
+  conftest.train_op(make, tf.reduce_sum(w), fused=fused)
+  assert (has_ops and fused) == any(
+      op.type.startswith('Ple')
+      for op in tf.get_default_graph().get_operations())
+
+
+def test_notes_no_rows_of_an_optimizer_that_moves_all():
+  tf.train.create_global_step()
+  w = tf.get_variable('w', [2, 3])
+  with pytest.raises(errors.UserError, match='@adam moves every row'):
+    train_op.build(factories.adam, [(w + 1, w)],
+                   purpose.Purpose(training=True, track_rows=True))
 
 
 def test_warmup_cosine_has_three_parts():

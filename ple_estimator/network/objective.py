@@ -1,0 +1,125 @@
+"""What the tasks of a model are trained on and measured by, taken together.
+
+`tasks` in this module is a list of tasks.Task.
+"""
+
+import collections
+
+import tensorflow.compat.v1 as tf
+
+from ple_estimator.network import metrics as metrics_lib
+
+
+class Targets(collections.namedtuple('Targets', 'labels weights totals')):
+  """What the logits of a batch, or of a slice of one, are compared with.
+
+  Attributes:
+    labels: dict of column name to [batch] float32.
+    weights: dict of task name to [batch] float32, see `row_weights`.
+    totals: dict of task name to the float32 scalar that the weighted sum of
+      losses is divided by: for a slice, the sum of the weights of the whole
+      batch. None is the sum of `weights`.
+  """
+
+  __slots__ = ()
+
+  def __new__(cls, labels, weights, totals=None):
+    return super().__new__(cls, labels, weights, totals)
+
+
+def row_weights(tasks, weights, columns):
+  """Weighs the rows of a batch for each task.
+
+  Args:
+    tasks: list of tasks.Task.
+    weights: [batch] float32, the weight that each row has for all tasks.
+    columns: dict of column name to [batch] tensor, as the file has it; among
+      them the columns of all sample spaces.
+
+  Returns:
+    dict of task name to [batch] float32, which is 0 for rows outside of the
+    sample space of the task.
+  """
+  by_task = {}
+  for task in tasks:
+    by_task[task.name] = weights
+    if task.sample_space:
+      name, value = task.sample_space
+      column = columns[name]
+      if column.dtype == tf.string:
+        value = str(value)
+      inside = tf.equal(column, tf.constant(value, column.dtype))
+      by_task[task.name] = weights * tf.cast(inside, tf.float32)
+  return by_task
+
+
+def losses(tasks, targets, logits):
+  """Computes the loss of each task.
+
+  Args:
+    tasks: list of tasks.Task.
+    targets: Targets.
+    logits: dict of task name to [batch] float32.
+
+  Returns:
+    dict of task name to float32 scalar, not yet weighted; see Task.loss.
+  """
+  return {task.name: task.loss(
+      targets.labels[task.label], logits[task.name],
+      targets.weights[task.name], targets.totals and targets.totals[task.name])
+          for task in tasks}
+
+
+def total(tasks, by_task):
+  """Sums up the loss that is trained: weighted losses and penalties.
+
+  Names the losses '<task>/loss' and 'total_loss', which hooks.ProgressHook
+  reads.
+
+  Args:
+    tasks: list of tasks.Task.
+    by_task: dict of task name to float32 scalar, from `losses`.
+
+  Returns:
+    float32 scalar.
+  """
+  step = tf.train.get_or_create_global_step()
+  with tf.name_scope(None):
+    for name, loss in by_task.items():
+      tf.identity(loss, '%s/loss' % name)
+  terms = [task.loss_weight(step) * by_task[task.name] for task in tasks]
+  return tf.add_n(terms + tf.get_collection(
+      tf.GraphKeys.REGULARIZATION_LOSSES), name='total_loss')
+
+
+def metrics(tasks, targets, logits, gates):
+  """Collects the metrics of all tasks and the mean weight of each expert.
+
+  Args:
+    tasks: list of tasks.Task.
+    targets: Targets.
+    logits: dict of task name to [batch] float32.
+    gates: dict of gate name to a dict of expert name to [batch] float32.
+
+  Returns:
+    dict of metric name to (value, update_op).
+  """
+  by_name = {}
+  for task in tasks:
+    by_name.update(task.metrics(
+        targets.labels[task.label], logits[task.name],
+        targets.weights[task.name]))
+  for gate, shares in gates.items():
+    for expert, share in shares.items():
+      by_name['gate/%s/%s' % (gate, expert)] = metrics_lib.mean(
+          share, tf.ones_like(share))
+  return by_name
+
+
+def summarize(by_task, gates):
+  """Shows losses and mean gate weights, float32 scalars, in TensorBoard."""
+  for name, loss in by_task.items():
+    tf.summary.scalar('%s/train_loss' % name, loss)
+  for gate, shares in gates.items():
+    for expert, share in shares.items():
+      tf.summary.scalar('gate/%s/%s' % (gate, expert), share)
