@@ -6,9 +6,9 @@ import shutil
 import tempfile
 
 from absl import logging
-import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.cluster import marker
 from ple_estimator.training import incremental
 
 # What a save that was broken off leaves, beside data without an index.
@@ -58,5 +58,5 @@ def _remove_leftovers(model_dir):
 
 def latest(model_dir):
   """The path of the newest state of a model_dir, or None; see incremental."""
-  path = tf.train.latest_checkpoint(model_dir)
+  path = marker.latest_checkpoint(model_dir)
   return path and incremental.merged(path)
