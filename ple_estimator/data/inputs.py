@@ -238,8 +238,9 @@ class _FileInput:
     rows = tf.data.Dataset.from_generator(
         lambda: self._or_error(batches()), dtypes,
         tuple(map(tf.TensorShape, shapes)))
-    return rows.map(encode, num_parallel_calls=_ENCODERS).prefetch(
+    rows = rows.map(encode, num_parallel_calls=_ENCODERS).prefetch(
         self.prefetch)
+    return queue.with_own_threads(rows, _ENCODERS) if queue else rows
 
   def _or_error(self, elements):
     """Passes elements on; keeps the error that TensorFlow would bury."""

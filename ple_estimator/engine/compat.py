@@ -288,3 +288,17 @@ class Lock:
     # Notes of what was executed; TensorFlow warns that it cannot export them.
     tf.get_default_graph().clear_collection('critical_section_executions')
     return found
+
+
+def with_own_threads(dataset, count):
+  """Returns a tf.data.Dataset that runs in threads of its own.
+
+  Args:
+    dataset: tf.data.Dataset.
+    count: int, the number of threads.
+  """
+  options = tf.data.Options()
+  threading = getattr(options, 'threading' if hasattr(
+      tf.data.Options, 'threading') else 'experimental_threading')
+  threading.private_threadpool_size = count
+  return dataset.with_options(options)
