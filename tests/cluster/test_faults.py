@@ -80,7 +80,7 @@ class Job:
   @staticmethod
   def env():
     return dict(os.environ, PYTHONPATH=os.pathsep.join(
-        [conftest.ROOT, os.path.join(conftest.ROOT, 'tests')]))
+        [conftest.ROOT, os.path.join(conftest.ROOT, 'tests', 'cluster')]))
 
   def start(self, *names):
     self._gone -= set(names or self.cluster.names())

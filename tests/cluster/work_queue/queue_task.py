@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 
-import conftest
 import gin
 import tensorflow.compat.v1 as tf
 
@@ -24,12 +23,6 @@ from ple_estimator.training import hooks
 from ple_estimator.training import saver
 
 STEP_SECS = 0.1
-_init = tf.train.SessionManager.__init__
-
-
-def _patient(self, *args, **kwargs):
-  kwargs.setdefault('recovery_wait_secs', 1)  # not 30
-  _init(self, *args, **kwargs)
 
 
 class Log(tf.train.SessionRunHook):
@@ -49,20 +42,20 @@ class Log(tf.train.SessionRunHook):
 
 def main(data, model_dir, log, epochs):
   """Trains until all is acknowledged."""
-  tf.train.SessionManager.__init__ = _patient
   run.load_config('gin/taobao.gin', roots=['FeatureSpec'])
   spec = gin.get_configurable('FeatureSpec')()
   source = inputs.ParquetInput(
       'taobao_train_data.parquet', data, 16, 64, int(epochs))
   queue = work_queue.WorkQueue(slice_rows=25, lease_secs=4)
-  session = tf.ConfigProto(device_filters=roles._device_filters())
+  session = tf.ConfigProto(device_filters=roles._device_filters(roles.role()))
   config = tf.estimator.RunConfig(
       model_dir, session_config=session, save_checkpoints_steps=20,
       experimental_max_worker_delay_secs=0, tf_random_seed=3)
 
   def input_fn():
     queue.start(config, source, spec)
-    return source.dataset(spec, keep=['user_id'], seed=3, queue=queue)
+    return source.dataset(
+        spec, keep=['user_id'], seed=3, queue=queue)
 
   def model_fn(features, labels, mode):
     queue.follow(features)
@@ -89,5 +82,5 @@ def main(data, model_dir, log, epochs):
 
 if __name__ == '__main__':
   faulthandler.register(signal.SIGUSR1)
-  assert os.environ['TF_CONFIG'] and conftest
+  assert os.environ['TF_CONFIG']
   main(*sys.argv[1:])
