@@ -44,8 +44,13 @@ def states(tmp_path):
 
 
 def fractions(tmp_path):
-  return [value.simple_value
-          for path in glob.glob(str(tmp_path / 'model/*.tfevents.*'))
-          for event in tf.train.summary_iterator(path)
-          for value in event.summary.value
-          if value.tag == 'work_queue/fraction_done']
+  """The values of the summary work_queue/fraction_done, by event file."""
+  found = []
+  for path in sorted(glob.glob(str(tmp_path / 'model/*.tfevents.*'))):
+    try:
+      for event in tf.train.summary_iterator(path):
+        found += [value.simple_value for value in event.summary.value
+                  if value.tag == 'work_queue/fraction_done']
+    except tf.errors.DataLossError:
+      pass  # its process was killed while it wrote the last event
+  return found

@@ -47,15 +47,11 @@ def main(data, model_dir, log, epochs):
   source = inputs.ParquetInput(
       'taobao_train_data.parquet', data, 16, 64, int(epochs))
   queue = work_queue.WorkQueue(slice_rows=25, lease_secs=4)
-  session = tf.ConfigProto(device_filters=roles._device_filters(roles.role()))
-  config = tf.estimator.RunConfig(
-      model_dir, session_config=session, save_checkpoints_steps=20,
-      experimental_max_worker_delay_secs=0, tf_random_seed=3)
+  config = roles.run_config(model_dir, save_steps=20, seed=3)
 
   def input_fn():
     queue.start(config, source, spec)
-    return source.dataset(
-        spec, keep=['user_id'], seed=3, queue=queue)
+    return source.dataset(spec, keep=['user_id'], seed=3, queue=queue)
 
   def model_fn(features, labels, mode):
     queue.follow(features)
