@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import components  # noqa: F401, all that can be bound
 from ple_estimator import errors
+from ple_estimator.cluster import marker
 from ple_estimator.cluster import roles
 from ple_estimator.data import predictions
 from ple_estimator.data import serving
@@ -213,7 +214,7 @@ class Experiment:
 
   def _checkpoint(self):
     """The newest state of the run; raises UserError if there is none."""
-    path = tf.train.latest_checkpoint(self.model_dir)
+    path = marker.latest_checkpoint(self.model_dir)
     errors.check(
         path, 'Experiment.model_dir must hold a checkpoint: nothing at %s. '
         'Train first.', os.path.abspath(self.model_dir))

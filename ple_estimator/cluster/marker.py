@@ -1,44 +1,50 @@
-"""The file trained.json, by which the chief says that the training is over."""
+"""The file trained.json, in which the chief says that the training is over."""
 
-import json
 import os
 
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import files
+
 
 def mark_trained(model_dir, max_steps, global_step):
   """Notes in model_dir that the training to max_steps ended at global_step."""
-  path = _marker(model_dir)
-  with open(path + '.partial', 'w') as f:
-    json.dump({'max_steps': max_steps, 'global_step': global_step}, f)
-  os.replace(path + '.partial', path)
+  files.write_json(_marker(model_dir), {
+      'max_steps': max_steps, 'global_step': global_step})
 
 
 def trained_step(model_dir, max_steps):
   """The global step at which the training to max_steps ended, or None.
 
-  What was noted of a training to another step, or of checkpoints that are gone,
-  does not count.
+  A note about a training to another step does not count, nor does one about
+  checkpoints that are gone.
 
   Args:
     model_dir: str.
     max_steps: int.
   """
-  try:
-    with open(_marker(model_dir)) as f:
-      said = json.load(f)
-  except (OSError, ValueError):
-    return None
+  note = files.read_json(_marker(model_dir), keys=['max_steps', 'global_step'])
   step = latest_step(model_dir)
-  if said['max_steps'] != max_steps or step is None:
+  if note is None or step is None or note['max_steps'] != max_steps:
     return None
-  return said['global_step'] if said['global_step'] <= step else None
+  return note['global_step'] if note['global_step'] <= step else None
+
+
+def latest_checkpoint(model_dir):
+  """The path of the newest full checkpoint of model_dir, or None.
+
+  tf.train.latest_checkpoint takes the path for a pattern, so it does not find
+  the checkpoints of a folder such as run[1].
+  """
+  state = tf.train.get_checkpoint_state(model_dir)
+  path = state.model_checkpoint_path if state else ''
+  return path if path and os.path.exists(path + '.index') else None
 
 
 def latest_step(model_dir):
   """The global step of the newest full checkpoint of model_dir, or None."""
-  path = tf.train.latest_checkpoint(model_dir)
-  return int(path.rpartition('-')[2]) if path else None
+  path = latest_checkpoint(model_dir)
+  return files.checkpoint_step(path) if path else None
 
 
 def _marker(model_dir):

@@ -12,21 +12,19 @@ from ple_estimator.cluster import roles
 from ple_estimator.cluster import watch
 
 _STOP_SECS = 20
-
-
 _QUEUE = 'job_is_done'
 
 
 def serve(config, peers, timeout_secs):
-  """Is a parameter server until the chief says that the job is done.
+  """Runs a parameter server until the chief says that the job is done.
 
-  Then the process ends with status 0; on SIGTERM with 143, as soon as the chief
-  is gone, or after a minute if it goes on. (Server.join() never returns,
-  and lets no signal handler run.)
+  Then the process ends with status 0. On SIGTERM it ends with status 143, as
+  soon as the chief is gone or after a minute. (Server.join() would never return
+  and never let a signal handler run.)
 
   Args:
     config: tf.estimator.RunConfig of a parameter server.
-    peers: list of (name, 'host:port'), the chief.
+    peers: list of (name, 'host:port'), with the chief alone.
     timeout_secs: number, how long the chief may be away.
 
   Raises:
@@ -40,14 +38,17 @@ def serve(config, peers, timeout_secs):
   threading.Thread(target=_wait_for_end, daemon=True,
                    args=(server.target, config, done)).start()
   terminated = []
-  signal.signal(signal.SIGTERM, lambda *unused: terminated.append(time.time()))
+  if watch.in_main_thread():
+    signal.signal(
+        signal.SIGTERM, lambda *unused: terminated.append(time.time()))
   last_seen = warned = time.time()
   while not done.wait(watch.LOOK_SECS):
     now = time.time()
     lost = watch.unreachable(peers)
     if not lost:
       last_seen = warned = now
-    # If all processes of a job are told to end, the chief has yet to save.
+    # When all processes of a job receive SIGTERM, the chief saves before it
+    # ends, which needs this server.
     if terminated and (lost or now - terminated[0] > watch.SAVE_SECS):
       watch.leave('SIGTERM.', watch.TERMINATED)
     if now - warned > watch.WARN_SECS:
@@ -56,14 +57,14 @@ def serve(config, peers, timeout_secs):
     errors.check(now - last_seen < timeout_secs, 'Gave up: %s did not answer '
                  'for %d s (Experiment.peer_timeout_secs).', lost,
                  timeout_secs)
-  time.sleep(watch.LOOK_SECS)  # the chief waits for an answer
+  time.sleep(watch.LOOK_SECS)  # until the chief has got its answer
   watch.leave('The job is done.', 0)
 
 
 def _wait_for_end(target, config, done):
   with tf.Graph().as_default():
     end = _end_queue(config.task_id).dequeue()
-    # Nobody else is needed for this session, so it waits for nobody.
+    # This session needs no other process, so it waits for none.
     options = tf.ConfigProto(
         device_filters=['/job:ps/task:%d' % config.task_id])
     with tf.Session(target, config=options) as session:
@@ -77,7 +78,7 @@ def _end_queue(index):
 
 
 def end_parameter_servers(config):
-  """Tells all parameter servers that the job is done; the chief calls it.
+  """Tells all parameter servers that the job is done; for the chief.
 
   Args:
     config: tf.estimator.RunConfig of the chief.
@@ -91,8 +92,8 @@ def end_parameter_servers(config):
     thread.join(max(0, deadline - time.time()))
   left = [str(i) for i, thread in enumerate(threads) if thread.is_alive()]
   if left:
-    logging.warning('Parameter server %s did not take the word that the job is '
-                    'done.', ', '.join(left))
+    logging.warning('Parameter server %s did not answer when told that the job '
+                    'is done.', ', '.join(left))
 
 
 def _end(config, index):

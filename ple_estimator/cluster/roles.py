@@ -1,4 +1,4 @@
-"""TF_CONFIG and the processor: how one process takes part in a run.
+"""How one process takes part in a run: TF_CONFIG and session options.
 
 TF_CONFIG is JSON, e.g. what Kubeflow's training operator sets for a TFJob:
 
@@ -6,10 +6,11 @@ TF_CONFIG is JSON, e.g. what Kubeflow's training operator sets for a TFJob:
                "ps": ["job-ps-0:2222"], "evaluator": ["job-evaluator-0:2222"]},
    "task": {"type": "worker", "index": 0}}
 
-Other forms mean the same: no chief, then the first worker leads; "master" in
-place of "chief"; an evaluator that is not listed; an index that is text. Each
-process makes the one form of it that tf.estimator.RunConfig understands, by
-rules that depend on nothing else, so all agree on who is who.
+Other forms are understood too: without a chief the first worker is the chief;
+"master" is an older word for "chief"; the evaluator need not be listed; the
+index may be text. tf.estimator.RunConfig understands one form only. Each
+process makes that form by rules that depend on TF_CONFIG alone, so all
+processes agree on the role of each.
 """
 
 import collections
@@ -25,6 +26,7 @@ from ple_estimator import errors
 from ple_estimator.engine import compat
 
 _ENVIRONMENT = 'TF_CONFIG'
+_SPARSE = 'sparseCluster'
 _TYPES = ('chief', 'worker', 'ps', 'evaluator')
 _ADDRESS = re.compile(r'[^\s/]+:\d+$')
 _ELASTIC = (
@@ -57,10 +59,14 @@ class Role(collections.namedtuple(
     return self.is_local and not self.has_evaluator
 
   def peers(self):
-    """Whom this process cannot train without: list of (name, 'host:port').
+    """The processes that this one cannot train without.
 
     All need the parameter servers. Workers wait for the checkpoints of the
-    chief, and parameter servers for its word that the training is over.
+    chief, and parameter servers wait until the chief says that the training is
+    over.
+
+    Returns:
+      list of (name, 'host:port').
     """
     types = {'chief': ['ps'], 'worker': ['ps', 'chief'], 'ps': ['chief'],
              'evaluator': ['chief']}[self.type]
@@ -72,16 +78,24 @@ def role():
   """Reads TF_CONFIG; without it the run is local.
 
   Raises:
-    UserError: if TF_CONFIG makes no sense, or is of a kind that cannot work.
+    UserError: if TF_CONFIG is malformed, or is of a kind that cannot work.
   """
-  text = os.environ.get(_ENVIRONMENT) or '{}'
-  try:
-    config = json.loads(text)
-    cluster, task = config.get('cluster') or {}, config.get('task') or {}
-    cluster, task = dict(cluster), dict(task)
-  except (ValueError, TypeError, AttributeError):
-    raise errors.UserError('TF_CONFIG must be JSON with a cluster and a task, '
-                           'got %r.' % text)
+  return parse(os.environ.get(_ENVIRONMENT) or '{}')
+
+
+def parse(text):
+  """What a text means as TF_CONFIG.
+
+  Args:
+    text: str, JSON.
+
+  Returns:
+    Role.
+
+  Raises:
+    UserError: if it is malformed, or is of a kind that cannot work.
+  """
+  cluster, task = _parts(text)
   if not cluster and task.get('type') in (None, 'chief', 'master', 'worker'):
     return Role('chief', 0, {}, False)
   _check_cluster(cluster)
@@ -89,13 +103,7 @@ def role():
   # The word that tf.estimator's first release had.
   cluster, kind = _renamed(cluster, kind, 'master', 'chief')
   has_evaluator = bool(cluster.pop('evaluator', None)) or kind == 'evaluator'
-  if cluster and not cluster.get('chief'):
-    errors.check(cluster.get('worker'), 'TF_CONFIG must list a chief or a '
-                 'worker, got %s.', ', '.join(sorted(cluster)))
-    cluster['chief'], cluster['worker'] = (
-        cluster['worker'][:1], cluster['worker'][1:])
-    if kind == 'worker':
-      kind, index = ('chief', 0) if index == 0 else ('worker', index - 1)
+  kind, index, cluster = _with_chief(kind, index, cluster)
   addresses = {name: found for name, found in cluster.items() if found}
   if set(addresses) == {'chief'}:  # nobody to share the training with
     return Role(kind, index, {} if kind == 'chief' else addresses,
@@ -104,6 +112,43 @@ def role():
                'ps: without one every worker would train a model of its own. '
                'Got %s.', ', '.join(sorted(addresses)))
   return Role(kind, index, addresses, has_evaluator)
+
+
+def _parts(text):
+  """Returns the cluster and the task of a TF_CONFIG, two dicts."""
+  try:
+    config = json.loads(text)
+    cluster = dict(config.get('cluster') or {})
+    task = dict(config.get('task') or {})
+  except (ValueError, TypeError, AttributeError):
+    raise errors.UserError('TF_CONFIG must be JSON with a cluster and a task, '
+                           'got %r.' % text)
+  # What older operators call the cluster of a job with dynamic workers.
+  errors.check(not config.get(_SPARSE), _ELASTIC, json.dumps(
+      {_SPARSE: config.get(_SPARSE)}))
+  return cluster, task
+
+
+def _with_chief(kind, index, cluster):
+  """Makes the first worker the chief of a cluster that has none.
+
+  Args:
+    kind: str, the type of this process.
+    index: int, of this process among those of its type.
+    cluster: dict of type to list of addresses.
+
+  Returns:
+    (kind, index, cluster).
+  """
+  if not cluster or cluster.get('chief'):
+    return kind, index, cluster
+  workers = cluster.get('worker')
+  errors.check(workers, 'TF_CONFIG must list a chief or a worker, got %s.',
+               ', '.join(sorted(cluster)))
+  cluster = dict(cluster, chief=workers[:1], worker=workers[1:])
+  if kind == 'worker':
+    kind, index = ('chief', 0) if index == 0 else ('worker', index - 1)
+  return kind, index, cluster
 
 
 def _check_cluster(cluster):
@@ -178,7 +223,7 @@ def run_config(model_dir,
       slower wherever it was measured.
 
   Raises:
-    UserError: if a number is out of range, or TF_CONFIG makes no sense.
+    UserError: if a number is out of range, or TF_CONFIG is malformed.
   """
   for name, value, least in [
       ('save_steps', save_steps, 1),
@@ -214,7 +259,12 @@ def run_config(model_dir,
 
 @contextlib.contextmanager
 def _environment(mine, **more):
-  """Puts the one form of TF_CONFIG, and more, in place of what is there."""
+  """Replaces TF_CONFIG, for a while, by the form that RunConfig understands.
+
+  Args:
+    mine: Role.
+    **more: entries that are added to it.
+  """
   before = os.environ.get(_ENVIRONMENT)
   os.environ[_ENVIRONMENT] = json.dumps(dict(_tf_config(mine), **more))
   try:
@@ -237,7 +287,7 @@ def _tf_config(mine):
 
 
 def _device_filters(mine):
-  """The tasks that a process talks to.
+  """The tasks that a process communicates with.
 
   Estimator sets them only for a RunConfig without a session_config; without
   them a session waits until every worker of the cluster is up.
@@ -289,13 +339,13 @@ def own_server(config):
   if not config.cluster_spec:
     yield
     return
-  # Estimator's word for a server that somebody else has started.
+  # This is how Estimator is told that a server was started by somebody else.
   with _environment(role(), environment='google'):
     yield
 
 
 def shard(config):
-  """Returns (index, count): which share of the training rows is this one's.
+  """Which share of the training rows is for this process: (index, count).
 
   Args:
     config: tf.estimator.RunConfig.

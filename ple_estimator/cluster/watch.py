@@ -1,18 +1,19 @@
 """How the processes of a cluster wait for each other and end together.
 
-The chief trains, and when the training is over it
+When the training is over the chief
 
   1. writes `trained.json` to model_dir, which ends the evaluator after the last
-     checkpoint, and any worker that comes late;
+     checkpoint, and any worker that starts late;
   2. waits until that checkpoint is evaluated and exported, by the evaluator if
      there is one, or does it itself;
-  3. tells the parameter servers to leave, through a queue on each, and leaves.
+  3. tells the parameter servers to end, through a queue on each, and ends.
 
-So whoever starts the processes has the results once the chief is gone. Nobody
-waits for ever: a process that gets nothing done for `peer_timeout_secs` ends
-with an error that names who does not answer.
+So the results are complete once the chief has ended. No process waits for ever:
+one that makes no progress for `peer_timeout_secs` ends with an error that names
+the processes that do not answer.
 """
 
+import collections
 import contextlib
 import os
 import signal
@@ -34,14 +35,14 @@ SAVE_SECS = 60  # what a chief that is told to end may take for a checkpoint
 
 
 def leave(text, status):
-  """Ends the process whatever its threads are at, such as a TensorFlow call."""
+  """Ends the process at once, even if a thread is in a TensorFlow call."""
   logging.info('%s', text)
   logging.flush()
   os._exit(status)
 
 
 def unreachable(peers):
-  """Whose address takes no connection.
+  """The processes whose addresses accept no connection.
 
   Args:
     peers: list of (name, 'host:port').
@@ -60,20 +61,70 @@ def unreachable(peers):
   return ', '.join(found)
 
 
+def in_main_thread():
+  """Whether this thread may set signal handlers."""
+  return threading.current_thread() is threading.main_thread()
+
+
+class Facts(collections.namedtuple('Facts', [
+    'idle', 'terminated', 'is_over', 'lost', 'has_peers', 'saves',
+    'timeout_secs'])):
+  """What a Watch sees when its process has made no progress for a while.
+
+  Attributes:
+    idle: float, seconds without progress.
+    terminated: float, seconds since SIGTERM, or None if there was none.
+    is_over: bool, whether the training is over.
+    lost: str, the peers that do not answer; '' if all do.
+    has_peers: bool, whether there are other processes to wait for.
+    saves: bool, whether this process saves a checkpoint on SIGTERM.
+    timeout_secs: number, seconds without progress before it gives up.
+  """
+
+
+def verdict(facts):
+  """Decides whether a process that makes no progress has to end.
+
+  Args:
+    facts: Facts.
+
+  Returns:
+    (status, text): the exit status, or None to go on, and what to log.
+  """
+  if facts.is_over:
+    return 0, 'The training is over.'
+  # The current step may wait for processes that are gone.
+  patience = SAVE_SECS if facts.saves and not facts.lost else _STUCK_SECS
+  if facts.terminated is not None and (
+      min(facts.idle, facts.terminated) > patience):
+    return TERMINATED, 'SIGTERM.'
+  if facts.has_peers and facts.idle > facts.timeout_secs:
+    return 1, (
+        'Gave up: no step for %d s (Experiment.peer_timeout_secs); %s.' % (
+            facts.idle, 'no answer from ' + facts.lost if facts.lost else
+            'all others answer, so one of them may be stuck'))
+  if facts.lost:
+    return None, 'Waiting for %s, %d s.' % (facts.lost, facts.idle)
+  return None, ''
+
+
 class Watch(tf.train.SessionRunHook):
-  """Ends a process that gets nothing done, or is told to end by SIGTERM.
+  """Ends a process that makes no progress, or that receives SIGTERM.
 
-  A lost parameter server leaves Session.run, or the making of a session,
-  waiting in C++ without a bound and deaf to signals; so a thread watches.
+  When a parameter server is lost, Session.run and the creation of a session
+  wait in C++ without a limit, and meanwhile Python handles no signal. So a
+  thread watches.
 
-  On SIGTERM the chief saves a checkpoint after the step at hand, and every
-  process ends with status 143: to Kubernetes a pod that is to be started again.
+  On SIGTERM the chief saves a checkpoint after the current step, and every
+  process ends with status 143, which tells Kubernetes to start the pod again.
+  Python lets only the main thread set a signal handler: in any other thread
+  SIGTERM does what it did before, and the rest works as in the main thread.
 
-  `with` this object, from the main thread; it is also a hook of the training.
+  Use this object as a context manager around the training, and as a hook of it.
   """
 
   def __init__(self, peers, timeout_secs, is_over=lambda: False, save=None):
-    """Keeps whom to watch.
+    """Keeps the settings.
 
     Args:
       peers: list of (name, 'host:port').
@@ -93,22 +144,33 @@ class Watch(tf.train.SessionRunHook):
     self._pauses = 0
     self._terminated = None
     self._closed = threading.Event()
+    self._restore_signals = None
 
   def __enter__(self):
     self.beat()
     reader, self._writer = socket.socketpair()
-    self._writer.setblocking(False)
-    self._handler = signal.signal(signal.SIGTERM, self._on_sigterm)
-    # Tells of a signal at once, while its handler may have to wait.
-    self._wakeup = signal.set_wakeup_fd(self._writer.fileno())
     reader.settimeout(LOOK_SECS)
+    if in_main_thread():
+      self._handle_signals()
     threading.Thread(target=self._run, args=(reader,), daemon=True).start()
     return self
 
+  def _handle_signals(self):
+    handler = signal.signal(signal.SIGTERM, self._on_sigterm)
+    self._writer.setblocking(False)
+    # Reports a signal at once, while the handler waits for Python's turn.
+    wakeup = signal.set_wakeup_fd(self._writer.fileno())
+
+    def restore():
+      signal.set_wakeup_fd(wakeup)
+      signal.signal(signal.SIGTERM, handler)
+
+    self._restore_signals = restore
+
   def __exit__(self, kind, error, trace):
     self._closed.set()
-    signal.set_wakeup_fd(self._wakeup)
-    signal.signal(signal.SIGTERM, self._handler)
+    if self._restore_signals:
+      self._restore_signals()
     self._writer.close()
     if kind is None:
       self.check()
@@ -120,17 +182,17 @@ class Watch(tf.train.SessionRunHook):
       self.check()
 
   def check(self):
-    """Raises SystemExit if SIGTERM has come."""
+    """Raises SystemExit if SIGTERM was received."""
     if self._terminated:
       raise SystemExit(TERMINATED)
 
   def beat(self):
-    """Says that something was done."""
+    """Notes that there was progress."""
     self._last = time.time()
 
   @contextlib.contextmanager
   def pause(self):
-    """A context of work that may take any time and be broken off by SIGTERM."""
+    """A context for work that may take any time; SIGTERM ends it at once."""
     in_step, self._in_step = self._in_step, False
     self._pauses += 1
     self.check()
@@ -142,9 +204,12 @@ class Watch(tf.train.SessionRunHook):
       self.beat()
 
   def wait(self, secs):
-    """Sleeps between two looks at what another process is to do.
+    """Sleeps, while this process waits for what another has to do.
 
-    That takes as long as it takes, while all peers answer.
+    Such a wait may take any time as long as all peers answer.
+
+    Args:
+      secs: number.
     """
     in_step, self._in_step = self._in_step, False
     self.check()
@@ -179,31 +244,29 @@ class Watch(tf.train.SessionRunHook):
       except socket.timeout:
         pass
       last, now = self._last, time.time()
-      status, text = self._verdict(now, now - last)
+      status, text = self._look(now, now - last)
       is_idle_still = last == self._last and not self._closed.is_set()
       if status is not None and is_idle_still:
         leave(text, status)
       if text and now - last > WARN_SECS and now - warned > WARN_SECS:
         warned = now
         logging.warning('%s', text)
+    reader.close()
 
-  def _verdict(self, now, idle):
-    """Returns (exit status or None, what to say)."""
+  def _look(self, now, idle):
+    """Returns (exit status or None, what to log)."""
+    # To look further takes time: up to two seconds for each peer.
     if idle < _PROBE_SECS or self._pauses:
       return None, ''
-    if self._is_over():
-      return 0, 'The training is over.'
-    lost = unreachable(self._peers)
-    # The step at hand may wait for others, who do not know.
-    patience = _STUCK_SECS if lost or not self._save else SAVE_SECS
-    if self._terminated and min(idle, now - self._terminated) > patience:
-      return TERMINATED, 'SIGTERM.'
-    if self._peers and idle > self._timeout_secs:
-      return 1, (
-          'Gave up: no step for %d s (Experiment.peer_timeout_secs); %s.' % (
-              idle, 'no answer from ' + lost if lost else
-              'all others answer, so one of them may be stuck'))
-    return None, 'Waiting for %s, %d s.' % (lost, idle) if lost else ''
+    is_over = self._is_over()
+    return verdict(Facts(
+        idle=idle,
+        terminated=self._terminated and now - self._terminated,
+        is_over=is_over,
+        lost='' if is_over else unreachable(self._peers),
+        has_peers=bool(self._peers),
+        saves=bool(self._save),
+        timeout_secs=self._timeout_secs))
 
 
 class Paused(tf.train.SessionRunHook):
@@ -222,14 +285,14 @@ class Paused(tf.train.SessionRunHook):
 
 
 class WaitForCheckpoint(tf.train.SessionRunHook):
-  """Lets a worker run no further ahead of the last checkpoint than is agreed.
+  """Keeps a worker within save_steps of the last checkpoint.
 
-  Without it, steps that workers make while the chief is away are lost if a
-  parameter server goes too.
+  Without it, the steps that workers make while the chief is away are lost if a
+  parameter server is lost as well.
   """
 
   def __init__(self, model_dir, save_steps, watch):
-    """Keeps the rule.
+    """Keeps the settings.
 
     Args:
       model_dir: str.

@@ -20,6 +20,7 @@ import sys
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ple_estimator.cluster import marker
 from ple_estimator.embeddings import table_parts
 from ple_estimator.training import incremental
 
@@ -32,7 +33,7 @@ def find(checkpoint):
   """The path of a checkpoint, from what the user named."""
   path = checkpoint
   if os.path.isdir(checkpoint):
-    path = tf.train.latest_checkpoint(checkpoint)
+    path = marker.latest_checkpoint(checkpoint)
     path = path and incremental.merged(path)
   if not path or not os.path.exists(path + '.index'):
     raise ValueError('no checkpoint at %s' % checkpoint)

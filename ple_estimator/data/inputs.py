@@ -188,10 +188,11 @@ class FileInput:
         self.error = error
         raise
 
-    return tf.data.Dataset.from_generator(
+    rows = tf.data.Dataset.from_generator(
         arrays, encoder.dtypes, encoder.shapes).map(
             encoder.encode, num_parallel_calls=_NUM_ENCODERS).prefetch(
                 self.prefetch)
+    return queue.with_own_threads(rows, _NUM_ENCODERS) if queue else rows
 
   def _from_queue(self, queue, reading, seed, convert, micro_batches):
     """As `tables`, of slices that a queue hands out: (pa.Table, serial)."""

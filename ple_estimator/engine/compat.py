@@ -389,3 +389,17 @@ class CheckpointSaverHook(tf.train.CheckpointSaverHook):
       return super()._save(session, step)
     finally:
       self._listeners = listeners
+
+
+def with_own_threads(dataset, count):
+  """Returns a tf.data.Dataset that runs in threads of its own.
+
+  Args:
+    dataset: tf.data.Dataset.
+    count: int, the number of threads.
+  """
+  options = tf.data.Options()
+  threading = getattr(options, 'threading' if hasattr(
+      tf.data.Options, 'threading') else 'experimental_threading')
+  threading.private_threadpool_size = count
+  return dataset.with_options(options)

@@ -9,6 +9,7 @@ import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.cluster import marker
 from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.embeddings import table_parts
@@ -52,7 +53,7 @@ def check(model_dir, training):
       another shape, or if a binding that makes the model what it is differs;
       the message names variables and bindings.
   """
-  path = tf.train.latest_checkpoint(model_dir)
+  path = marker.latest_checkpoint(model_dir)
   if path is None:
     return
   saved = dict(tf.train.list_variables(path))
@@ -120,7 +121,8 @@ def _changed_bindings(model_dir):
     2'), of the bindings that have to do with the model.
   """
   configs = sorted(
-      glob.glob(os.path.join(model_dir, 'operative_config-*.gin')),
+      glob.glob(os.path.join(
+          glob.escape(model_dir), 'operative_config-*.gin')),
       key=lambda path: int(re.findall(r'\d+', os.path.basename(path))[0]))
   if not configs:
     return []

@@ -1,6 +1,5 @@
 """What is done with a checkpoint: evaluated, exported, perhaps the last."""
 
-import json
 import math
 import os
 import time
@@ -10,6 +9,7 @@ import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator import files
 from ple_estimator.cluster import marker
 from ple_estimator.network import metrics
 
@@ -112,11 +112,7 @@ def write_metrics(model_dir, values):
   flat = {name: value if math.isfinite(value) else None
           for name, value in flat.items()}
   flat['global_step'] = int(flat['global_step'])
-  path = os.path.join(model_dir, 'metrics.json')
-  with open(path + '.partial', 'w') as f:
-    json.dump(flat, f, indent=2, sort_keys=True)
-    f.write('\n')
-  os.replace(path + '.partial', path)
+  files.write_json(os.path.join(model_dir, 'metrics.json'), flat, indent=2)
   logging.info('evaluation at step %d: %s', flat['global_step'], ', '.join(
       '%s %.4f' % (name, value) for name, value in sorted(flat.items())
       if value is not None and name.count('/') == 1))
@@ -144,11 +140,9 @@ def check_metric(binding, name, tasks):
 
 def last_step(model_dir):
   """The global step of the last evaluation in model_dir, or None."""
-  try:
-    with open(os.path.join(model_dir, 'metrics.json')) as f:
-      return json.load(f)['global_step']
-  except (OSError, ValueError):
-    return None
+  found = files.read_json(
+      os.path.join(model_dir, 'metrics.json'), keys=['global_step'])
+  return found and found['global_step']
 
 
 class Evaluation:
@@ -175,12 +169,12 @@ class Evaluation:
     Args:
       is_final: bool, whether it is the last of the run.
     """
-    path = self._estimator.latest_checkpoint()
+    path = marker.latest_checkpoint(self._estimator.model_dir)
     try:
       with self._pause():
         self._run(path, is_final)
     except (tf.errors.OpError, ValueError):
-      if tf.train.checkpoint_exists(path):
+      if path is None or os.path.exists(path + '.index'):
         raise
       logging.warning('%s is gone: evaluations take longer than '
                       'run_config.keep_checkpoint_max checkpoints.', path)
@@ -227,7 +221,7 @@ def is_done_elsewhere(model_dir, step, timeout_secs, watch):
     model_dir: str.
     step: int, the global step of the last checkpoint.
     timeout_secs: number, how long to wait.
-    watch: job.Watch.
+    watch: watch.Watch.
 
   Returns:
     bool, whether it has evaluated that step.
@@ -253,7 +247,7 @@ def until_trained(evaluation, model_dir, max_steps, least_steps, least_secs,
     max_steps: int, where the training is to end.
     least_steps: int, global steps between two evaluations.
     least_secs: number, seconds between two evaluations.
-    watch: job.Watch.
+    watch: watch.Watch.
   """
   evaluated, last = None, 0
   while True:

@@ -18,7 +18,6 @@ are evicted when a full checkpoint is saved, and only then.
 """
 
 import collections
-import json
 import os
 import re
 import shutil
@@ -30,6 +29,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator import files
+from ple_estimator.cluster import marker
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.embeddings import table_parts
 from ple_estimator.engine import compat
@@ -124,9 +125,7 @@ class _Hook(tf.train.SessionRunHook):
       self._saver.work_queue.save(step)
     self.save(session, path, self._last)
     sizes = {suffix: os.path.getsize(path + suffix) for suffix in _FILES}
-    with open(path + '.partial', 'w') as f:
-      json.dump({'previous': self._last, 'sizes': sizes}, f)
-    os.replace(path + '.partial', path + '.json')
+    files.write_json(path + '.json', {'previous': self._last, 'sizes': sizes})
     self._last = step
     logging.info('incremental checkpoint of step %d: %.1f MB in %.1f s', step,
                  sum(sizes.values()) / 1e6, time.time() - begin)
@@ -164,9 +163,9 @@ def _delta(model_dir, base, step):
 def _clean(model_dir):
   """Removes the deltas of full checkpoints that are gone."""
   folder = os.path.join(model_dir, _FOLDER)
+  full = {str(step) for step in files.checkpoint_steps(model_dir)}
   for base in os.listdir(folder) if os.path.isdir(folder) else ():
-    if not os.path.exists(
-        os.path.join(model_dir, 'model.ckpt-%s.index' % base)):
+    if base not in full:
       shutil.rmtree(os.path.join(folder, base), ignore_errors=True)
 
 
@@ -194,9 +193,10 @@ def _chain(model_dir, base):
 
 def _problem(path, previous):
   """What is wrong with a delta, or None."""
+  said = files.read_json(path + '.json', keys=['previous', 'sizes'])
+  if said is None:
+    return 'cannot be read (%s.json is missing or cut)' % os.path.basename(path)
   try:
-    with open(path + '.json') as f:
-      said = json.load(f)
     if said['previous'] != previous:
       return 'follows that of step %d, which is missing' % said['previous']
     for suffix, size in said['sizes'].items():
@@ -215,10 +215,9 @@ def newest_step(model_dir):
 
   That of the newest delta, or else of the newest full checkpoint.
   """
-  path = tf.train.latest_checkpoint(model_dir)
-  if path is None:
+  base = marker.latest_step(model_dir)
+  if base is None:
     return None
-  base = int(path.rpartition('-')[2])
   return ([base] + _chain(model_dir, base))[-1]
 
 
@@ -232,19 +231,18 @@ def merged(path):
     str, the path of a checkpoint of the ordinary form; `path` itself if there
     is no delta.
   """
-  match = re.match(r'(.*)model\.ckpt-(\d+)$', path)
-  steps = _chain(match.group(1), int(match.group(2))) if match else []
+  model_dir, base = os.path.dirname(path), files.checkpoint_step(path)
+  steps = [] if base is None else _chain(model_dir, base)
   if not steps:
     return path
-  model_dir, base = match.groups()
-  target = os.path.join(
-      model_dir, _FOLDER, base, 'merged', 'model.ckpt-%d' % steps[-1])
+  target = files.checkpoint_path(
+      os.path.join(model_dir, _FOLDER, str(base), 'merged'), steps[-1])
   if not os.path.exists(target + '.index'):
     os.makedirs(os.path.dirname(target), exist_ok=True)
     _write(target, _merge(
         [path] + [_delta(model_dir, base, step) for step in steps]))
     logging.info('Merged %d incremental checkpoints with the full one of step '
-                 '%s: step %d.', len(steps), base, steps[-1])
+                 '%d: step %d.', len(steps), base, steps[-1])
   return target
 
 

@@ -6,6 +6,7 @@ from absl import logging
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import files
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
 from ple_estimator.training import incremental
@@ -84,7 +85,7 @@ class Saver(compat.Saver):
     if self._training:
       save_path = incremental.merged(save_path)
       if self._looks_for_live and self._is_newer(
-          sess, int(save_path.rpartition('-')[2])):
+          sess, files.checkpoint_step(save_path)):
         if self.work_queue:
           self.work_queue.keep()
         return
@@ -96,7 +97,7 @@ class Saver(compat.Saver):
     # After the variables: what others trained until now may be lost, and what
     # they have acknowledged until now is forgotten.
     if self.work_queue:
-      self.work_queue.load(int(save_path.rpartition('-')[2]))
+      self.work_queue.load(files.checkpoint_step(save_path))
 
   def _is_newer(self, sess, saved_step):
     """Whether the variables have values, of a later step than a checkpoint."""

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import small_tables
 import tensorflow.compat.v1 as tf
 
 from ple_estimator.commands import local_cluster
@@ -55,14 +56,17 @@ class Job:
       taobao: folder with the rows.
       counts: dict of role to number.
       *bindings: lines of gin.
-      **kwargs: secs (number, after each step), gin_file (str).
+      **kwargs: secs (number, after each step), gin_file (str), large (bool,
+        whether the tables have their usual sizes).
     """
     paced = tmp_path / 'paced.gin'
     paced.write_text(PACED % (
         kwargs.get('gin_file', 'base'), kwargs.get('secs', 0.3)))
     self.model_dir = tmp_path / 'model'
+    # A write that is to be caught has to take a while.
+    tables = [] if kwargs.get('large') else small_tables.bindings()
     self.arguments = ['--gin_file=%s' % paced] + [
-        '--gin_bindings=' + line for line in SMALL + [
+        '--gin_bindings=' + line for line in SMALL + tables + [
             'PLE.num_levels = 1', 'DATA_DIR = %r' % taobao,
             'Experiment.model_dir = %r' % str(self.model_dir),
             'Experiment.exports = None', 'Experiment.early_stopping = None',
@@ -81,7 +85,7 @@ class Job:
   @staticmethod
   def env():
     return dict(os.environ, PYTHONPATH=os.pathsep.join(
-        [conftest.ROOT, os.path.join(conftest.ROOT, 'tests')]))
+        [conftest.ROOT, os.path.join(conftest.ROOT, 'tests', 'cluster')]))
 
   def start(self, *names):
     self._gone -= set(names or self.cluster.names())
@@ -255,7 +259,7 @@ MOST_LOST = _SAVE_STEPS + 3
 def test_a_job_outlives_its_processes(taobao, tmp_path, report):
   begin = time.time()
   with running(tmp_path, taobao, WHOLE, 'Experiment.max_steps = %d' % _AGES,
-               gin_file='ev') as job:
+               gin_file='ev', large=True) as job:
     job.wait_for_steps(None, *job.trainers)
     report.add('(start)', time.time() - begin, 0)
     lose_one_by_one(job, report)
@@ -326,7 +330,7 @@ def finish(taobao, tmp_path, before, saved, report):
   last = saved + 60
   begin = time.time()
   with running(tmp_path, taobao, WHOLE, 'Experiment.max_steps = %d' % last,
-               gin_file='ev') as job:
+               gin_file='ev', large=True) as job:
     job.wait_for_steps(None, *job.trainers)
     first = min(job.steps())
     assert first >= saved
@@ -391,7 +395,7 @@ def test_early_stopping_ends_all(taobao, tmp_path):
 
 def test_a_local_run_goes_on_where_it_was(taobao, tmp_path, report):
   with running(tmp_path, taobao, {'chief': 1},
-               'Experiment.max_steps = 200', secs=0.1) as job:
+               'Experiment.max_steps = 200', secs=0.1, large=True) as job:
     job.wait_for_steps(None, 'chief-0')
     catch_in_write(job)
     saved = job.saved()
@@ -447,7 +451,8 @@ def test_a_full_disk_is_said_and_the_last_checkpoint_is_whole(
   model_dir.mkdir()
   mount(model_dir, '-t', 'tmpfs', '-o', 'size=64m', 'tmpfs')
   with running(tmp_path, taobao, counts, 'Experiment.max_steps = 150',
-               'Experiment.eval_input = None', secs=0.1, gin_file='ev') as job:
+               'Experiment.eval_input = None', secs=0.1, gin_file='ev',
+               large=True) as job:
     job.wait(job.saved, 'no checkpoint but the first')
     free = os.statvfs(str(model_dir))
     with open(str(model_dir / 'filler'), 'wb') as f:

@@ -132,6 +132,26 @@ def test_refuses_what_is_no_tf_config(monkeypatch, text):
     roles.role()
 
 
+def test_the_dynamic_workers_of_older_operators_are_refused():
+  # There every process would find no cluster, and train alone.
+  for kind in ('worker', 'ps'):
+    with pytest.raises(errors.UserError, match='set enableDynamicWorker to '
+                       'false') as found:
+      roles.parse(json.dumps({
+          'sparseCluster': {'worker': {'1': 'a:1'}, 'ps': ['b:1']},
+          'task': {'type': kind, 'index': 1}}))
+    assert '"sparseCluster": {' in str(found.value)
+    assert '\n' not in str(found.value)
+
+
+def test_parse_does_not_look_at_the_environment(tf_config):
+  tf_config(OPERATOR, 'ps', 1)
+  assert roles.parse('{}') == ('chief', 0, {}, False)
+  assert roles.parse(json.dumps(
+      {'cluster': LEGACY, 'task': {'type': 'worker', 'index': 1}})) == (
+          'worker', 0, TRAINERS, False)
+
+
 def test_local_run_has_everything(tf_config):
   config = roles.run_config('/tmp/x', save_steps=7, keep_checkpoint_max=3,
                               seed=5, summary_steps=9, inter_op_threads=2,

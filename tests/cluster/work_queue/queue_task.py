@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 
-import conftest
 import gin
 import tensorflow.compat.v1 as tf
 
@@ -25,12 +24,6 @@ from ple_estimator.training import hooks
 from ple_estimator.training import saver
 
 STEP_SECS = 0.1
-_init = tf.train.SessionManager.__init__
-
-
-def _patient(self, *args, **kwargs):
-  kwargs.setdefault('recovery_wait_secs', 1)  # not 30
-  _init(self, *args, **kwargs)
 
 
 class Log(tf.train.SessionRunHook):
@@ -50,17 +43,13 @@ class Log(tf.train.SessionRunHook):
 
 def main(data, model_dir, log, epochs):
   """Trains until all is acknowledged."""
-  tf.train.SessionManager.__init__ = _patient
   config.load('gin/taobao.gin', roots=['FeatureSpec'])
   read = reading.Reading(
       gin.get_configurable('FeatureSpec')(), keep=('user_id',))
   source = inputs.ParquetInput(
       'taobao_train_data.parquet', data, 16, 64, int(epochs))
   queue = work_queue.WorkQueue(slice_rows=25, lease_secs=4)
-  session = tf.ConfigProto(device_filters=roles._device_filters())
-  run_config = tf.estimator.RunConfig(
-      model_dir, session_config=session, save_checkpoints_steps=20,
-      experimental_max_worker_delay_secs=0, tf_random_seed=3)
+  run_config = roles.run_config(model_dir, save_steps=20, seed=3)
 
   def input_fn():
     queue.start(run_config, source, read)
@@ -72,24 +61,23 @@ def main(data, model_dir, log, epochs):
         features['raw/user_id'], tf.int64, name='rows')
     seen = tf.get_variable('seen', [1000], tf.int64, tf.zeros_initializer())
     made = saver.Saver(5, True, queue)
-    tf.add_to_collection(tf.GraphKeys.SAVERS, made)
     with tf.control_dependencies(
         [seen.scatter_add(tf.IndexedSlices(tf.ones_like(rows), rows))]):
       step = tf.assign_add(tf.train.get_global_step(), 1)
+    saving = [hooks.CheckpointHook(model_dir, made, 20, 20)]
     return tf.estimator.EstimatorSpec(
         mode, loss=tf.reduce_mean(labels['clk']), train_op=step,
+        training_hooks=saving if run_config.is_chief else [],
         scaffold=tf.train.Scaffold(saver=made))
 
-  found = [queue.hook(20), Log(log)] + (
-      [hooks.CheckpointHook(model_dir, 20, 20)] if run_config.is_chief else [])
   tf.estimator.train_and_evaluate(
       tf.estimator.Estimator(model_fn, config=run_config),
-      tf.estimator.TrainSpec(input_fn, hooks=found),
+      tf.estimator.TrainSpec(input_fn, hooks=[queue.hook(20), Log(log)]),
       tf.estimator.EvalSpec(input_fn))
   queue.close()
 
 
 if __name__ == '__main__':
   faulthandler.register(signal.SIGUSR1)
-  assert os.environ['TF_CONFIG'] and conftest
+  assert os.environ['TF_CONFIG']
   main(*sys.argv[1:])

@@ -1,0 +1,128 @@
+"""JSON files that are complete or not there, and names of checkpoints."""
+
+import json
+import os
+import threading
+
+import pytest
+
+from ple_estimator import files
+
+
+@pytest.mark.parametrize('sync', [False, True])
+def test_what_is_written_is_read_again(tmp_path, sync):
+  path = str(tmp_path / 'x.json')
+  for value in ({'b': [1, 2.5, None], 'a': 'text'}, {'other': 1}):
+    files.write_json(path, value, sync=sync)
+    assert files.read_json(path) == value
+  assert os.listdir(str(tmp_path)) == ['x.json']
+
+
+def test_the_text_is_that_of_json(tmp_path):
+  files.write_json(str(tmp_path / 'x'), {'b': 1, 'a': [2]}, indent=2)
+  assert (tmp_path / 'x').read_text() == (
+      '{\n  "a": [\n    2\n  ],\n  "b": 1\n}\n')
+
+
+@pytest.mark.parametrize('text', [
+    None, '', '{"a": 1, "b"', '[1, 2]', '3', 'null', '{"a": 1}'])
+def test_what_is_missing_cut_or_of_another_form_is_the_default(tmp_path, text):
+  path = tmp_path / 'x.json'
+  if text is not None:
+    path.write_text(text)
+  assert files.read_json(str(path), 'default', keys=['a', 'b']) == 'default'
+
+
+def test_a_folder_is_no_file(tmp_path):
+  assert files.read_json(str(tmp_path), 7) == 7
+
+
+def test_keys_that_are_not_asked_for_may_be_there(tmp_path):
+  (tmp_path / 'x').write_text('{"a": 1, "b": 2}')
+  assert files.read_json(str(tmp_path / 'x'), keys=['a']) == {'a': 1, 'b': 2}
+
+
+def test_a_value_that_cannot_be_written_leaves_the_file_of_before(tmp_path):
+  path = str(tmp_path / 'x.json')
+  files.write_json(path, [1])
+  with pytest.raises(TypeError):
+    files.write_json(path, [2, object()])
+  with pytest.raises(OSError):
+    files.write_json(str(tmp_path / 'no' / 'x.json'), [3])
+  os.mkdir(str(tmp_path / 'folder'))
+  with pytest.raises(OSError):  # the write works, the replacement does not
+    files.write_json(str(tmp_path / 'folder'), [4])
+  assert files.read_json(path) == [1]
+  assert sorted(os.listdir(str(tmp_path))) == ['folder', 'x.json']
+
+
+def test_writers_of_one_path_do_not_disturb_each_other(tmp_path):
+  path = str(tmp_path / 'x.json')
+  problems = []
+
+  def write(value):
+    try:
+      for _ in range(100):
+        files.write_json(path, [value] * 1000)
+        found = json.loads(open(path).read())
+        assert len(found) == 1000 and len(set(found)) == 1
+    except BaseException as error:
+      problems.append(error)
+
+  threads = [threading.Thread(target=write, args=[i]) for i in range(4)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert not problems
+  assert os.listdir(str(tmp_path)) == ['x.json']
+
+
+@pytest.mark.parametrize('path, step', [
+    ('model.ckpt-20', 20), ('/a/run-7/model.ckpt-0', 0),
+    ('run[1]/model.ckpt-12345678901', 12345678901), ('model.ckpt', None),
+    ('model.ckpt-20.index', None), ('model.ckpt-x', None), ('ckpt-3', None),
+    ('model.ckpt-20_temp', None), ('model.ckpt-20/part', None)])
+def test_step_of_a_path(path, step):
+  assert files.checkpoint_step(path) == step
+  if step is not None:
+    assert files.checkpoint_path(os.path.dirname(path), step) == path
+
+
+@pytest.mark.parametrize('name', ['run', 'run[1]', 'a*b?', 'missing'])
+def test_steps_of_a_folder(tmp_path, name):
+  model_dir = tmp_path / name
+  if name != 'missing':
+    model_dir.mkdir()
+    for entry in ['model.ckpt-100.index', 'model.ckpt-20.index', 'checkpoint',
+                  'model.ckpt-20.data-00000-of-00001', 'model.ckpt-9.index',
+                  'model.ckpt-300.data-00000-of-00001', 'model.ckpt-x.index']:
+      (model_dir / entry).write_text('')
+    (tmp_path / 'run1').mkdir()
+    (tmp_path / 'run1' / 'model.ckpt-5.index').write_text('')
+  assert files.checkpoint_steps(str(model_dir)) == (
+      [] if name == 'missing' else [9, 20, 100])
+
+
+def test_a_number_is_made_once(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  made = []
+
+  def make():
+    made.append(1)
+    return 40 + len(made)
+
+  assert [files.remembered(key, make) for key in ('a', 'b', 'a', 'b')] == [
+      41, 42, 41, 42]
+  for path in (tmp_path / 'ple_estimator').iterdir():
+    path.write_text('cut')
+  assert files.remembered('a', make) == 43
+
+
+def test_without_a_folder_a_number_is_made_every_time(tmp_path, monkeypatch):
+  (tmp_path / 'file').write_text('')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+  made = []
+  for _ in range(2):
+    files.remembered('a', lambda: made.append(1) or 1)
+  assert len(made) == 2
