@@ -118,6 +118,14 @@ class Config:
     return binding.place()
 
 
+_in_force = None  # the Config that gin holds, once one was loaded
+
+
+def is_in_force(loaded):
+  """Whether a Config is the one that was loaded last in this process."""
+  return loaded is _in_force
+
+
 def load(gin_files, bindings=(), roots=('Experiment',)):
   """Parses, checks and locks the configuration of one run.
 
@@ -138,6 +146,8 @@ def load(gin_files, bindings=(), roots=('Experiment',)):
     UserError: if a file does not exist or cannot be parsed, or something is
       bound that does not exist or that nothing reads.
   """
+  global _in_force
+  _in_force = None
   gin.clear_config()
   if os.getcwd() not in sys.path and '' not in sys.path:
     sys.path.append(os.getcwd())  # a script does not have it, python -m does
@@ -158,6 +168,7 @@ def load(gin_files, bindings=(), roots=('Experiment',)):
     gin.finalize()
   for line in config.overrides:
     logging.info('%s', line)
+  _in_force = config
   return config
 
 

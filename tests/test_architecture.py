@@ -41,6 +41,7 @@ ORDER = [
     ('components', []),
     ('experiment', []),
     ('config', []),
+    ('api', []),
     ('commands', ['words', 'csv_to_parquet', 'inspect_embeddings',
                   'local_cluster']),
     ('run', []),
