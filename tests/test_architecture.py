@@ -17,6 +17,8 @@ PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 ORDER = [
     ('errors', []),
     ('files', []),
+    ('gin_files', ['places', 'statements', 'messages', 'reader', 'applying',
+                   'checks']),
     ('engine', ['compat', 'native', 'forms', 'purpose']),
     ('cluster', ['roles', 'marker', 'watch', 'parameter_servers',
                  'work_queue.ledger', 'work_queue.plan',

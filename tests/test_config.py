@@ -21,6 +21,7 @@ from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator.data import column_kinds
 from ple_estimator.data import feature_spec
+from ple_estimator.gin_files import places
 
 FILES = sorted(os.path.relpath(path, conftest.ROOT) for path in
                glob.glob(os.path.join(conftest.ROOT, 'gin', '*.gin')))
@@ -236,7 +237,7 @@ def test_includes_are_looked_for_beside_the_file_first(folder, tmp_path):
   assert refusal('my/x.gin') == (
       "my/x.gin line 2: include 'nope.gin' must name an existing file; looked "
       'for %s, %s, %s.' % tuple(os.path.join(str(where), 'nope.gin') for where
-                                in (tmp_path / 'my', tmp_path, config.root())))
+                                in (tmp_path / 'my', tmp_path, places.root())))
 
 
 @pytest.mark.parametrize('name, content, message', [
