@@ -211,12 +211,7 @@ class Mlp:
         training=training, epsilon=_EPSILON)
     if training and norms:
       _move(norms, moments)
-    found = {}
-    for (scope, net, layers), output in zip(nets, outputs):
-      output.set_shape(
-          net.x.shape[:1].concatenate(layers[-1].kernel.shape[-1:]))
-      found[scope] = output
-    return found
+    return {scope: output for (scope, _, _), output in zip(nets, outputs)}
 
 
 # Batch norm (Ioffe and Szegedy, ICML 2015) is x * scale + shift, per column.
@@ -307,12 +302,7 @@ def mix(logits, experts, members, op_fusion=False):
     [batch, number of the gate's experts], whose rows sum to 1; float32.
   """
   if op_fusion and logits and native.available():
-    mixtures, shares = native.mix(logits, experts, members)
-    for mixture in mixtures:
-      mixture.set_shape(experts[0].shape)
-    for share, logit in zip(shares, logits):
-      share.set_shape(logit.shape)
-    return mixtures, shares
+    return native.mix(logits, experts, members)
   shares = [tf.nn.softmax(logit) for logit in logits]
   return [tf.reduce_sum(
       share[:, :, tf.newaxis] * tf.stack([experts[i] for i in of], axis=1),

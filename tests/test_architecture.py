@@ -12,7 +12,7 @@ PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 # A module imports only from rows above its own.
 ROWS = [
     ['cache', 'errors'],
-    ['engine'],
+    ['engine', 'native_build'],
     ['admission', 'native'],
     ['deeprec'],
     ['cluster', 'features', 'keyed_tables', 'ledger', 'metrics', 'nets',
