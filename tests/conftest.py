@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import engine
 from ple_estimator import keyed_tables
+from ple_estimator import native
 from ple_estimator import optimizers
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -19,6 +20,15 @@ sys.path.append(os.path.join(ROOT, 'tools'))
 import local_cluster
 
 engine.quiet()
+
+# For tests, or their parameters, that run the fused kernels: skipped, in one
+# line that says why, where there are none. Asked when the test begins.
+needs_kernels = pytest.mark.needs_kernels
+
+
+def pytest_runtest_setup(item):
+  if item.get_closest_marker('needs_kernels') and native.missing():
+    pytest.skip('needs the fused kernels: ' + native.missing())
 
 
 @pytest.fixture(autouse=True, scope='session')

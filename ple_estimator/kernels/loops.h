@@ -45,8 +45,22 @@ PLE_INLINE float Load(const bf16* from) {
   return value;
 }
 
-// max(x, 0) that passes a NaN on, as TensorFlow's does.
-PLE_INLINE float Relu(float x) { return x < 0.f ? 0.f : x; }
+// to = max(from, 0), rounded to its type; passes a NaN on, as TensorFlow's does.
+// Returns what was stored.
+template <typename T>
+PLE_INLINE float StoreRelu(const float* from, T* to) {
+  Store(*from < 0.f ? 0.f : *from, to);
+  return Load(to);
+}
+PLE_INLINE float StoreRelu(const bf16* from, bf16* to) {  // nothing to round
+  uint32_t bits = static_cast<uint32_t>(*from) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  bits = value < 0.f ? 0 : bits;
+  *to = static_cast<bf16>(bits >> 16);
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
 
 template <typename T>
 PLE_INLINE void ConvertLoop(const float* from, int64_t n, T* to) {
@@ -60,7 +74,7 @@ constexpr int kChunk = 16;  // rows whose moments are taken in the L1 cache
 template <typename D, typename T>
 PLE_INLINE void ReluLoop(const D* x, int64_t n, T* z) {
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) Store(Relu(Load(x + i)), z + i);
+  for (int64_t i = 0; i < n; ++i) StoreRelu(x + i, z + i);
 }
 
 // z = relu(x), rounded to T, x may be z; and its moments: mean[j] and m2[j] =
@@ -83,10 +97,7 @@ PLE_INLINE void ReluMomentsLoop(const D* x, int rows, int n, T* z, float* mean,
       const D* from = x + first + static_cast<int64_t>(i) * n;
       T* to = z + first + static_cast<int64_t>(i) * n;
 #pragma omp simd
-      for (int j = 0; j < n; ++j) {
-        Store(Relu(Load(from + j)), to + j);
-        chunk_mean[j] += Load(to + j);
-      }
+      for (int j = 0; j < n; ++j) chunk_mean[j] += StoreRelu(from + j, to + j);
     }
     const float part = 1.f / count;
     for (int j = 0; j < n; ++j) chunk_mean[j] *= part;

@@ -69,11 +69,10 @@ class PoolBase : public Op {
       PLE_REQUIRE(fields.splits[f] <= fields.splits[f + 1],
                   "splits must not fall, got ", fields.splits[f], " before ",
                   fields.splits[f + 1], ".");
+    const int64_t n = vectors.dim_size(0);
     for (int64_t i = 0; i < ids; ++i)
-      PLE_REQUIRE(fields.index[i] >= 0 &&
-                      fields.index[i] < vectors.dim_size(0),
-                  "index must be in [0, ", vectors.dim_size(0), "), got ",
-                  fields.index[i], ".");
+      PLE_REQUIRE(fields.index[i] >= 0 && fields.index[i] < n,
+                  "index must be in [0, ", n, "), got ", fields.index[i], ".");
     return fields;
   }
 
