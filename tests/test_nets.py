@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import conftest
 from ple_estimator import native
 from ple_estimator import nets
 from ple_estimator import precision
@@ -72,6 +73,7 @@ def assert_close(got, wanted, tolerance):
         err_msg=name)
 
 
+@conftest.needs_kernels
 @pytest.mark.parametrize('threads', [1, 2, 4, 16])
 @pytest.mark.parametrize('names', ['abcd', 'a', 'd', 'bc'])
 @pytest.mark.parametrize('batch_norm', [True, False])
@@ -81,12 +83,14 @@ def test_fused_training_equals_the_readable_form(threads, names, batch_norm):
                computed(False, **kwargs), 1e-5)
 
 
+@conftest.needs_kernels
 @pytest.mark.parametrize('batch_norm', [True, False])
 def test_fused_evaluation_equals_the_readable_form(batch_norm):
   assert_close(computed(True, False, batch_norm=batch_norm),
                computed(False, False, batch_norm=batch_norm), 1e-5)
 
 
+@conftest.needs_kernels
 @pytest.mark.parametrize('training', [True, False])
 def test_fused_bfloat16_is_as_close_to_float32_as_the_readable_form(training):
   exact = computed(False, training)
@@ -100,6 +104,7 @@ def test_fused_bfloat16_is_as_close_to_float32_as_the_readable_form(training):
   assert 1e-4 < error(fused) < 1.5 * error(readable) < 0.1
 
 
+@conftest.needs_kernels
 def test_fused_op_runs_again_on_another_batch():
   # Its memory is kept from step to step and must not remember.
   x = tf.placeholder(tf.float32, [None, 5])
@@ -116,6 +121,7 @@ def test_fused_op_runs_again_on_another_batch():
     np.testing.assert_array_equal(first[1], again[1])
 
 
+@conftest.needs_kernels
 def test_fused_and_readable_variables_are_the_same():
   names = []
   for op_fusion in (False, True):
@@ -146,6 +152,7 @@ def test_what_the_fused_op_has_no_form_of_runs_readably(activation, dropout):
               if op.type.startswith('Ple')]
 
 
+@conftest.needs_kernels
 def test_a_dead_column_has_no_nan():
   # relu cuts everything: variance 0.
   x = tf.constant(-np.ones((BATCH, 3), 'f'))
@@ -189,7 +196,8 @@ def test_the_gradient_of_batch_norm_matches_differences():
 MEMBERS = [[0, 2], [1, 2], [0, 1, 2], [2]]
 
 
-@pytest.mark.parametrize('op_fusion', [False, True])
+@pytest.mark.parametrize('op_fusion', [
+    False, pytest.param(True, marks=conftest.needs_kernels)])
 def test_mixture_and_its_gradient(op_fusion):
   experts = RNG.randn(4, 70, 6).astype('f')  # expert 3 is in no gate
   logits = [RNG.randn(70, len(of)).astype('f') for of in MEMBERS]
@@ -221,6 +229,7 @@ def test_mixture_and_its_gradient(op_fusion):
   np.testing.assert_allclose(d_experts, wanted_d, rtol=1e-4, atol=1e-5)
 
 
+@conftest.needs_kernels
 def test_the_ops_call_their_own_onednn():
   # TensorFlow 2.15 exports symbols of the oneDNN inside it, of version 3.1.
   assert native.onednn_version() // 100 == 302
