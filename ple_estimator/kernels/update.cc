@@ -93,7 +93,7 @@ class Locks {
     for (const Named& named : vars) vars_.emplace_back(named.var.get());
     std::sort(vars_.begin(), vars_.end());
     for (size_t i = 1; i < vars_.size(); ++i)
-      if (vars_[i] == vars_[i - 1]) Refuse(vars, vars_[i]);
+      if (vars_[i] == vars_[i - 1]) Refuse(vars);
     for (Var* var : vars_) var->mu()->lock();
   }
   ~Locks() {
@@ -103,10 +103,11 @@ class Locks {
   Locks& operator=(const Locks&) = delete;
 
  private:
-  static void Refuse(const std::vector<Named>& vars, const Var* twice) {
-    for (const Named& named : vars)
-      PLE_REQUIRE(named.var.get() != twice, "The variable ", named.name,
-                  " was given twice to one update.");
+  static void Refuse(const std::vector<Named>& vars) {
+    for (size_t i = 0; i < vars.size(); ++i)
+      for (size_t j = 0; j < i; ++j)
+        PLE_REQUIRE(vars[i].var.get() != vars[j].var.get(), "The variable ",
+                    vars[i].name, " was given twice to one update.");
   }
 
   std::vector<Var*> vars_;
