@@ -19,7 +19,7 @@ ORDER = [
     ('files', []),
     ('gin_files', ['places', 'statements', 'messages', 'reader', 'applying',
                    'checks']),
-    ('engine', ['compat', 'native', 'forms', 'purpose']),
+    ('engine', ['compat', 'build', 'native', 'forms', 'purpose']),
     ('cluster', ['roles', 'marker', 'watch', 'parameter_servers',
                  'work_queue.ledger', 'work_queue.plan',
                  'work_queue.bookkeeping', 'work_queue.states',
