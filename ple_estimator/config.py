@@ -123,6 +123,7 @@ def load(gin_files, bindings=(), roots=('Experiment',)):
     applying.apply(segment, reader.bindings)
   checks.check_macros(reader.bindings)
   checks.check_used(reader.bindings, roots)
+  checks.check_circles(reader.bindings)
   config = Config(name, reader.sources.values(), reader.bindings)
   with explained(config):
     gin.finalize()

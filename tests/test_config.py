@@ -338,8 +338,10 @@ def test_a_mistake_names_file_and_line(folder, text, line, message):
     ('Model.tasks = 3', "Model cannot be built: 'int' object is not iterable."),
     ('Experiment.run_config = 3', "Experiment cannot be built: 'int' object"),
     ('Model.tasks = [@x/Task()]', 'Task.name, Task.label must be bound.'),
-    ('BATCH_SIZE = %BATCH_SIZE', 'must not refer to each other in a circle'),
-    ('Tower.units = @Tower()', 'must not refer to each other in a circle'),
+    ('BATCH_SIZE = %BATCH_SIZE', 'in a circle, got %BATCH_SIZE -> %BATCH_SIZE.'),
+    ('Tower.units = @Tower()', 'in a circle, got Tower -> Tower.'),
+    ('Precision.compute = (@Model(), 1)',
+     'in a circle, got Model -> Precision -> Model.'),
 ])
 def test_a_mistake_names_the_line_of_the_command(binding, message):
   assert message in refusal('gin/base.gin', [binding])

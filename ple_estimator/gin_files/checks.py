@@ -62,6 +62,44 @@ def check_used(bindings, roots):
         binding.place(), name, name, _similar(name, references))
 
 
+def check_circles(bindings):
+  """Refuses bindings that lead back to themselves, as A = %B and B = %A do.
+
+  gin would follow them until Python's stack is full, and what is left of it
+  then cannot be trusted by a later run of the process. What a scope binds is
+  left out: only where it is in force is it known what leads where.
+  """
+  leads_to = {}
+  for binding in {b.key(): b for b in bindings if not b.scope}.values():
+    name = binding.selector.rpartition('.')[2] or '%' + binding.arg
+    leads_to.setdefault(name, []).extend(
+        (binding, target) for target in _targets(binding))
+  done = set()
+
+  def follow(name, path):
+    for binding, target in leads_to.get(name, ()):
+      errors.check(
+          target not in path, '%s: Bindings must not refer to each other in a '
+          'circle, got %s.', binding.place(),
+          ' -> '.join(path[path.index(target):] + [target])
+          if target in path else '')
+      if target not in done:
+        follow(target, path + [target])
+    done.add(name)
+
+  for name in list(leads_to):
+    follow(name, [name])
+
+
+def _targets(binding):
+  """Yields what a value needs: '%NAME' of macros, names of built classes."""
+  for macro in binding.values(statements.Macro):
+    yield '%' + macro.name
+  for reference in binding.values(statements.Reference):
+    if reference.evaluate and '/' not in reference.name:
+      yield reference.name.rpartition('.')[2]
+
+
 def _similar(name, known):
   found = difflib.get_close_matches(name, sorted(known), 2)
   return ' (did you mean %s?)' % ' or '.join(found) if found else ''

@@ -14,10 +14,10 @@ class Reference:
 
   def __init__(self, name, evaluate):
     self.name = name
-    self._evaluate = evaluate
+    self.evaluate = evaluate
 
   def __repr__(self):
-    return '@%s%s' % (self.name, '()' if self._evaluate else '')
+    return '@%s%s' % (self.name, '()' if self.evaluate else '')
 
 
 class Macro:
