@@ -1,12 +1,17 @@
+import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 
+from absl import flags
+from absl import logging as absl_logging
 import gin
 import pytest
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import run as run_module
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
 from ple_estimator.engine import native
@@ -110,6 +115,35 @@ def peak_mb():
   """
   with open('/proc/self/status') as f:
     return int(re.search(r'VmHWM:\s+(\d+)', f.read()).group(1)) // 1024
+
+
+@pytest.fixture
+def run_here(capfd, monkeypatch):
+  """Runs the flags of `python -m ple_estimator.run` in this process.
+
+  Several times faster than `run_cli`, whose process imports TensorFlow anew.
+  Returns what subprocess.run does.
+  """
+  def run(*args, **kwargs):
+    if 'cwd' in kwargs:
+      monkeypatch.chdir(kwargs['cwd'])
+    handler, handlers = signal.getsignal(signal.SIGTERM), logging.root.handlers
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.INFO)
+    try:
+      with tf.Graph().as_default():
+        status = run_module.main(flags.FLAGS(
+            ['ple_estimator.run'] + list(args)))
+    finally:
+      flags.FLAGS.unparse_flags()
+      for name in ('gin_file', 'gin_bindings', 'mode'):
+        flags.FLAGS[name].unparse()
+      signal.signal(signal.SIGTERM, handler)
+      logging.root.handlers = handlers
+      absl_logging.set_verbosity(verbosity)
+    said = capfd.readouterr()
+    return subprocess.CompletedProcess(args, status, said.out, said.err)
+  return run
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import threading
 
 from experiments import SMALL
+from experiments import SMALL_TABLES
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -12,8 +13,9 @@ import tensorflow.compat.v1 as tf
 import ple_estimator as ple
 from ple_estimator import errors
 
-QUICK = SMALL + ['Experiment.max_steps = 3', 'Experiment.exports = None',
-                 'Experiment.early_stopping = None']
+QUICK = SMALL + [
+    SMALL_TABLES, 'Experiment.max_steps = 3', 'Experiment.exports = None',
+    'Experiment.early_stopping = None']
 
 
 @pytest.fixture

@@ -265,7 +265,8 @@ def test_another_data_set_needs_a_gin_file_only(tmp_path, run_cli):
     (tmp_path / ('part-%d.tsv' % part)).write_text('\n'.join(rows) + '\n')
   args = ['--gin_file=other.gin']
   for binding in SMALL + ["DATA_DIR = '.'", 'EPOCHS = 20',
-                          'LEARNING_RATE = 0.02']:
+                          'LEARNING_RATE = 0.02',
+                          'Experiment.exports = None']:
     args.append('--gin_bindings=' + binding)
   env = dict(os.environ, PYTHONPATH=conftest.ROOT)
   done = run_cli(*args, cwd=str(tmp_path), env=env)

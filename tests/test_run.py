@@ -9,6 +9,7 @@ import time
 
 import conftest
 from experiments import SMALL
+from experiments import SMALL_TABLES
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -28,8 +29,8 @@ def refused(done):
   return lines[0]
 
 
-def test_a_model_dir_that_cannot_be_made_is_named(run_cli, taobao):
-  done = run_cli('--gin_file=gin/base.gin', *bindings(
+def test_a_model_dir_that_cannot_be_made_is_named(run_here, taobao):
+  done = run_here('--gin_file=gin/base.gin', *bindings(
       'DATA_DIR = %r' % taobao, "Experiment.model_dir = '/dev/null/x'"))
   assert ('Experiment.model_dir must be a folder that can be written to, got '
           "'/dev/null/x': Not a directory.") in refused(done)
@@ -53,8 +54,8 @@ def test_a_model_dir_that_cannot_be_made_is_named(run_cli, taobao):
      "files must name existing files, got 'taobao_train_data.parquet': "
      'nothing at /nowhere/taobao_train_data.parquet'),
 ])
-def test_a_mistake_is_one_line(run_cli, args, message):
-  assert message in refused(run_cli(*args))
+def test_a_mistake_is_one_line(run_here, args, message):
+  assert message in refused(run_here(*args))
 
 
 def spoilt(taobao, tmp_path, spoil):
@@ -66,7 +67,8 @@ def spoilt(taobao, tmp_path, spoil):
         spoil(rows) if part == 'train' else rows) + '\n')
   return ['--gin_file=gin/csv.gin'] + bindings(
       'DATA_DIR = %r' % str(tmp_path), 'EPOCHS = 1', 'PLE.num_levels = 1',
-      'Experiment.model_dir = %r' % str(tmp_path / 'out'), *SMALL[1:])
+      'Experiment.model_dir = %r' % str(tmp_path / 'out'), SMALL_TABLES,
+      *SMALL[1:])
 
 
 def test_a_bad_row_in_the_middle_is_named(run_cli, taobao, tmp_path,
@@ -79,20 +81,20 @@ def test_a_bad_row_in_the_middle_is_named(run_cli, taobao, tmp_path,
   assert 'taobao_train_data row 23001 must have 20 columns, got 21.' in refused(
       done)
   args = spoilt(taobao, tmp_path, spoil) + bindings(
-      "train/CsvInput.on_bad_row = 'skip'")
+      "train/CsvInput.on_bad_row = 'skip'", 'BATCH_SIZE = 2000')
   done = run_cli(*args)
   assert done.returncode == 0, done.stderr
   assert 'Skipped: %s' % tmp_path in done.stderr
   assert 'skipped 1 bad rows of 24000 in epoch 0' in done.stderr
 
 
-def test_truncated_parquet_is_refused_before_training(run_cli, taobao,
+def test_truncated_parquet_is_refused_before_training(run_here, taobao,
                                                       tmp_path):
   for name in ('taobao_train_data.parquet', 'taobao_test_data.parquet'):
     with open(os.path.join(taobao, name), 'rb') as f:
       data = f.read()
     (tmp_path / name).write_bytes(data[:-1000] if 'test' in name else data)
-  done = run_cli('--gin_file=gin/base.gin', *bindings(
+  done = run_here('--gin_file=gin/base.gin', *bindings(
       'DATA_DIR = %r' % str(tmp_path),
       'Experiment.model_dir = %r' % str(tmp_path / 'out')))
   assert 'taobao_test_data.parquet must be a whole Parquet file' in refused(
@@ -159,13 +161,13 @@ def test_killed_training_goes_on_from_its_last_checkpoint(taobao, tmp_path):
   assert (out / ('model.ckpt-%d.index' % (step + 3))).exists()
 
 
-def test_columns_of_another_type_are_refused(run_cli, taobao, tmp_path):
+def test_columns_of_another_type_are_refused(run_here, taobao, tmp_path):
   for name in ('taobao_train_data.parquet', 'taobao_test_data.parquet'):
     table = pa.parquet.read_table(os.path.join(taobao, name))
     index = table.column_names.index('price')
     table = table.set_column(index, 'price', table['price'].cast(pa.float64()))
     pa.parquet.write_table(table, str(tmp_path / name))
-  done = run_cli('--gin_file=gin/base.gin', *bindings(
+  done = run_here('--gin_file=gin/base.gin', *bindings(
       'DATA_DIR = %r' % str(tmp_path)))
   assert "column 'price' must be integer, got double" in refused(done)
 
@@ -180,5 +182,6 @@ def test_a_bad_row_of_parquet_is_one_line(run_cli, taobao, tmp_path):
     pa.parquet.write_table(table, str(tmp_path / name))
   done = run_cli('--gin_file=gin/base.gin', *bindings(
       'DATA_DIR = %r' % str(tmp_path), 'PLE.num_levels = 1',
-      'Experiment.model_dir = %r' % str(tmp_path / 'out'), *SMALL[1:]))
+      'Experiment.model_dir = %r' % str(tmp_path / 'out'), SMALL_TABLES,
+      *SMALL[1:]))
   assert "row 78 column 'clk' must be one of 0, 1, got 7." in refused(done)
