@@ -1,6 +1,6 @@
 # make run    a model of generated Taobao data, trained in bfloat16
 # make test   the tests (others: make test PYTEST_ARGS='-m slow', '-m cluster')
-# make lint   ruff
+# make lint   ruff and the errors that pylint finds
 # make sanitize  tests of the C++ kernels under address and undefined sanitizers
 # make clean  all that the above have made, but data and results
 # PYTHON=python3.11 chooses the interpreter, and with it the TensorFlow.
@@ -11,6 +11,9 @@ NAME := $(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info
 VENV := .venv/$(NAME)
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -m 'not slow and not cluster'
+# One process per core; a file stays in one, as its fixtures are made once.
+PYTEST_PROCESSES ?= -n auto --dist loadfile
+LINT := .venv/lint
 
 .PHONY: run test lint sanitize clean venv
 
@@ -21,11 +24,16 @@ run: venv data/taobao_test_data.parquet
 	@echo 'curves: $(BIN)/tensorboard --logdir=result'
 
 test: venv
-	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests $(PYTEST_PROCESSES) $(PYTEST_ARGS)
 
-lint: venv
-	$(BIN)/python -m pip install --quiet ruff==0.17.6
-	$(BIN)/python -m ruff check .
+lint: $(LINT)/installed
+	$(LINT)/bin/ruff check .
+	$(LINT)/bin/pylint -E -j 2 ple_estimator tools distribute_k8s
+
+$(LINT)/installed: Makefile
+	$(PYTHON) -m venv $(LINT)
+	$(LINT)/bin/pip install --quiet ruff==0.17.6 pylint==3.3.9
+	@touch $@
 
 sanitize: venv
 	$(BIN)/python tools/sanitize_kernels.py

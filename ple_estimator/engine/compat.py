@@ -352,6 +352,7 @@ class Saver(tf.train.Saver):
     raise NotImplementedError
 
   def build(self):
+    # pylint: disable=access-member-before-definition
     if self._var_list is None:
       self._var_list = self.saveables()
     super().build()
@@ -382,6 +383,7 @@ class CheckpointSaverHook(tf.train.CheckpointSaverHook):
     self._timer.update_last_triggered_step(step)
 
   def _save(self, session, step):
+    # pylint: disable=access-member-before-definition
     listeners = self._listeners
     if not self.calls_listeners(step):
       self._listeners = []
