@@ -1,4 +1,4 @@
-"""The one kind of error that a user is expected to mend."""
+"""UserError, the one kind of error that a user can correct."""
 
 import contextlib
 
