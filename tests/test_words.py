@@ -23,7 +23,8 @@ _MAX_COLUMNS = 120
 _PATH = re.compile(
     r'[\w*-][\w.*/-]*\.(py|gin|cc|h|md|yaml|svg)$|'
     r'(ple_estimator|gin|tools|tests|docs|distribute_k8s|\.ci)/[\w.*/-]*$')
-_OF_THE_READER = re.compile('(my|result)/')
+# Files of the reader's, and those that a run writes.
+_OF_THE_READER = re.compile('(my|result)/|operative_config')
 
 
 def _read(document):
