@@ -221,7 +221,7 @@ class Experiment:
     return incremental_lib.merged(path)
 
   def _user_errors(self):
-    """Raises what a user can mend in place of what TensorFlow makes of it."""
+    """Raises UserErrors in place of TensorFlow's, where a user can help."""
     return errors.translated(
         self._of_input, keyed_table.full_error, disk.translator(
             self.model_dir, [
@@ -229,7 +229,7 @@ class Experiment:
                 ('Experiment.predictions_path', self._predictions_path)]))
 
   def _of_input(self, error):
-    """The UserError of an input, which TensorFlow has wrapped in its own."""
+    """The UserError of an input, if TensorFlow has raised its own instead."""
     if not isinstance(error, tf.errors.OpError):
       return None
     return next((source.error for source in self._inputs

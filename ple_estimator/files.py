@@ -1,6 +1,6 @@
 """Files that are written whole, and the names of checkpoints.
 
-Also the user's folder of what is computed once and found again.
+Also the user's cache folder, for numbers that are computed once.
 """
 
 import glob

@@ -157,9 +157,10 @@ def ple():
              _arrow([(x, last + 36), (x, 86)], task),
              _arrow([(x, 50), (x, 32)], task),
              _text(x, 24, 'prediction of %s' % task, 'text middle')]
-  body += [_text(222, 60 + 16 * i, line, 'quiet small') for i, line in enumerate([
-      'Solid arrows into a gate: the experts that it mixes.',
-      'Dashed: what it reads to give each expert a weight.'])]
+  notes = ['Solid arrows into a gate: the experts that it mixes.',
+           'Dashed: what it reads to give each expert a weight.']
+  body += [_text(222, 60 + 16 * i, note, 'quiet small')
+           for i, note in enumerate(notes)]
   return _svg(628, 'PLE: two levels of experts and gates, and a tower per task',
               body)
 

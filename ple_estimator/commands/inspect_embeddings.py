@@ -84,11 +84,11 @@ def by_norm(halves):
           for low, high, n in zip(edges, edges[1:], counts)]
 
 
-def table_lines(found):
+def table_lines(shown):
   """Yields the lines of the Markdown table."""
   yield '| table | dim | keys with a row | keys waiting | MB | filter MB |'
   yield '|---|---|---|---|---|---|'
-  for t in found:
+  for t in shown:
     yield '| %s | %d | %d | %d | %.1f | %.1f |' % (
         t['name'], t['dim'], t['rows'], t['waiting'], t['bytes'] / 1e6,
         t['counter_bytes'] / 1e6)
@@ -102,12 +102,12 @@ def bars(title, histogram):
     yield '  %15s %9d %s' % (label, n, '#' * int(round(_BAR * n / most)))
 
 
-def picture(found):
+def picture(shown):
   """The histograms of all tables as the text of an SVG."""
   line, width, margin = 18, 900, 40
   parts, y = [], margin
   text = '<text x="%d" y="%d" text-anchor="%s">%s</text>'
-  for t in found:
+  for t in shown:
     parts.append(text % (
         20, y, 'start', '%s: %d keys with a row, %d waiting' % (
             t['name'], t['rows'], t['waiting'])))
@@ -145,19 +145,19 @@ def main(arguments=None):
   parser.add_argument('--picture', help='an .svg file to write')
   args = parser.parse_args(arguments)
   try:
-    found = list(tables(find(args.checkpoint)))
-    if not found:
+    shown = list(tables(find(args.checkpoint)))
+    if not shown:
       raise ValueError('%s has no embedding variables; it is not of ev.gin or '
                        'the like' % args.checkpoint)
-    print('\n'.join(table_lines(found)))
-    for t in found:
+    print('\n'.join(table_lines(shown)))
+    for t in shown:
       print()
       for title, key in [('frequency of keys', 'frequencies'),
                          ('0.5 |v|^2 of rows', 'norms')]:
         print('\n'.join(bars('%s, %s' % (t['name'], title), t[key])))
     if args.picture:
       with open(args.picture, 'w', encoding='utf-8') as f:
-        f.write(picture(found))
+        f.write(picture(shown))
   except (OSError, ValueError, tf.errors.OpError) as error:
     sys.stderr.write('ple-estimator inspect-embeddings: %s\n' % error)
     return 1

@@ -29,9 +29,9 @@ _PORTS = (15000, 32000)
 
 
 def free_ports(count):
-  """Returns TCP ports that nobody listens on, all different."""
-  found = set()
-  while len(found) < count:
+  """Returns TCP ports that no process listens on, all different."""
+  ports = set()
+  while len(ports) < count:
     # Not of those that the system gives to connections: any of them, even the
     # attempt to reach a process that is not up yet, could take the port away.
     port = random.randrange(*_PORTS)
@@ -40,8 +40,8 @@ def free_ports(count):
         one.bind(('localhost', port))
       except OSError:
         continue
-    found.add(port)
-  return list(found)
+    ports.add(port)
+  return list(ports)
 
 
 def is_listening(address):
@@ -68,7 +68,7 @@ class LocalCluster:
   """
 
   def __init__(self, counts, command, log_dir, show=None, env=None, cwd=None):
-    """Keeps what to run; starts nothing.
+    """Stores the arguments; starts nothing.
 
     Args:
       counts: dict of 'chief', 'worker', 'ps', 'evaluator' to a number.

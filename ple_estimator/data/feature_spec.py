@@ -1,4 +1,4 @@
-"""The columns of a data set, bound in one place for all that reads it."""
+"""The columns of a data set, as a .gin file binds them."""
 
 import inspect
 

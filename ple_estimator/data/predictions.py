@@ -1,4 +1,4 @@
-"""Writes predictions to a file, which appears when it is complete."""
+"""Writes predictions to a file, which gets its name when it is complete."""
 
 import collections
 import os

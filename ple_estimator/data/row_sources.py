@@ -59,10 +59,10 @@ class Tally:
 
 
 class _Rows:
-  """What both sources share: a reader, and how its rows are mixed."""
+  """Base class of both sources: a reader, and the shuffling of its rows."""
 
   def __init__(self, reader, tally, shuffle_rows=0, seed=0, convert=None):
-    """Keeps the settings; reads nothing.
+    """Stores the arguments; reads nothing.
 
     Args:
       reader: reader.Reader.
@@ -140,7 +140,7 @@ class QueueRows(_Rows):
   """Reads the slices that a work queue hands out; for one iteration."""
 
   def __init__(self, client, *args, **kwargs):
-    """Keeps the settings; reads nothing.
+    """Stores the arguments; reads nothing.
 
     Args:
       client: work_queue.Client that has taken nothing yet.

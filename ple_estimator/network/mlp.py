@@ -25,7 +25,7 @@ _ACTIVATIONS = {
     'leaky_relu': tf.nn.leaky_relu,
 }
 _MOMENTUM = 0.99  # of batch norm's moving averages; as tf.layers
-_EPSILON = 1e-3  # added to its variances; likewise
+_EPSILON = 1e-3  # added to the variances of batch norm; as tf.layers
 
 
 def check_units(binding, units):
@@ -79,7 +79,7 @@ class Mlp:
   """
 
   def __init__(self, owner, activation, batch_norm, dropout, l2):
-    """Stores the hyper-parameters.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       owner: str, the class that a user binds these arguments of, for errors.

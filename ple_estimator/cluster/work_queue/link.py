@@ -1,5 +1,4 @@
-"""The connection of a process to the ledger, which may be lost and made again.
-"""
+"""The connection of a process to the ledger, opened again after a loss."""
 
 import threading
 
@@ -16,7 +15,7 @@ _LOST = (tf.errors.AbortedError, tf.errors.UnavailableError,
 class Link:
   """The ledger and a session to it, which is opened again after a loss.
 
-  To open a session waits without a limit for a server that is down. Therefore
+  Opening a session waits without a limit for a server that is down. Therefore
   only `connect`, and calls with `wait`, open one. The threads of the input must
   not: the session that trains does not close before they return.
 
