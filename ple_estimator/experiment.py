@@ -84,8 +84,8 @@ class Experiment:
       peer_timeout_secs: int, in a cluster, seconds without any progress after
         which the process gives up, because the parameter servers or the chief
         do not answer. It must be more than saving a checkpoint takes.
-      engine: forms.Engine, whether DeepRec's forms are used; None is
-        'auto'.
+      engine: forms.Engine, which of DeepRec's forms are used; None is
+        Engine('auto').
       work_queue: work_queue.WorkQueue, which hands out slices of train_input
         to whichever process is free; None gives each process its own share.
 
@@ -167,8 +167,8 @@ class Experiment:
     """Writes one column of predictions per task, beside predict_columns.
 
     Returns:
-      predictions.Predictions: the path of the file, the number of its rows,
-      and, when iterated over, its batches.
+      predictions.Predictions: the path of the file and the number of its rows;
+      its method `batches` reads the rows back.
 
     Raises:
       UserError: if there is no checkpoint, or the data cannot be used.

@@ -69,7 +69,7 @@ def in_main_thread():
 class Facts(collections.namedtuple('Facts', [
     'idle', 'terminated', 'is_over', 'lost', 'has_peers', 'saves',
     'timeout_secs'])):
-  """What a Watch sees when its process has made no progress for a while.
+  """The state of a process that has made no progress for a while.
 
   Attributes:
     idle: float, seconds without progress.
@@ -93,7 +93,7 @@ def verdict(facts):
   """
   if facts.is_over:
     return 0, 'The training is over.'
-  # The current step may wait for processes that are gone.
+  # The current step may wait for processes that have ended.
   patience = SAVE_SECS if facts.saves and not facts.lost else _STUCK_SECS
   if facts.terminated is not None and (
       min(facts.idle, facts.terminated) > patience):

@@ -5,8 +5,8 @@ r"""Shows what the embedding variables of a checkpoint hold.
 CHECKPOINT is a model_dir, whose newest state is taken, incremental checkpoints
 included, or the path of one checkpoint (model.ckpt-1000). Prints a row per
 table as Markdown, then two histograms of each: of the frequencies of its keys,
-which is what to choose a filter by, and of half the squared norm of its rows,
-0.5 |v|^2, which is what L2Eviction compares.
+by which a filter can be chosen, and of half the squared norm of its rows,
+0.5 |v|^2, which L2Eviction compares with its threshold.
 
   keys      values with a row, and values that wait at a CounterFilter
   MB        of rows, slots, counters and of the hash table's entries, once in
@@ -30,7 +30,7 @@ _NORM_BINS = 12
 
 
 def find(checkpoint):
-  """The path of a checkpoint, from what the user named."""
+  """Returns the path of the checkpoint that the user named."""
   path = checkpoint
   if os.path.isdir(checkpoint):
     path = marker.latest_checkpoint(checkpoint)

@@ -6,9 +6,9 @@ r"""Runs the processes of a cluster on this machine.
 What comes after -- goes to `python -m ple_estimator.run` in every process.
 Each gets the TF_CONFIG that Kubeflow's operator would set, with free ports. Its
 output appears here with its name in front, and in a file of that name under
---log_dir. As with the operator, a status of 128 or more is that of a process to
-be started again (--restarts times), any other but 0 ends the job, and the end
-of the chief ends it too. The exit status is the worst of all.
+--log_dir. As with the operator, a process that ends with a status of 128 or
+more is started again (--restarts times), any other status but 0 ends the job,
+and the end of the chief ends it too. The exit status is the worst of all.
 """
 
 import argparse
@@ -55,12 +55,12 @@ def is_listening(address):
 
 
 def exit_status(returncode):
-  """As a shell has it: 128 and the signal's number for a killed process."""
+  """The status as in a shell: 128 + signal number for a killed process."""
   return 128 - returncode if returncode < 0 else returncode
 
 
 class LocalCluster:
-  """Processes that TF_CONFIG makes a cluster.
+  """The processes of a cluster on this machine.
 
   Attributes:
     processes: dict of name, e.g. 'worker-0', to subprocess.Popen.
@@ -136,7 +136,7 @@ class LocalCluster:
               name, line.decode('utf-8', 'replace').rstrip('\n')))
 
   def send(self, number, *names):
-    """Sends a signal to processes that are still there."""
+    """Sends a signal to the processes that still run."""
     for name in names or list(self.processes):
       if self.processes[name].poll() is None:
         self.processes[name].send_signal(number)

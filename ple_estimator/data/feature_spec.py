@@ -61,7 +61,7 @@ class FeatureSpec:
 
     Args:
       with_labels: bool, whether labels and weight are wanted too.
-      keep: names of columns wanted besides.
+      keep: names of further columns to read.
     """
     unwanted = (column_kinds.Ignored,)
     if not with_labels:

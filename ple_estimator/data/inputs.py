@@ -162,7 +162,7 @@ class FileInput:
     Returns:
       tf.data.Dataset of (features, labels), or of features without labels;
       both are dicts as FeatureSpec.encode makes them, with the packed ids of
-      groups. With a queue, features have work_queue.BATCH besides.
+      groups. With a queue, features also have work_queue.BATCH.
 
     Raises:
       UserError: if there is a queue and drop_remainder.

@@ -155,8 +155,8 @@ class QueueRows(_Rows):
   def until_done(self):
     """Yields the rows of slices as pa.Table until all slices are done.
 
-    The tables have the column work_queue.LEASE besides. None among them says
-    that the queue has no free slice at present. The rows that wait for a full
+    The tables also have the column client.LEASE. None among them says that the
+    queue has no free slice at present. The rows that wait for a full
     batch have to be trained then, because another process may be waiting for
     the slices that they belong to.
 

@@ -1,10 +1,10 @@
-"""Sets of small dense networks, which experts, gates and towers are made of.
+"""Sets of small dense networks, of which experts, gates and towers consist.
 
 A set of networks is described first and then computed at once, in one of two
-ways. TensorFlow's own ops, one after the other, are the readable form and the
-reference of all tests. One fused op (kernels/nets.cc) gives the same numbers
-and is several times faster. Both have the same variables, so each can restore
-a checkpoint of the other.
+ways. TensorFlow's own ops, one after the other, are the readable form, which
+all tests compare with. One fused op (kernels/nets.cc) gives the same numbers
+and is several times faster. Both have the same variables, so each can restore a
+checkpoint of the other.
 """
 
 import collections

@@ -120,7 +120,8 @@ class AdamAsync(LazyAdam):
   """LazyAdam with powers of the betas that are counted per variable.
 
   Nothing is shared by all variables, so no parameter server takes part in every
-  update. Each update of a variable is a step of it, even an update of no row.
+  update. Each update of a variable counts as a step of it, even if it changes
+  no row.
   """
 
   def __init__(self, learning_rate, beta1, beta2, epsilon,

@@ -81,7 +81,7 @@ class Link:
       raise tf.errors.AbortedError(None, None, str(error))
 
   def _drop(self, session):
-    """Closes a session in a thread, since that waits for servers that are gone.
+    """Closes a session in a thread, since closing may wait for lost servers.
 
     Returns:
       threading.Thread or None.
@@ -100,4 +100,4 @@ def _close(session):
   try:
     session.close()
   except tf.errors.OpError:
-    pass  # the server is gone, and the session with it
+    pass  # the server has ended, and the session with it

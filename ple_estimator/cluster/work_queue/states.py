@@ -28,7 +28,7 @@ def write(model_dir, step, state):
 
 
 def remove_outdated(model_dir):
-  """Removes the states of checkpoints, full or incremental, that are deleted."""
+  """Removes the states of checkpoints that were deleted, also incremental."""
   deltas = glob.glob(os.path.join(
       glob.escape(model_dir), 'incremental', '*', 'delta-*.json'))
   kept = set(files.checkpoint_steps(model_dir)) | {

@@ -179,7 +179,7 @@ class WorkQueue:
     states.write(self._model_dir, step, self._plan.state(meta[2], owner))
 
   def clean(self):
-    """Removes the states of checkpoints, full or incremental, that are deleted."""
+    """Removes the states of checkpoints that were deleted, also incremental."""
     states.remove_outdated(self._model_dir)
 
   def load(self, step):
