@@ -1,6 +1,7 @@
 # make run    a model of generated Taobao data, trained in bfloat16
 # make test   the tests (others: make test PYTEST_ARGS='-m slow', '-m cluster')
 # make lint   ruff
+# make sanitize  tests of the C++ kernels under address and undefined sanitizers
 # make clean  removes what the others have made, except data and results
 # PYTHON=python3.11 chooses the interpreter, and with it the TensorFlow.
 
@@ -11,7 +12,7 @@ VENV := .venv/$(NAME)
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -m 'not slow and not cluster'
 
-.PHONY: run test lint clean venv
+.PHONY: run test lint sanitize clean venv
 
 run: venv data/taobao_test_data.parquet
 	$(BIN)/python -m ple_estimator.run --gin_file=gin/bf16.gin \
@@ -25,6 +26,9 @@ test: venv
 lint: venv
 	$(BIN)/python -m pip install --quiet ruff==0.17.6
 	$(BIN)/python -m ruff check .
+
+sanitize: venv
+	$(BIN)/python tools/sanitize_kernels.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

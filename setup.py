@@ -1,14 +1,18 @@
 """Packaging: the interpreter decides which TensorFlow is the engine."""
 
+import re
+
 import setuptools
 
 with open('README.md', encoding='utf-8') as f:
   README = f.read()
+with open('ple_estimator/__init__.py', encoding='utf-8') as f:
+  VERSION = re.search(r"__version__ = '(.*)'", f.read()).group(1)
 _LINUX = 'sys_platform=="linux" and platform_machine=="x86_64"'
 
 setuptools.setup(
     name='ple-estimator',
-    version='0.2.0.dev0',
+    version=VERSION,
     description='Trains Progressive Layered Extraction (PLE) multi-task '
                 'recommendation models from .gin files on tf.estimator.',
     long_description=README,

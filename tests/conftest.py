@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
+from ple_estimator.engine import native
 from ple_estimator.engine import purpose
 from ple_estimator.optimizers import train_op as train_op_lib
 
@@ -21,6 +22,15 @@ from ple_estimator.commands import local_cluster
 from ple_estimator.commands import words
 
 compat.quiet()
+
+# For tests, or their parameters, that run the fused kernels: skipped, in one
+# line that says why, where there are none. Asked when the test begins.
+needs_kernels = pytest.mark.needs_kernels
+
+
+def pytest_runtest_setup(item):
+  if item.get_closest_marker('needs_kernels') and native.missing():
+    pytest.skip('needs the fused kernels: ' + native.missing())
 
 
 @pytest.fixture(autouse=True, scope='session')

@@ -17,7 +17,9 @@ PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 ORDER = [
     ('errors', []),
     ('files', []),
-    ('engine', ['compat', 'native', 'forms', 'purpose']),
+    ('gin_files', ['places', 'statements', 'messages', 'reader', 'applying',
+                   'checks']),
+    ('engine', ['compat', 'build', 'native', 'forms', 'purpose']),
     ('cluster', ['roles', 'marker', 'watch', 'parameter_servers',
                  'work_queue.ledger', 'work_queue.plan',
                  'work_queue.bookkeeping', 'work_queue.states',
@@ -41,6 +43,7 @@ ORDER = [
     ('components', []),
     ('experiment', []),
     ('config', []),
+    ('api', []),
     ('commands', ['words', 'csv_to_parquet', 'inspect_embeddings',
                   'local_cluster']),
     ('run', []),

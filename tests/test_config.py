@@ -21,6 +21,7 @@ from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator.data import column_kinds
 from ple_estimator.data import feature_spec
+from ple_estimator.gin_files import places
 
 FILES = sorted(os.path.relpath(path, conftest.ROOT) for path in
                glob.glob(os.path.join(conftest.ROOT, 'gin', '*.gin')))
@@ -236,7 +237,7 @@ def test_includes_are_looked_for_beside_the_file_first(folder, tmp_path):
   assert refusal('my/x.gin') == (
       "my/x.gin line 2: include 'nope.gin' must name an existing file; looked "
       'for %s, %s, %s.' % tuple(os.path.join(str(where), 'nope.gin') for where
-                                in (tmp_path / 'my', tmp_path, config.root())))
+                                in (tmp_path / 'my', tmp_path, places.root())))
 
 
 @pytest.mark.parametrize('name, content, message', [
@@ -337,8 +338,11 @@ def test_a_mistake_names_file_and_line(folder, text, line, message):
     ('Model.tasks = 3', "Model cannot be built: 'int' object is not iterable."),
     ('Experiment.run_config = 3', "Experiment cannot be built: 'int' object"),
     ('Model.tasks = [@x/Task()]', 'Task.name, Task.label must be bound.'),
-    ('BATCH_SIZE = %BATCH_SIZE', 'must not refer to each other in a circle'),
-    ('Tower.units = @Tower()', 'must not refer to each other in a circle'),
+    ('BATCH_SIZE = %BATCH_SIZE',
+     'in a circle, got %BATCH_SIZE -> %BATCH_SIZE.'),
+    ('Tower.units = @Tower()', 'in a circle, got Tower -> Tower.'),
+    ('Precision.compute = (@Model(), 1)',
+     'in a circle, got Model -> Precision -> Model.'),
 ])
 def test_a_mistake_names_the_line_of_the_command(binding, message):
   assert message in refusal('gin/base.gin', [binding])

@@ -75,9 +75,7 @@ def _child(gin_file, bindings):
   import gin
   import tensorflow.compat.v1 as tf
 
-  from ple_estimator import config
-  from ple_estimator import experiment
-  from ple_estimator.engine import compat
+  import ple_estimator as ple
 
   class Clock(tf.train.SessionRunHook):
     """Notes time and processor time when steps end."""
@@ -90,12 +88,11 @@ def _child(gin_file, bindings):
 
   clock = Clock()
   gin.external_configurable(lambda: clock, 'Clock')
-  compat.quiet()
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
-  config.load(gin_file, bindings + ['Experiment.hooks = [@Clock()]'])
-  made = experiment.Experiment()
-  made.train()
+  run = ple.load(
+      gin_file, bindings=bindings + ['Experiment.hooks = [@Clock()]'])
+  run.train()
   marks = clock.marks[_WARM_UP_STEPS - 1:]
   steps = len(marks) - 1
   (begin, cpu_begin), (end, cpu_end) = marks[0], marks[-1]
@@ -111,14 +108,11 @@ def _child_input(gin_file, bindings, steps):
   sys.path.insert(0, _ROOT)
   import tensorflow.compat.v1 as tf
 
-  from ple_estimator import config
-  from ple_estimator import experiment
-  from ple_estimator.engine import compat
+  import ple_estimator as ple
 
-  compat.quiet()
-  config.load(gin_file, bindings)
+  run = ple.load(gin_file, bindings=bindings)
   batch = tf.nest.flatten(tf.data.make_one_shot_iterator(
-      experiment.Experiment().trainer.input_fn()).get_next())
+      run.experiment.trainer.input_fn()).get_next())
   with tf.Session() as session:
     draw = tf.group(*batch)
     for _ in range(_WARM_UP_STEPS):

@@ -88,13 +88,9 @@ def describe(gin_file, bindings):
   """
   import tensorflow.compat.v1 as tf
 
-  from ple_estimator import config
-  from ple_estimator import experiment
-  from ple_estimator.engine import compat
+  import ple_estimator as ple
 
-  compat.quiet()
-  config.load(gin_file, bindings)
-  made = experiment.Experiment()
+  made = ple.load(gin_file, bindings=bindings).experiment
   with tf.Graph().as_default(), tf.Session() as session:
     tf.train.create_global_step()
     features, labels = tf.data.make_one_shot_iterator(

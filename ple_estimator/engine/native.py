@@ -1,150 +1,61 @@
-"""The C++ kernels: building, loading and calling them.
+"""The C++ kernels: loading and calling them.
 
 `kernels/` holds TensorFlow ops over oneDNN and a few C functions for reading.
-They are compiled once per TensorFlow, at the first use or by
-`python -m ple_estimator.native`, and cached; g++ and the packages
-onednn-cpu-gomp and onednn-devel-cpu-gomp are needed. All of them have a form in
-TensorFlow's own ops, which runs where they cannot be had, and is what tests
-compare with.
+build.py compiles them once per TensorFlow, at the first use or by
+`python -m ple_estimator.native`. All of them have a form in TensorFlow's own
+ops, which runs where they cannot be had, and is what tests compare with.
 """
 
 import ctypes
 import functools
-import glob
-import hashlib
-import os
-import platform
-import shutil
-import site
-import subprocess
 import sys
-import tempfile
-import time
 
 from absl import logging
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from ple_estimator import files
-
-_SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'kernels')
-_COMPILER = 'g++'
-
-
-class _Unavailable(Exception):
-  """Why the kernels cannot be had here."""
+from ple_estimator.engine import build
 
 
 def available():
-  """Whether the kernels can be used; builds them at the first call."""
-  return _library() is not None
+  """Whether the kernels are used here; builds them at the first call."""
+  return not missing()
+
+
+def missing():
+  """Why the kernels are not used here, in one line; '' where they are."""
+  return _loaded()[1]
 
 
 @functools.lru_cache(maxsize=None)
-def _library():
-  """Returns (op module, C library), or None after saying once why not."""
+def _loaded():
+  """Returns ((op module, C library), ''), or (None, why not), which it logs."""
+  if _sees_gpu():
+    why = 'TensorFlow sees a GPU, which they would leave idle'
+    logging.warning(
+        'Fused kernels are not used: %s. TensorFlow\'s own ops run.', why)
+    return None, why
   try:
-    path = _path()
-    return tf.load_op_library(path), _functions(ctypes.CDLL(path))
-  except (_Unavailable, OSError, tf.errors.OpError) as error:
+    path = build.path()
+    return (tf.load_op_library(path), _functions(ctypes.CDLL(path))), ''
+  except (build.Unavailable, OSError, tf.errors.OpError) as error:
     logging.warning(
         'Fused kernels are not used: %s. TensorFlow\'s own ops train the same '
         'model, slower (see Results in README.md).', error)
-    return None
+    return None, str(error).splitlines()[0]
 
 
-def _path():
-  """Returns the file of the library, built if it was not."""
-  if sys.platform != 'linux' or platform.machine() != 'x86_64':
-    raise _Unavailable('they are for Linux on x86_64, this is %s on %s' % (
-        sys.platform, platform.machine()))
-  name = 'kernels-%s-%s.so' % (tf.__version__, _digest())
-  for folder in _folders():
-    path = os.path.join(folder, name)
-    if os.path.exists(path):
-      return path
-  for folder in _folders():
-    try:
-      os.makedirs(folder, exist_ok=True)
-      partial = tempfile.mkdtemp(dir=folder)
-    except OSError:
-      continue
-    try:
-      _build(partial, os.path.join(folder, name))
-    finally:
-      shutil.rmtree(partial)
-    return os.path.join(folder, name)
-  raise _Unavailable('no folder can be written to of ' + ', '.join(_folders()))
+def _sees_gpu():
+  """Whether TensorFlow would use a GPU; does not start one."""
+  return bool(tf.config.experimental.list_physical_devices('GPU'))
 
 
-def _folders():
-  """Where a library may be: beside its oneDNN, or in the user's cache."""
-  return [os.path.join(sys.prefix, 'share', 'ple_estimator'), files.folder()]
+def _ops():
+  return _loaded()[0][0]
 
 
-def _digest():
-  """A few letters that differ with the sources, the flags and the place."""
-  found = hashlib.sha256()
-  for path in sorted(glob.glob(os.path.join(_SOURCES, '*.[ch]*'))):
-    with open(path, 'rb') as f:
-      found.update(f.read())
-  found.update(repr([_flags(), sys.prefix]).encode())
-  return found.hexdigest()[:12]
-
-
-def _flags():
-  flags = tf.sysconfig.get_compile_flags()
-  # What TensorFlow 1.15 is compiled as; later ones say it themselves.
-  standard = [] if any('-std=' in flag for flag in flags) else ['-std=c++14']
-  # Without NDEBUG, objects in TensorFlow 1.15's resource manager abort at exit.
-  return flags + standard + [
-      '-O3', '-fno-math-errno', '-fno-trapping-math', '-DNDEBUG', '-fPIC',
-      '-fopenmp', '-w']
-
-
-def _onednn():
-  """Returns the folder that has oneDNN's include/ and lib/."""
-  roots = [sys.prefix, site.getuserbase(), '/usr/local', '/usr']
-  for root in roots:
-    if (os.path.exists(os.path.join(root, 'include', 'dnnl.hpp')) and
-        os.path.exists(os.path.join(root, 'lib', 'libdnnl.so'))):
-      return root
-  raise _Unavailable(
-      'oneDNN is not installed (pip install onednn-cpu-gomp==2023.2.0 '
-      'onednn-devel-cpu-gomp==2023.2.0)')
-
-
-def _build(folder, target):
-  """Compiles the sources in `folder` and moves the library to `target`."""
-  if not shutil.which(_COMPILER):
-    raise _Unavailable('there is no compiler %s' % _COMPILER)
-  onednn = _onednn()
-  logging.info('Building the fused kernels for TensorFlow %s, once ...',
-               tf.__version__)
-  begin = time.time()
-  sources = sorted(glob.glob(os.path.join(_SOURCES, '*.cc')))
-  objects = [os.path.join(folder, os.path.basename(s) + '.o') for s in sources]
-  _run([[_COMPILER, '-c', source, '-o', made, '-I' + onednn + '/include'] +
-        _flags() for source, made in zip(sources, objects)])
-  library = os.path.join(folder, 'library.so')
-  # oneDNN stands before TensorFlow, which has symbols of a oneDNN inside.
-  _run([[_COMPILER, '-shared', '-fopenmp', '-o', library] + objects +
-        ['-L' + onednn + '/lib', '-ldnnl', '-Wl,-rpath,' + onednn + '/lib'] +
-        tf.sysconfig.get_link_flags()])
-  os.replace(library, target)
-  logging.info('... done in %.0f s: %s', time.time() - begin, target)
-
-
-def _run(commands):
-  """Runs commands side by side; raises _Unavailable if one fails."""
-  running = [subprocess.Popen(
-      command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-      universal_newlines=True) for command in commands]
-  said = [process.communicate()[0] for process in running]
-  for process, command, text in zip(running, commands, said):
-    if process.returncode:
-      raise _Unavailable('%s failed: %s' % (
-          ' '.join(command), '\n'.join(text.splitlines()[:20])))
+def _c():
+  return _loaded()[0][1]
 
 
 # ------------------------------------------------------------------- the ops
@@ -172,7 +83,7 @@ def nets(inputs, params, moving, net_input, num_hidden, linear, batch_norm,
     (outputs, moments): list of [batch, width] float32, and [n] float32 like
     `moving`, of the batch when training.
   """
-  outputs, moments, _ = _library()[0].ple_nets(
+  outputs, moments, _ = _ops().ple_nets(
       inputs, params, moving, num_nets=len(net_input), net_input=net_input,
       num_hidden=num_hidden, linear=linear, batch_norm=batch_norm,
       compute=compute, training=training, epsilon=epsilon)
@@ -187,7 +98,7 @@ def _nets_grad(op, *gradients):
   num_nets = op.get_attr('num_nets')
   if not op.get_attr('training'):
     raise NotImplementedError('PleNets has gradients when training only.')
-  found = _library()[0].ple_nets_grad(
+  found = _ops().ple_nets_grad(
       op.inputs[:num_inputs], op.inputs[num_inputs:num_inputs + num_params],
       _dense(gradients[:num_nets], op.outputs), op.outputs[num_nets],
       op.outputs[num_nets + 1], **attributes)
@@ -206,7 +117,7 @@ def mix(logits, experts, members):
     (mixtures, shares): lists over gates of [batch, dim] and of the softmax of
     the logits, float32.
   """
-  return _library()[0].ple_mix(
+  return _ops().ple_mix(
       logits, experts, members=sum(members, []),
       sizes=[len(of) for of in members])
 
@@ -215,7 +126,7 @@ def mix(logits, experts, members):
 def _mix_grad(op, *gradients):
   count = op.get_attr('num_gates')
   gradients = _dense(gradients, op.outputs)
-  found = _library()[0].ple_mix_grad(
+  found = _ops().ple_mix_grad(
       op.outputs[count:], op.inputs[count:], gradients[:count],
       gradients[count:], members=op.get_attr('members'),
       sizes=op.get_attr('sizes'))
@@ -236,15 +147,13 @@ def pool(vectors, index, splits, columns, combiner):
   Returns:
     [batch, columns * dim] float32, zeros where a field has no id.
   """
-  pooled = _library()[0].ple_pool(
+  return _ops().ple_pool(
       vectors, index, splits, columns=columns, combiner=combiner)
-  pooled.set_shape([None, columns * vectors.shape[1].value])
-  return pooled
 
 
 @tf.RegisterGradient('PlePool')
 def _pool_grad(op, gradient):
-  return _library()[0].ple_pool_grad(
+  return _ops().ple_pool_grad(
       *(list(op.inputs) + [gradient]), columns=op.get_attr('columns'),
       combiner=op.get_attr('combiner')), None, None
 
@@ -267,7 +176,7 @@ def dense_adam(variables, m, v, gradients, scalars):
     scalars: learning rate, beta1, beta2, epsilon, and the powers of the two
       betas for this step, float32 scalars.
   """
-  return _library()[0].ple_dense_adam(
+  return _ops().ple_dense_adam(
       [x.handle for x in variables], gradients,
       *scalars, slots=_names(list(m) + list(v)))
 
@@ -283,7 +192,7 @@ def rows_adam(variable, m, v, rows, gradient, scalars):
     gradient: [n, width] float32.
     scalars: as `dense_adam`.
   """
-  return _library()[0].ple_rows_adam(
+  return _ops().ple_rows_adam(
       variable.handle, m.handle, v.handle, rows, gradient, *scalars)
 
 
@@ -298,7 +207,7 @@ def moving_averages(variables, offsets, moments, momentum):
     moments: [sum of n] float32 or more.
     momentum: float.
   """
-  return _library()[0].ple_moving_averages(
+  return _ops().ple_moving_averages(
       moments, vars=_names(variables), offsets=offsets, momentum=momentum)
 
 
@@ -312,7 +221,7 @@ def _names(variables):
 
 def onednn_version():
   """The version of oneDNN that the ops call, e.g. 30200 for 3.2.0."""
-  return _library()[1].ple_onednn_version()
+  return _c().ple_onednn_version()
 
 
 def _functions(library):
@@ -342,7 +251,7 @@ def hash_text(array, num_buckets, missing):
   """
   data, offsets = _buffers(array)
   ids = np.empty(len(array), np.int64)
-  _library()[1].ple_hash(data, offsets.ctypes.data, len(array), num_buckets,
+  _c().ple_hash(data, offsets.ctypes.data, len(array), num_buckets,
                          missing, ids.ctypes.data)
   return ids
 
@@ -362,7 +271,7 @@ def hash_lists(array, separator, num_buckets):
   data, offsets = _buffers(array)
   ids = np.empty(int(offsets[-1] - offsets[0]) + len(array), np.int64)
   splits = np.empty(len(array) + 1, np.int32)
-  used = _library()[1].ple_hash_lists(
+  used = _c().ple_hash_lists(
       data, offsets.ctypes.data, len(array), separator, len(separator),
       num_buckets, ids.ctypes.data, splits.ctypes.data)
   return ids[:used].copy(), splits
@@ -390,11 +299,23 @@ def unique(ids):
   ids = np.ascontiguousarray(ids)
   rows = np.empty(len(ids), np.int64)
   index = np.empty(len(ids), np.int32)
-  count = _library()[1].ple_unique(
+  count = _c().ple_unique(
       ids.ctypes.data, len(ids), rows.ctypes.data, index.ctypes.data)
+  if count < 0:
+    raise MemoryError('There is no memory to number %d ids.' % len(ids))
   return rows[:count].copy(), index
 
 
-if __name__ == '__main__':
+def _main():
+  """Builds the library; returns the exit status."""
   logging.set_verbosity(logging.INFO)
-  sys.exit(0 if available() else 1)
+  try:
+    logging.info('The fused kernels: %s', build.path())
+    return 0
+  except build.Unavailable as error:
+    logging.error('There are no fused kernels: %s.', error)
+    return 1
+
+
+if __name__ == '__main__':
+  sys.exit(_main())

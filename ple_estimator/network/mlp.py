@@ -217,9 +217,6 @@ class Mlp:
         training=purpose.training, epsilon=_EPSILON)
     if purpose.training and norms:
       _move(norms, moments)
-    for net, own, output in zip(described, layers, outputs):
-      output.set_shape(
-          net.x.shape[:1].concatenate(own[-1].kernel.shape[-1:]))
     return {scope: output for (scope, _, _), output in zip(nets, outputs)}
 
 
@@ -356,12 +353,7 @@ def mix(logits, experts, members, fused=False):
     in which each row sums to 1.
   """
   if fused and logits:
-    mixtures, shares = native.mix(logits, experts, members)
-    for mixture in mixtures:
-      mixture.set_shape(experts[0].shape)
-    for share, logit in zip(shares, logits):
-      share.set_shape(logit.shape)
-    return mixtures, shares
+    return native.mix(logits, experts, members)
   shares = [tf.nn.softmax(logit) for logit in logits]
   return [tf.reduce_sum(
       share[:, :, tf.newaxis] * tf.stack([experts[i] for i in of], axis=1),

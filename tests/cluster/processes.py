@@ -6,7 +6,8 @@ import sys
 import time
 
 import conftest
-import local_cluster
+
+from ple_estimator.commands import local_cluster
 
 _SECS = 120  # for a process, on a machine that is busy
 _HEAD = '''

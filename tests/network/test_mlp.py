@@ -2,6 +2,7 @@
 
 import collections
 
+import conftest
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -76,6 +77,7 @@ def assert_close(got, wanted, tolerance):
         err_msg=name)
 
 
+@conftest.needs_kernels
 @pytest.mark.parametrize('threads', [1, 2, 4, 16])
 @pytest.mark.parametrize('names', ['abcd', 'a', 'd', 'bc'])
 @pytest.mark.parametrize('batch_norm', [True, False])
@@ -85,12 +87,14 @@ def test_fused_training_equals_the_readable_form(threads, names, batch_norm):
                computed(False, **kwargs), 1e-5)
 
 
+@conftest.needs_kernels
 @pytest.mark.parametrize('batch_norm', [True, False])
 def test_fused_evaluation_equals_the_readable_form(batch_norm):
   assert_close(computed(True, False, batch_norm=batch_norm),
                computed(False, False, batch_norm=batch_norm), 1e-5)
 
 
+@conftest.needs_kernels
 @pytest.mark.parametrize('training', [True, False])
 def test_fused_bfloat16_is_as_close_to_float32_as_the_readable_form(training):
   exact = computed(False, training)
@@ -104,6 +108,7 @@ def test_fused_bfloat16_is_as_close_to_float32_as_the_readable_form(training):
   assert 1e-4 < error(fused) < 1.5 * error(readable) < 0.1
 
 
+@conftest.needs_kernels
 def test_fused_op_runs_again_on_another_batch():
   # Its memory is kept from step to step and must not remember.
   x = tf.placeholder(tf.float32, [None, 5])
@@ -120,6 +125,7 @@ def test_fused_op_runs_again_on_another_batch():
     np.testing.assert_array_equal(first[1], again[1])
 
 
+@conftest.needs_kernels
 def test_fused_and_readable_variables_are_the_same():
   names = []
   for fused in (False, True):
@@ -149,6 +155,7 @@ def test_what_the_fused_op_has_no_form_of_runs_readably(activation, dropout):
               if op.type.startswith('Ple')]
 
 
+@conftest.needs_kernels
 def test_a_dead_column_has_no_nan():
   # relu cuts everything: variance 0.
   x = tf.constant(-np.ones((BATCH, 3), 'f'))
@@ -192,7 +199,8 @@ def test_the_gradient_of_batch_norm_matches_differences():
 MEMBERS = [[0, 2], [1, 2], [0, 1, 2], [2]]
 
 
-@pytest.mark.parametrize('fused', [False, True])
+@pytest.mark.parametrize('fused', [
+    False, pytest.param(True, marks=conftest.needs_kernels)])
 def test_mixture_and_its_gradient(fused):
   experts = RNG.randn(4, 70, 6).astype('f')  # expert 3 is in no gate
   logits = [RNG.randn(70, len(of)).astype('f') for of in MEMBERS]
@@ -244,6 +252,7 @@ def test_parameters_are_in_the_order_of_the_kernel():
     assert sess.run(found) == [0, 1, 2, 3, 4]
 
 
+@conftest.needs_kernels
 def test_the_ops_call_their_own_onednn():
   # TensorFlow 2.15 exports symbols of the oneDNN inside it, of version 3.1.
   assert native.onednn_version() // 100 == 302

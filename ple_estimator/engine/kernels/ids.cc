@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <vector>
 
 // FarmHash, in TensorFlow's library: ids equal those of StringToHashBucketFast.
@@ -54,13 +55,17 @@ int64_t ple_hash_lists(const char* data, const int32_t* offsets, int64_t count,
 }
 
 // Numbers the different ids of a batch in the order of their appearance:
-// rows[index[i]] == ids[i]. Returns their number.
+// rows[index[i]] == ids[i]. Returns their number, -1 if there is no memory.
 int64_t ple_unique(const int64_t* ids, int64_t count, int64_t* rows,
                    int32_t* index) {
   size_t size = 16;
   while (size < 2 * static_cast<size_t>(count)) size *= 2;
   static thread_local std::vector<int32_t> slots;
-  slots.assign(size, -1);
+  try {
+    slots.assign(size, -1);
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
   int32_t used = 0;
   for (int64_t i = 0; i < count; ++i) {
     uint64_t key = static_cast<uint64_t>(ids[i]) * 0x9e3779b97f4a7c15ull;

@@ -28,7 +28,9 @@ PLE_INLINE uint32_t RoundToUpperHalf(float value) {  // to nearest, ties to even
   return (bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : nearest;
 }
 PLE_INLINE void Store(float value, float* to) { *to = value; }
-PLE_INLINE void Store(float value, bf16* to) { *to = RoundToUpperHalf(value) >> 16; }
+PLE_INLINE void Store(float value, bf16* to) {
+  *to = static_cast<bf16>(RoundToUpperHalf(value) >> 16);
+}
 PLE_INLINE void Store(float value, rounded* to) {
   const uint32_t bits = RoundToUpperHalf(value) & 0xffff0000;
   std::memcpy(to, &bits, sizeof(bits));
@@ -43,6 +45,23 @@ PLE_INLINE float Load(const bf16* from) {
   return value;
 }
 
+// to = max(from, 0), rounded to its type; passes a NaN on, as TensorFlow's does.
+// Returns what was stored.
+template <typename T>
+PLE_INLINE float StoreRelu(const float* from, T* to) {
+  Store(*from < 0.f ? 0.f : *from, to);
+  return Load(to);
+}
+PLE_INLINE float StoreRelu(const bf16* from, bf16* to) {  // nothing to round
+  uint32_t bits = static_cast<uint32_t>(*from) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  bits = value < 0.f ? 0 : bits;
+  *to = static_cast<bf16>(bits >> 16);
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
 template <typename T>
 PLE_INLINE void ConvertLoop(const float* from, int64_t n, T* to) {
 #pragma omp simd
@@ -51,31 +70,42 @@ PLE_INLINE void ConvertLoop(const float* from, int64_t n, T* to) {
 
 constexpr int kChunk = 16;  // rows whose moments are taken in the L1 cache
 
-// mean[j] and m2[j] = sum of (z[i, j] - mean[j])^2 over rows; scratch [2, n].
-// By chunks, merged as Chan et al. (1983): one pass over memory, and no
-// cancellation where the mean is large.
-template <typename T>
-PLE_INLINE void MomentsLoop(const T* z, int rows, int n, float* mean,
-                            float* m2, float* scratch) {
+// z = relu(x), rounded to T; x may be z.
+template <typename D, typename T>
+PLE_INLINE void ReluLoop(const D* x, int64_t n, T* z) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) StoreRelu(x + i, z + i);
+}
+
+// z = relu(x), rounded to T, x may be z; and its moments: mean[j] and m2[j] =
+// sum of (z[i, j] - mean[j])^2 over rows; scratch [2, n]. By chunks, merged as
+// Chan et al. (1983): one pass over memory, and no cancellation where the mean
+// is large.
+template <typename D, typename T>
+PLE_INLINE void ReluMomentsLoop(const D* x, int rows, int n, T* z, float* mean,
+                                float* m2, float* scratch) {
   float* chunk_mean = scratch;
   float* chunk_m2 = scratch + n;
   std::fill(mean, mean + n, 0.f);
   std::fill(m2, m2 + n, 0.f);
   for (int begin = 0; begin < rows; begin += kChunk) {
     const int count = std::min(kChunk, rows - begin);
-    const T* first = z + static_cast<int64_t>(begin) * n;
+    const int64_t first = static_cast<int64_t>(begin) * n;
     std::fill(chunk_mean, chunk_mean + n, 0.f);
     std::fill(chunk_m2, chunk_m2 + n, 0.f);
     for (int i = 0; i < count; ++i) {
+      const D* from = x + first + static_cast<int64_t>(i) * n;
+      T* to = z + first + static_cast<int64_t>(i) * n;
 #pragma omp simd
-      for (int j = 0; j < n; ++j) chunk_mean[j] += Load(first + i * n + j);
+      for (int j = 0; j < n; ++j) chunk_mean[j] += StoreRelu(from + j, to + j);
     }
     const float part = 1.f / count;
     for (int j = 0; j < n; ++j) chunk_mean[j] *= part;
     for (int i = 0; i < count; ++i) {
+      const T* row = z + first + static_cast<int64_t>(i) * n;
 #pragma omp simd
       for (int j = 0; j < n; ++j) {
-        const float d = Load(first + i * n + j) - chunk_mean[j];
+        const float d = Load(row + j) - chunk_mean[j];
         chunk_m2[j] += d * d;
       }
     }
@@ -120,7 +150,7 @@ PLE_INLINE void FoldLoop(const float* w, int rows, int n, const float* scale,
 // The rows j of that kernel's gradient, g = z^T du to norm(z)^T du, and what
 // the norm's gradient sums over the batch, dy = du w^T: sum[j] of dy,
 // dot[j] of dy (z - mean). `du` is the sum of du.
-PLE_VECTORIZED void Unfold(const float* w, int rows, int n, const float* scale,
+PLE_VECTORIZED inline void Unfold(const float* w, int rows, int n, const float* scale,
                            const float* mean, const float* beta,
                            const float* du, float* g, float* sum, float* dot) {
   for (int j = 0; j < rows; ++j, w += n, g += n) {
@@ -153,18 +183,37 @@ PLE_INLINE void NormSumsLoop(const float* dy, const T* z, const float* mean,
   }
 }
 
-// du = (a * dy + b * z + c) where z > 0, else 0; sum[j] = sum of du.
+// The gradient of relu is the product with 1 or 0, as in TensorFlow, so that a
+// NaN is passed on.
+PLE_INLINE float Gate(float x, float gradient) {
+  return gradient * (x > 0.f ? 1.f : 0.f);
+}
+
+// du = a * dy + b * z + c where z > 0, else 0; sum[j] = sum of du.
 template <typename D, typename T>
-PLE_INLINE void ReluGradLoop(const D* dy, const T* z, int rows, int n,
-                             const float* a, const float* b, const float* c,
-                             T* du, float* sum) {
+PLE_INLINE void NormReluGradLoop(const D* dy, const T* z, int rows, int n,
+                                 const float* a, const float* b,
+                                 const float* c, T* du, float* sum) {
   std::fill(sum, sum + n, 0.f);
   for (int i = 0; i < rows; ++i, dy += n, z += n, du += n) {
 #pragma omp simd
     for (int j = 0; j < n; ++j) {
       const float x = Load(z + j);
-      const float all = a[j] * Load(dy + j) + b[j] * x + c[j];
-      Store(x > 0 ? all : 0.f, du + j);
+      Store(Gate(x, a[j] * Load(dy + j) + b[j] * x + c[j]), du + j);
+      sum[j] += Load(du + j);
+    }
+  }
+}
+
+// The same without batch norm: du = dy where z > 0, else 0.
+template <typename D, typename T>
+PLE_INLINE void ReluGradLoop(const D* dy, const T* z, int rows, int n, T* du,
+                             float* sum) {
+  std::fill(sum, sum + n, 0.f);
+  for (int i = 0; i < rows; ++i, dy += n, z += n, du += n) {
+#pragma omp simd
+    for (int j = 0; j < n; ++j) {
+      Store(Gate(Load(z + j), Load(dy + j)), du + j);
       sum[j] += Load(du + j);
     }
   }
@@ -192,51 +241,67 @@ PLE_INLINE void AddLoop(const T* from, int64_t n, bool add, float* to) {
   }
 }
 
-// GCC makes clones of functions, not of templates. A gradient D comes from
-// outside as float, from the layer above as T.
-#define PLE_GRADIENT_LOOP(D, T)                                              \
-  PLE_VECTORIZED void ReluGrad(const D* dy, const T* z, int rows, int n,     \
-                               const float* a, const float* b,               \
-                               const float* c, T* du, float* sum) {          \
-    ReluGradLoop(dy, z, rows, n, a, b, c, du, sum);                          \
-  }
+// GCC makes clones of functions, not of templates. T is the type of operands.
 #define PLE_LOOPS(T)                                                         \
-  PLE_VECTORIZED void Convert(const float* from, int64_t n, T* to) {         \
+  PLE_VECTORIZED inline void Convert(const float* from, int64_t n, T* to) {  \
     ConvertLoop(from, n, to);                                                \
   }                                                                          \
-  PLE_VECTORIZED void Moments(const T* z, int rows, int n, float* mean,      \
-                              float* m2, float* scratch) {                   \
-    MomentsLoop(z, rows, n, mean, m2, scratch);                              \
-  }                                                                          \
-  PLE_VECTORIZED void Affine(const T* z, int rows, int n,                    \
-                             const float* scale, const float* shift,         \
-                             float* y) {                                     \
+  PLE_VECTORIZED inline void Affine(const T* z, int rows, int n,             \
+                                    const float* scale, const float* shift,  \
+                                    float* y) {                              \
     AffineLoop(z, rows, n, scale, shift, y);                                 \
   }                                                                          \
-  PLE_VECTORIZED void Fold(const float* w, int rows, int n,                  \
-                           const float* scale, const float* mean,            \
-                           const float* beta, T* folded, float* sum) {       \
+  PLE_VECTORIZED inline void Fold(const float* w, int rows, int n,           \
+                                  const float* scale, const float* mean,     \
+                                  const float* beta, T* folded,              \
+                                  float* sum) {                              \
     FoldLoop(w, rows, n, scale, mean, beta, folded, sum);                    \
   }                                                                          \
-  PLE_VECTORIZED void NormSums(const float* dy, const T* z,                  \
-                               const float* mean, int rows, int n,           \
-                               float* sum, float* dot) {                     \
+  PLE_VECTORIZED inline void NormSums(const float* dy, const T* z,           \
+                                      const float* mean, int rows, int n,    \
+                                      float* sum, float* dot) {              \
     NormSumsLoop(dy, z, mean, rows, n, sum, dot);                            \
   }                                                                          \
-  PLE_VECTORIZED void ColumnSums(const T* x, int rows, int n, float* sum) {  \
+  PLE_VECTORIZED inline void ColumnSums(const T* x, int rows, int n,         \
+                                        float* sum) {                        \
     ColumnSumsLoop(x, rows, n, sum);                                         \
   }                                                                          \
-  PLE_VECTORIZED void Add(const T* from, int64_t n, bool add, float* to) {   \
+  PLE_VECTORIZED inline void Add(const T* from, int64_t n, bool add,         \
+                                 float* to) {                                \
     AddLoop(from, n, add, to);                                               \
+  }
+// D is the type of what a product gives.
+#define PLE_PRODUCT_LOOPS(D, T)                                              \
+  PLE_VECTORIZED inline void ReluOf(const D* x, int64_t n, T* z) {           \
+    ReluLoop(x, n, z);                                                       \
+  }                                                                          \
+  PLE_VECTORIZED inline void ReluMoments(const D* x, int rows, int n, T* z,  \
+                                         float* mean, float* m2,             \
+                                         float* scratch) {                   \
+    ReluMomentsLoop(x, rows, n, z, mean, m2, scratch);                       \
+  }
+// D is the type of a gradient: from outside float, from the layer above T.
+#define PLE_GRADIENT_LOOPS(D, T)                                             \
+  PLE_VECTORIZED inline void NormReluGrad(                                   \
+      const D* dy, const T* z, int rows, int n, const float* a,              \
+      const float* b, const float* c, T* du, float* sum) {                   \
+    NormReluGradLoop(dy, z, rows, n, a, b, c, du, sum);                      \
+  }                                                                          \
+  PLE_VECTORIZED inline void ReluGrad(const D* dy, const T* z, int rows,     \
+                                      int n, T* du, float* sum) {            \
+    ReluGradLoop(dy, z, rows, n, du, sum);                                   \
   }
 PLE_LOOPS(float)
 PLE_LOOPS(rounded)
 PLE_LOOPS(bf16)
-PLE_GRADIENT_LOOP(float, float)
-PLE_GRADIENT_LOOP(float, rounded)
-PLE_GRADIENT_LOOP(float, bf16)
-PLE_GRADIENT_LOOP(rounded, rounded)
-PLE_GRADIENT_LOOP(bf16, bf16)
+PLE_PRODUCT_LOOPS(float, float)
+PLE_PRODUCT_LOOPS(float, rounded)
+PLE_PRODUCT_LOOPS(bf16, bf16)
+PLE_GRADIENT_LOOPS(float, float)
+PLE_GRADIENT_LOOPS(float, rounded)
+PLE_GRADIENT_LOOPS(float, bf16)
+PLE_GRADIENT_LOOPS(rounded, rounded)
+PLE_GRADIENT_LOOPS(bf16, bf16)
 
 }  // namespace
 }  // namespace ple

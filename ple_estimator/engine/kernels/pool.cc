@@ -1,6 +1,7 @@
 // PlePool: from the vectors of a batch's different ids to one vector per row
 // and column, the ids of a field combined.
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -9,22 +10,30 @@
 namespace ple {
 namespace {
 
-constexpr int kFields = 512;  // per task
+constexpr int64_t kFields = 512;  // per task
 
-PLE_VECTORIZED void Add(const float* from, float weight, int n, float* to) {
+PLE_VECTORIZED void Add(const float* from, float weight, int64_t n, float* to) {
 #pragma omp simd
-  for (int i = 0; i < n; ++i) to[i] += weight * from[i];
+  for (int64_t i = 0; i < n; ++i) to[i] += weight * from[i];
 }
 
-class PoolBase : public OpKernel {
+// The fields of a batch: field f, of column f / batch and row f % batch, has
+// the vectors index[splits[f]] to index[splits[f + 1]).
+struct Fields {
+  const int32_t *index, *splits;
+  int64_t count, batch, columns, dim;
+
+  // Where the combined vector of a field is in [batch, columns * dim].
+  int64_t Place(int64_t field) const {
+    return ((field % batch) * columns + field / batch) * dim;
+  }
+};
+
+class PoolBase : public Op {
  public:
-  explicit PoolBase(OpKernelConstruction* context) : OpKernel(context) {
+  explicit PoolBase(OpKernelConstruction* context) : Op(context) {
     OP_REQUIRES_OK(context, context->GetAttr("columns", &columns_));
     OP_REQUIRES_OK(context, context->GetAttr("combiner", &combiner_));
-    OP_REQUIRES(context,
-                combiner_ == "mean" || combiner_ == "sum" ||
-                    combiner_ == "sqrtn",
-                errors::InvalidArgument("unknown combiner ", combiner_));
   }
 
  protected:
@@ -34,25 +43,45 @@ class PoolBase : public OpKernel {
     return combiner_ == "mean" ? 1.f / count : 1.f / std::sqrt(count);
   }
 
-  // Refuses positions outside of the vectors: what is read here was made by
-  // another op, and memory beyond is not ours.
-  void Check(OpKernelContext* context, int64_t num_vectors,
-             const Tensor& index, const Tensor& splits) const {
-    const auto at = index.flat<int32_t>();
-    const auto split = splits.flat<int32_t>();
-    const int64_t fields = split.size() - 1;
-    OP_REQUIRES(context, fields >= 0 && fields % columns_ == 0 &&
-                             split(0) == 0 && split(fields) == at.size(),
-                errors::InvalidArgument("splits do not fit index"));
-    for (int64_t f = 0; f < fields; ++f)
-      OP_REQUIRES(context, split(f) <= split(f + 1),
-                  errors::InvalidArgument("splits must not fall"));
-    for (int64_t i = 0; i < at.size(); ++i)
-      OP_REQUIRES(context, at(i) >= 0 && at(i) < num_vectors,
-                  errors::InvalidArgument("index ", at(i),
-                                          " is out of range"));
+  // Refuses shapes that do not fit and positions outside of the vectors: what
+  // is read here was made by another op, and memory beyond is not ours.
+  Fields Read(OpKernelContext* context) const {
+    const Tensor& vectors = context->input(0);
+    const Tensor& index = context->input(1);
+    const Tensor& splits = context->input(2);
+    PLE_REQUIRE(vectors.dims() == 2, "vectors must be [n, dim], got ",
+                vectors.shape().DebugString(), ".");
+    PLE_REQUIRE(index.dims() == 1, "index must be a vector, got ",
+                index.shape().DebugString(), ".");
+    PLE_REQUIRE(splits.dims() == 1 && splits.NumElements() >= 1 &&
+                    (splits.NumElements() - 1) % columns_ == 0,
+                "splits must be [", columns_, " * batch + 1], got ",
+                splits.shape().DebugString(), ".");
+    const int64_t count = splits.NumElements() - 1, ids = index.NumElements();
+    const Fields fields = {index.flat<int32_t>().data(),
+                           splits.flat<int32_t>().data(), count,
+                           count / columns_, columns_, vectors.dim_size(1)};
+    PLE_REQUIRE(fields.splits[0] == 0 && fields.splits[count] == ids,
+                "splits must begin with 0 and end with the number of ids, ",
+                ids, ", got ", fields.splits[0], " and ",
+                fields.splits[count], ".");
+    for (int64_t f = 0; f < count; ++f)
+      PLE_REQUIRE(fields.splits[f] <= fields.splits[f + 1],
+                  "splits must not fall, got ", fields.splits[f], " before ",
+                  fields.splits[f + 1], ".");
+    const int64_t n = vectors.dim_size(0);
+    for (int64_t i = 0; i < ids; ++i)
+      PLE_REQUIRE(fields.index[i] >= 0 && fields.index[i] < n,
+                  "index must be in [0, ", n, "), got ", fields.index[i], ".");
+    return fields;
   }
 
+  // The shape of what comes out, which its gradient must have.
+  static TensorShape Pooled(const Fields& fields) {
+    return TensorShape({fields.batch, fields.columns * fields.dim});
+  }
+
+ private:
   int columns_;
   std::string combiner_;
 };
@@ -61,33 +90,22 @@ class PoolOp : public PoolBase {
  public:
   using PoolBase::PoolBase;
 
-  void Compute(OpKernelContext* context) override {
-    const Tensor& vectors = context->input(0);
-    const Tensor& index = context->input(1);
-    const Tensor& splits = context->input(2);
-    OP_REQUIRES(context, vectors.dims() == 2,
-                errors::InvalidArgument("vectors must be [n, dim]"));
-    Check(context, vectors.dim_size(0), index, splits);
-    if (!context->status().ok()) return;
-    const int dim = vectors.dim_size(1);
-    const int64_t fields = splits.NumElements() - 1;
-    const int64_t batch = fields / columns_;
-    Tensor* output = nullptr;
-    OP_REQUIRES_OK(context,
-                   context->allocate_output(
-                       0, TensorShape({batch, columns_ * dim}), &output));
-    const float* from = vectors.flat<float>().data();
-    const int32_t* at = index.flat<int32_t>().data();
-    const int32_t* split = splits.flat<int32_t>().data();
-    float* to = output->flat<float>().data();
-    ParallelRun(context, (fields + kFields - 1) / kFields, [&](int task) {
-      const int64_t end = std::min<int64_t>(fields, (task + 1) * kFields);
+ protected:
+  void Run(OpKernelContext* context) override {
+    const Fields fields = Read(context);
+    const int64_t dim = fields.dim;
+    float* to = Allocate(context, "pooled", Pooled(fields));
+    const float* from = Data(context->input(0));
+    const int64_t tasks = (fields.count + kFields - 1) / kFields;
+    ParallelRun(context, tasks, [&](int64_t task) {
+      const int64_t end = std::min(fields.count, (task + 1) * kFields);
       for (int64_t f = task * kFields; f < end; ++f) {
-        float* sum = to + ((f % batch) * columns_ + f / batch) * dim;
+        const int32_t *first = fields.index + fields.splits[f],
+                      *last = fields.index + fields.splits[f + 1];
+        float* sum = to + fields.Place(f);
         std::fill_n(sum, dim, 0.f);
-        const float weight = Weight(split[f + 1] - split[f]);
-        for (int32_t i = split[f]; i < split[f + 1]; ++i)
-          Add(from + static_cast<int64_t>(at[i]) * dim, weight, dim, sum);
+        const float weight = Weight(static_cast<int>(last - first));
+        for (; first < last; ++first) Add(from + *first * dim, weight, dim, sum);
       }
     });
   }
@@ -97,34 +115,42 @@ class PoolGradOp : public PoolBase {
  public:
   using PoolBase::PoolBase;
 
-  void Compute(OpKernelContext* context) override {
+ protected:
+  void Run(OpKernelContext* context) override {
+    const Fields fields = Read(context);
     const Tensor& vectors = context->input(0);
-    const Tensor& index = context->input(1);
-    const Tensor& splits = context->input(2);
-    const Tensor& d_output = context->input(3);
-    Check(context, vectors.dim_size(0), index, splits);
-    if (!context->status().ok()) return;
-    const int dim = vectors.dim_size(1);
-    const int64_t fields = splits.NumElements() - 1;
-    const int64_t batch = fields / columns_;
-    OP_REQUIRES(context, d_output.NumElements() == fields * dim,
-                errors::InvalidArgument("gradient does not fit"));
-    Tensor* d_vectors = nullptr;
-    OP_REQUIRES_OK(context,
-                   context->allocate_output(0, vectors.shape(), &d_vectors));
-    const float* from = d_output.flat<float>().data();
-    const int32_t* at = index.flat<int32_t>().data();
-    const int32_t* split = splits.flat<int32_t>().data();
-    float* to = d_vectors->flat<float>().data();
-    std::fill_n(to, d_vectors->NumElements(), 0.f);
-    for (int64_t f = 0; f < fields; ++f) {
-      const float* d = from + ((f % batch) * columns_ + f / batch) * dim;
-      const float weight = Weight(split[f + 1] - split[f]);
-      for (int32_t i = split[f]; i < split[f + 1]; ++i)
-        Add(d, weight, dim, to + static_cast<int64_t>(at[i]) * dim);
+    const Tensor& d_pooled = context->input(3);
+    PLE_REQUIRE(d_pooled.shape() == Pooled(fields),
+                "d_pooled must have the shape ", Pooled(fields).DebugString(),
+                ", got ", d_pooled.shape().DebugString(), ".");
+    float* to = Allocate(context, "d_vectors", vectors.shape());
+    std::fill_n(to, vectors.NumElements(), 0.f);
+    for (int64_t f = 0; f < fields.count; ++f) {
+      const int32_t *first = fields.index + fields.splits[f],
+                    *last = fields.index + fields.splits[f + 1];
+      const float* d = Data(d_pooled) + fields.Place(f);
+      const float weight = Weight(static_cast<int>(last - first));
+      for (; first < last; ++first)
+        Add(d, weight, fields.dim, to + *first * fields.dim);
     }
   }
 };
+
+// ----------------------------------------------------------------- shapes ---
+
+void PoolShapes(InferenceContext* context) {
+  int columns;
+  Check(context->GetAttr("columns", &columns));
+  ShapeHandle vectors, index, splits;
+  Check(context->WithRank(context->input(0), 2, &vectors));
+  Check(context->WithRank(context->input(1), 1, &index));
+  Check(context->WithRank(context->input(2), 1, &splits));
+  DimensionHandle batch, width;
+  Check(context->Subtract(context->Dim(splits, 0), 1, &batch));
+  Check(context->Divide(batch, columns, true, &batch));
+  Check(context->Multiply(context->Dim(vectors, 1), columns, &width));
+  context->set_output(0, context->Matrix(batch, width));
+}
 
 }  // namespace
 
@@ -134,8 +160,20 @@ REGISTER_OP("PlePool")
     .Input("splits: int32")
     .Output("pooled: float")
     .Attr("columns: int >= 1")
-    .Attr("combiner: string")
-    .SetShapeFn(tensorflow::shape_inference::UnknownShape);
+    .Attr("combiner: {'mean', 'sum', 'sqrtn'}")
+    .SetShapeFn([](InferenceContext* context) {
+      return StatusOf([&] { PoolShapes(context); });
+    })
+    .Doc(R"doc(
+Combines the vectors of each field, the ids that a row has of a column.
+
+vectors: [n, dim].
+index: [ids], rows of vectors.
+splits: [columns * batch + 1]: the ids of column c and row b are
+  index[splits[c * batch + b]] to index[splits[c * batch + b + 1]).
+pooled: [batch, columns * dim], zeros where a field has no id.
+combiner: The sum of a field's n vectors, over n, 1 or the root of n.
+)doc");
 
 REGISTER_OP("PlePoolGrad")
     .Input("vectors: float")
@@ -144,8 +182,20 @@ REGISTER_OP("PlePoolGrad")
     .Input("d_pooled: float")
     .Output("d_vectors: float")
     .Attr("columns: int >= 1")
-    .Attr("combiner: string")
-    .SetShapeFn(tensorflow::shape_inference::UnknownShape);
+    .Attr("combiner: {'mean', 'sum', 'sqrtn'}")
+    .SetShapeFn([](InferenceContext* context) {
+      context->set_output(0, context->input(0));
+      return Status();
+    })
+    .Doc(R"doc(
+The gradient of PlePool by its vectors.
+
+vectors: The input of PlePool.
+index: Likewise.
+splits: Likewise.
+d_pooled: The gradient of its output.
+d_vectors: [n, dim].
+)doc");
 
 REGISTER_KERNEL_BUILDER(Name("PlePool").Device(DEVICE_CPU), PoolOp);
 REGISTER_KERNEL_BUILDER(Name("PlePoolGrad").Device(DEVICE_CPU), PoolGradOp);

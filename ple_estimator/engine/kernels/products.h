@@ -5,7 +5,11 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <map>
+#include <new>
+#include <stdexcept>
+#include <string>
 #include <tuple>
 #include <type_traits>
 #include <unordered_map>
@@ -18,7 +22,8 @@
 namespace ple {
 namespace {
 
-dnnl::engine& Engine() {
+// The processor, for oneDNN.
+inline dnnl::engine& Engine() {
   static auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
   return *engine;
 }
@@ -30,27 +35,29 @@ constexpr dnnl::memory::data_type DataType() {
 }
 
 // Whether bfloat16 products are faster than float32's on this processor.
-bool HasBfloat16() {
+inline bool HasBfloat16() {
   static const bool has =
       (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) ==
       dnnl_cpu_isa_avx512_core_bf16;
   return has;
 }
 
-// c [m, n] = op(a) op(b) (+ bias) (relu), op a transpose where asked, c float
-// or bfloat16. lda and ldb are the strides of the rows as stored.
+// c [m, n] = op(a) op(b) (+ bias), op a transpose where asked, c float or
+// bfloat16. lda and ldb are the strides of the rows as stored.
 struct Shape {
-  int m, k, n;
+  int64_t m, k, n;
   bool transpose_a, transpose_b;
-  int lda, ldb;
-  bool bias, relu, to_bf16;
-  bool operator<(const Shape& other) const {
-    return Key() < other.Key();
-  }
-  std::tuple<int, int, int, bool, bool, int, int, bool, bool, bool> Key()
-      const {
+  int64_t lda, ldb;
+  bool bias, to_bf16;
+
+  bool operator<(const Shape& other) const { return Key() < other.Key(); }
+
+ private:
+  std::tuple<int64_t, int64_t, int64_t, bool, bool, int64_t, int64_t, bool,
+             bool>
+  Key() const {
     return std::make_tuple(m, k, n, transpose_a, transpose_b, lda, ldb, bias,
-                           relu, to_bf16);
+                           to_bf16);
   }
 };
 
@@ -64,14 +71,22 @@ class Products {
     return products;
   }
 
+  // Throws std::bad_alloc or std::runtime_error where oneDNN fails.
   void Run(const Shape& s, const T* a, const T* b, const float* bias,
            void* c) {
-    Primitive& p = Get(s);
-    p.a.set_data_handle(const_cast<T*>(a));
-    p.b.set_data_handle(const_cast<T*>(b));
-    p.c.set_data_handle(c);
-    if (s.bias) p.bias.set_data_handle(const_cast<float*>(bias));
-    p.product.execute(stream_, p.arguments);
+    if (!s.m || !s.n) return;
+    if (!s.k) return Fill(s, bias, c);
+    try {
+      Primitive& p = Get(s);
+      p.a.set_data_handle(const_cast<T*>(a));
+      p.b.set_data_handle(const_cast<T*>(b));
+      p.c.set_data_handle(c);
+      if (s.bias) p.bias.set_data_handle(const_cast<float*>(bias));
+      p.product.execute(stream_, p.arguments);
+    } catch (const dnnl::error& error) {
+      if (error.status == dnnl_out_of_memory) throw std::bad_alloc();
+      throw std::runtime_error(std::string("oneDNN: ") + error.what());
+    }
   }
 
  private:
@@ -83,11 +98,29 @@ class Products {
 
   Products() : stream_(Engine()) { omp_set_num_threads(1); }
 
+  // A product over nothing, the sums of an empty batch or of an empty layer.
+  static void Fill(const Shape& s, const float* bias, void* c) {
+    for (int64_t i = 0; i < s.m; ++i) {
+      for (int64_t j = 0; j < s.n; ++j) {
+        const float value = s.bias ? bias[j] : 0.f;
+        if (s.to_bf16) {
+          Store(value, static_cast<bf16*>(c) + i * s.n + j);
+        } else {
+          Store(value, static_cast<float*>(c) + i * s.n + j);
+        }
+      }
+    }
+  }
+
   Primitive& Get(const Shape& s) {
     auto found = primitives_.find(s);
     if (found != primitives_.end()) return found->second;
     // Batches of ever new sizes must not fill the memory.
     if (primitives_.size() >= 512) primitives_.clear();
+    return primitives_.emplace(s, Make(s)).first->second;
+  }
+
+  static Primitive Make(const Shape& s) {
     typedef dnnl::memory::desc Desc;
     typedef dnnl::memory::dims Dims;
     const auto f32 = dnnl::memory::data_type::f32;
@@ -97,17 +130,10 @@ class Products {
                  s.to_bf16 ? dnnl::memory::data_type::bf16 : f32,
                  Dims{s.n, 1});
     const Desc bias = s.bias ? Desc({1, s.n}, f32, Dims{s.n, 1}) : Desc();
-    dnnl::primitive_attr attributes;
-    if (s.relu) {
-      dnnl::post_ops after;
-      after.append_eltwise(dnnl::algorithm::eltwise_relu, 0.f, 0.f);
-      attributes.set_post_ops(after);
-    }
     Primitive p;
     p.product = dnnl::matmul(
-        s.bias ? dnnl::matmul::primitive_desc(Engine(), a, b, bias, c,
-                                              attributes)
-               : dnnl::matmul::primitive_desc(Engine(), a, b, c, attributes));
+        s.bias ? dnnl::matmul::primitive_desc(Engine(), a, b, bias, c)
+               : dnnl::matmul::primitive_desc(Engine(), a, b, c));
     p.a = dnnl::memory(a, Engine(), nullptr);
     p.b = dnnl::memory(b, Engine(), nullptr);
     p.c = dnnl::memory(c, Engine(), nullptr);
@@ -117,11 +143,11 @@ class Products {
       p.bias = dnnl::memory(bias, Engine(), nullptr);
       p.arguments[DNNL_ARG_BIAS] = p.bias;
     }
-    return primitives_.emplace(s, std::move(p)).first->second;
+    return p;
   }
 
-  static dnnl::memory::desc Matrix(int rows, int columns, int stride,
-                                   bool transpose) {
+  static dnnl::memory::desc Matrix(int64_t rows, int64_t columns,
+                                   int64_t stride, bool transpose) {
     typedef dnnl::memory::dims Dims;
     return dnnl::memory::desc(
         Dims{rows, columns}, DataType<T>(),

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "common.h"
@@ -27,60 +28,88 @@ constexpr int64_t kRows = 1 << 10;   // rows per task
 // in place: someone may hold a tensor that was read from it. `rows_only` marks
 // it, as TensorFlow does where rows are updated, to be copied when read
 // instead of before each update.
-Status MakeWritable(OpKernelContext* context, Var* var, bool rows_only) {
-  if (var->copy_on_read_mode.load()) return Status();
+void MakeWritable(OpKernelContext* context, Var* var, bool rows_only) {
+  if (var->copy_on_read_mode.load()) return;
   const auto* buffer = tensorflow::DMAHelper::buffer(var->tensor());
   if (buffer && !buffer->RefCountIsOne()) {
     Tensor copy;
-    Status status = context->allocate_temp(var->tensor()->dtype(),
-                                           var->tensor()->shape(), &copy);
-    if (!status.ok()) return status;
-    std::copy_n(var->tensor()->flat<float>().data(), copy.NumElements(),
+    Check(context->allocate_temp(var->tensor()->dtype(),
+                                 var->tensor()->shape(), &copy));
+    std::copy_n(Data(*var->tensor()), copy.NumElements(),
                 copy.flat<float>().data());
     *var->tensor() = copy;
   }
   if (rows_only) var->copy_on_read_mode.store(true);
-  return Status();
 }
 
-// XLA of TensorFlow 1.15 gives a variable its value but not the mark of one.
-Status Checked(const std::string& name, VarPtr* var) {
-  if ((*var)->tensor()->IsInitialized() &&
-      (*var)->tensor()->dtype() == tensorflow::DT_FLOAT)
-    return Status();
-  return errors::FailedPrecondition("the variable ", name,
-                                    " is not initialized, or not float");
-}
+// A variable and what it is called, for errors.
+struct Named {
+  VarPtr var;
+  std::string name;
 
-Status Lookup(OpKernelContext* context, int input, VarPtr* var) {
+  Tensor* tensor() const { return var->tensor(); }
+  float* data() const { return tensor()->flat<float>().data(); }
+
+  // XLA of TensorFlow 1.15 gives a variable its value but not the mark of one.
+  void CheckInitialized() const {
+    if (!tensor()->IsInitialized() ||
+        tensor()->dtype() != tensorflow::DT_FLOAT)
+      throw Failure{errors::FailedPrecondition(
+          "The variable ", name, " is not initialized, or not float.")};
+  }
+
+  void CheckShape(const TensorShape& wanted, const std::string& of) const {
+    PLE_REQUIRE(tensor()->shape() == wanted, "The variable ", name,
+                " must have the shape of ", of, ", ", wanted.DebugString(),
+                ", got ", tensor()->shape().DebugString(), ".");
+  }
+};
+
+Named Lookup(OpKernelContext* context, int input) {
   const auto& handle = tensorflow::HandleFromInput(context, input);
-  Status status = tensorflow::LookupResource(context, handle, var);
-  return status.ok() ? Checked(handle.name(), var) : status;
+  Named found;
+  found.name = handle.name();
+  Check(tensorflow::LookupResource(context, handle, &found.var));
+  return found;
 }
 
 // A variable by its name on this device. What a step has many of (slots, moving
 // averages) comes by name: a handle each would be a third of the graph's ops.
-Status Lookup(OpKernelContext* context, const std::string& name, VarPtr* var) {
-  Var* found = nullptr;
+Named Lookup(OpKernelContext* context, const std::string& name) {
+  Var* var = nullptr;
   auto* manager = context->resource_manager();
-  Status status = manager->Lookup(manager->default_container(), name, &found);
-  if (!status.ok()) return status;
-  var->reset(found);
-  return Checked(name, var);
+  Check(manager->Lookup(manager->default_container(), name, &var));
+  Named found;
+  found.name = name;
+  found.var.reset(var);
+  return found;
 }
 
 // Locks variables in the order of their addresses, as all who take two must.
+// Refuses one that comes twice, which could not be locked.
 class Locks {
  public:
-  explicit Locks(std::vector<Var*> vars) : vars_(std::move(vars)) {
+  explicit Locks(const std::vector<Named>& vars) {
+    for (const Named& named : vars) vars_.emplace_back(named.var.get());
     std::sort(vars_.begin(), vars_.end());
+    for (size_t i = 1; i < vars_.size(); ++i)
+      if (vars_[i] == vars_[i - 1]) Refuse(vars);
     for (Var* var : vars_) var->mu()->lock();
   }
   ~Locks() {
     for (Var* var : vars_) var->mu()->unlock();
   }
+  Locks(const Locks&) = delete;
+  Locks& operator=(const Locks&) = delete;
 
  private:
+  static void Refuse(const std::vector<Named>& vars) {
+    for (size_t i = 0; i < vars.size(); ++i)
+      for (size_t j = 0; j < i; ++j)
+        PLE_REQUIRE(vars[i].var.get() != vars[j].var.get(), "The variable ",
+                    vars[i].name, " was given twice to one update.");
+  }
+
   std::vector<Var*> vars_;
 };
 
@@ -93,11 +122,21 @@ struct Adam {
   // epsilon, and the powers of both betas.
   static Adam Read(OpKernelContext* context, int first) {
     float x[6];
-    for (int i = 0; i < 6; ++i)
-      x[i] = context->input(first + i).scalar<float>()();
+    for (int i = 0; i < 6; ++i) {
+      const Tensor& scalar = context->input(first + i);
+      PLE_REQUIRE(scalar.dims() == 0, kScalars[i],
+                  " must be a scalar, got the shape ",
+                  scalar.shape().DebugString(), ".");
+      x[i] = scalar.scalar<float>()();
+    }
     return {x[0] * std::sqrt(1 - x[5]) / (1 - x[4]), x[1], x[2], x[3]};
   }
+
+  static const char* const kScalars[6];
 };
+
+const char* const Adam::kScalars[6] = {
+    "learning_rate", "beta1", "beta2", "epsilon", "beta1_power", "beta2_power"};
 
 PLE_VECTORIZED void Apply(const Adam& adam, const float* gradient, int64_t n,
                           float* var, float* m, float* v) {
@@ -111,48 +150,45 @@ PLE_VECTORIZED void Apply(const Adam& adam, const float* gradient, int64_t n,
   }
 }
 
-class DenseAdamOp : public OpKernel {
+class DenseAdamOp : public Op {
  public:
-  explicit DenseAdamOp(OpKernelConstruction* context) : OpKernel(context) {
+  explicit DenseAdamOp(OpKernelConstruction* context) : Op(context) {
     OP_REQUIRES_OK(context, context->GetAttr("num", &num_));
     OP_REQUIRES_OK(context, context->GetAttr("slots", &slots_));
-    OP_REQUIRES(context, slots_.size() == 2 * num_,
-                errors::InvalidArgument("two slots per variable"));
+    OP_REQUIRES(context, slots_.size() == 2 * static_cast<size_t>(num_),
+                errors::InvalidArgument("slots must have 2 * num = ", 2 * num_,
+                                        " elements, got ", slots_.size(),
+                                        "."));
   }
 
-  void Compute(OpKernelContext* context) override {
+ protected:
+  void Run(OpKernelContext* context) override {
     const Adam adam = Adam::Read(context, 2 * num_);
-    std::vector<VarPtr> vars(3 * num_);
-    for (int i = 0; i < num_; ++i)
-      OP_REQUIRES_OK(context, Lookup(context, i, &vars[i]));
-    for (int i = 0; i < 2 * num_; ++i)
-      OP_REQUIRES_OK(context, Lookup(context, slots_[i], &vars[num_ + i]));
+    std::vector<Named> vars;  // all variables, then all m, then all v
+    for (int i = 0; i < num_; ++i) vars.push_back(Lookup(context, i));
+    for (const std::string& slot : slots_)
+      vars.push_back(Lookup(context, slot));
+    const Locks locks(vars);
+    for (int i = 0; i < 3 * num_; ++i) {
+      vars[i].CheckInitialized();
+      vars[i].CheckShape(context->input(num_ + i % num_).shape(),
+                         "its gradient");
+    }
+    for (const Named& var : vars) MakeWritable(context, var.var.get(), false);
     std::vector<std::pair<int, int64_t>> tasks;  // variable, first element
     for (int i = 0; i < num_; ++i) {
       const int64_t size = context->input(num_ + i).NumElements();
       for (int64_t begin = 0; begin < size; begin += kChunk)
         tasks.emplace_back(i, begin);
     }
-    std::vector<Var*> all;
-    for (VarPtr& var : vars) all.push_back(var.get());
-    Locks locks(all);
-    for (int i = 0; i < 3 * num_; ++i) {
-      OP_REQUIRES_OK(context, MakeWritable(context, all[i], false));
-      OP_REQUIRES(context,
-                  all[i]->tensor()->NumElements() ==
-                      context->input(num_ + i % num_).NumElements(),
-                  errors::InvalidArgument("gradient ", i % num_,
-                                          " does not fit its variable"));
-    }
-    ParallelRun(context, tasks.size(), [&](int task) {
+    ParallelRun(context, tasks.size(), [&](int64_t task) {
       const int i = tasks[task].first;
       const int64_t begin = tasks[task].second;
       const Tensor& gradient = context->input(num_ + i);
-      Apply(adam, gradient.flat<float>().data() + begin,
+      Apply(adam, Data(gradient) + begin,
             std::min<int64_t>(kChunk, gradient.NumElements() - begin),
-            all[i]->tensor()->flat<float>().data() + begin,
-            all[num_ + i]->tensor()->flat<float>().data() + begin,
-            all[2 * num_ + i]->tensor()->flat<float>().data() + begin);
+            vars[i].data() + begin, vars[num_ + i].data() + begin,
+            vars[2 * num_ + i].data() + begin);
     });
   }
 
@@ -180,100 +216,147 @@ bool SumRepeated(const int64* rows, const float* values, int64_t count,
   return true;
 }
 
-class RowsAdamOp : public OpKernel {
- public:
-  using OpKernel::OpKernel;
+// Refuses rows and a gradient that do not fit the variable.
+void CheckRows(const Tensor& table, const Tensor& rows,
+               const Tensor& gradient) {
+  PLE_REQUIRE(table.dims() >= 1, "The variable must have rows, got a scalar.");
+  PLE_REQUIRE(rows.dims() == 1, "rows must be a vector, got ",
+              rows.shape().DebugString(), ".");
+  TensorShape wanted = table.shape();
+  wanted.set_dim(0, rows.NumElements());
+  PLE_REQUIRE(gradient.shape() == wanted, "The gradient must have the shape ",
+              wanted.DebugString(), ", got ", gradient.shape().DebugString(),
+              ".");
+  const int64 height = table.dim_size(0);
+  const int64* row = rows.flat<int64>().data();
+  for (int64_t i = 0; i < rows.NumElements(); ++i)
+    PLE_REQUIRE(row[i] >= 0 && row[i] < height, "rows must be in [0, ", height,
+                "), got ", row[i], ".");
+}
 
-  void Compute(OpKernelContext* context) override {
+class RowsAdamOp : public Op {
+ public:
+  using Op::Op;
+
+ protected:
+  void Run(OpKernelContext* context) override {
     const Tensor& rows = context->input(3);
     const Tensor& gradient = context->input(4);
     const Adam adam = Adam::Read(context, 5);
-    VarPtr vars[3];
-    for (int i = 0; i < 3; ++i)
-      OP_REQUIRES_OK(context, Lookup(context, i, &vars[i]));
-    Locks locks({vars[0].get(), vars[1].get(), vars[2].get()});
-    float* data[3];
-    for (int i = 0; i < 3; ++i) {
-      OP_REQUIRES_OK(context, MakeWritable(context, vars[i].get(), true));
-      data[i] = vars[i]->tensor()->flat<float>().data();
+    std::vector<Named> vars;  // the table, m and v
+    for (int i = 0; i < 3; ++i) vars.push_back(Lookup(context, i));
+    const Locks locks(vars);
+    for (const Named& var : vars) {
+      var.CheckInitialized();
+      var.CheckShape(vars[0].tensor()->shape(), vars[0].name);
     }
-    const Tensor& table = *vars[0]->tensor();
+    CheckRows(*vars[0].tensor(), rows, gradient);
+    for (const Named& var : vars) MakeWritable(context, var.var.get(), true);
     int64_t count = rows.NumElements();
-    const int64_t height = table.dim_size(0);
-    const int64_t width = height ? table.NumElements() / height : 0;
+    if (!count) return;
+    const int64_t width = gradient.NumElements() / count;
     const int64* row = rows.flat<int64>().data();
-    OP_REQUIRES(context, gradient.NumElements() == count * width,
-                errors::InvalidArgument("gradient does not fit its rows"));
-    for (int64_t i = 0; i < count; ++i)
-      OP_REQUIRES(context, row[i] >= 0 && row[i] < height,
-                  errors::InvalidArgument("row ", row[i], " is out of range"));
+    const float* from = Data(gradient);
     // Rows that come twice are summed up first, as Adam squares the sum.
     std::vector<int64> different;
     std::vector<float> sums;
-    const float* from = gradient.flat<float>().data();
     if (SumRepeated(row, from, count, width, &different, &sums)) {
       row = different.data();
       from = sums.data();
       count = different.size();
     }
-    ParallelRun(context, (count + kRows - 1) / kRows, [&](int task) {
+    float *table = vars[0].data(), *m = vars[1].data(), *v = vars[2].data();
+    ParallelRun(context, (count + kRows - 1) / kRows, [&](int64_t task) {
       const int64_t end = std::min<int64_t>(count, (task + 1) * kRows);
       for (int64_t i = task * kRows; i < end; ++i) {
         const int64_t at = row[i] * width;
-        Apply(adam, from + i * width, width, data[0] + at, data[1] + at,
-              data[2] + at);
+        Apply(adam, from + i * width, width, table + at, m + at, v + at);
       }
     });
   }
 };
 
-class MovingAveragesOp : public OpKernel {
+class MovingAveragesOp : public Op {
  public:
-  explicit MovingAveragesOp(OpKernelConstruction* context)
-      : OpKernel(context) {
+  explicit MovingAveragesOp(OpKernelConstruction* context) : Op(context) {
     OP_REQUIRES_OK(context, context->GetAttr("vars", &vars_));
     OP_REQUIRES_OK(context, context->GetAttr("momentum", &momentum_));
     OP_REQUIRES_OK(context, context->GetAttr("offsets", &offsets_));
     OP_REQUIRES(context, offsets_.size() == vars_.size(),
-                errors::InvalidArgument("one offset per variable"));
+                errors::InvalidArgument("offsets must have one element per "
+                                        "variable, ", vars_.size(), ", got ",
+                                        offsets_.size(), "."));
   }
 
-  void Compute(OpKernelContext* context) override {
+ protected:
+  void Run(OpKernelContext* context) override {
     const Tensor& moments = context->input(0);
-    const float* batch = moments.flat<float>().data();
-    for (size_t i = 0; i < vars_.size(); ++i) {
-      VarPtr var;
-      OP_REQUIRES_OK(context, Lookup(context, vars_[i], &var));
-      Locks locks({var.get()});
-      OP_REQUIRES_OK(context, MakeWritable(context, var.get(), false));
-      auto moving = var->tensor()->flat<float>();
-      OP_REQUIRES(context, offsets_[i] + moving.size() <= moments.NumElements(),
-                  errors::InvalidArgument("moments do not fit"));
+    PLE_REQUIRE(moments.dims() == 1, "moments must be a vector, got ",
+                moments.shape().DebugString(), ".");
+    std::vector<Named> vars;
+    for (const std::string& name : vars_)
+      vars.push_back(Lookup(context, name));
+    const Locks locks(vars);
+    for (size_t i = 0; i < vars.size(); ++i) {
+      vars[i].CheckInitialized();
+      const int64_t size = vars[i].tensor()->NumElements();
+      PLE_REQUIRE(offsets_[i] >= 0 &&
+                      offsets_[i] <= moments.NumElements() - size,
+                  "The variable ", vars[i].name, " has ", size,
+                  " elements, but moments has ", moments.NumElements(),
+                  " and its part begins at ", offsets_[i], ".");
+    }
+    for (size_t i = 0; i < vars.size(); ++i) {
+      MakeWritable(context, vars[i].var.get(), false);
+      const float* batch = Data(moments) + offsets_[i];
+      auto moving = vars[i].tensor()->flat<float>();
       for (int64_t j = 0; j < moving.size(); ++j)
-        moving(j) += (batch[offsets_[i] + j] - moving(j)) * (1 - momentum_);
+        moving(j) += (batch[j] - moving(j)) * (1 - momentum_);
     }
   }
 
  private:
   std::vector<std::string> vars_;
   float momentum_;
-  std::vector<int> offsets_;
+  std::vector<int64> offsets_;
 };
 
+// No outputs, and the last six inputs are the scalars of Adam.
+Status AdamShapes(InferenceContext* context) {
+  ShapeHandle unused;
+  return StatusOf([&] {
+    for (int i = context->num_inputs() - 6; i < context->num_inputs(); ++i)
+      Check(context->WithRank(context->input(i), 0, &unused));
+  });
+}
+
 }  // namespace
+
+#define PLE_ADAM_SCALARS \
+    .Input("learning_rate: float") \
+    .Input("beta1: float")         \
+    .Input("beta2: float")         \
+    .Input("epsilon: float")       \
+    .Input("beta1_power: float")   \
+    .Input("beta2_power: float")
 
 REGISTER_OP("PleDenseAdam")
     .Input("vars: num * resource")
     .Input("gradients: num * float")
-    .Input("learning_rate: float")
-    .Input("beta1: float")
-    .Input("beta2: float")
-    .Input("epsilon: float")
-    .Input("beta1_power: float")
-    .Input("beta2_power: float")
+    PLE_ADAM_SCALARS
     .Attr("num: int >= 1")
     .Attr("slots: list(string)")
-    .SetShapeFn(tensorflow::shape_inference::NoOutputs);
+    .SetShapeFn(AdamShapes)
+    .Doc(R"doc(
+Adam (Kingma and Ba, 2015) on variables.
+
+vars: Resource variables, float, each once.
+gradients: Each of the shape of its variable.
+beta1_power: beta1 to the power of the number of the step.
+beta2_power: Likewise.
+slots: The names, on the variables' device, of the first moments of all
+  variables, then of their second moments.
+)doc");
 
 REGISTER_OP("PleRowsAdam")
     .Input("var: resource")
@@ -281,13 +364,24 @@ REGISTER_OP("PleRowsAdam")
     .Input("v: resource")
     .Input("rows: int64")
     .Input("gradient: float")
-    .Input("learning_rate: float")
-    .Input("beta1: float")
-    .Input("beta2: float")
-    .Input("epsilon: float")
-    .Input("beta1_power: float")
-    .Input("beta2_power: float")
-    .SetShapeFn(tensorflow::shape_inference::NoOutputs);
+    PLE_ADAM_SCALARS
+    .SetShapeFn([](InferenceContext* context) {
+      ShapeHandle unused;
+      const Status status =
+          context->WithRank(context->input(3), 1, &unused);
+      return status.ok() ? AdamShapes(context) : status;
+    })
+    .Doc(R"doc(
+Adam (Kingma and Ba, 2015) on some rows of a variable.
+
+var: Resource variable, float, [height, ...].
+m: Its first moment, likewise.
+v: Its second moment, likewise.
+rows: [n]; of one that comes twice the gradients are added up.
+gradient: [n, ...].
+beta1_power: beta1 to the power of the number of the step.
+beta2_power: Likewise.
+)doc");
 
 REGISTER_OP("PleMovingAverages")
     .Input("moments: float")
@@ -295,7 +389,19 @@ REGISTER_OP("PleMovingAverages")
     .Attr("offsets: list(int)")
     .Attr("momentum: float")
     .SetIsStateful()
-    .SetShapeFn(tensorflow::shape_inference::NoOutputs);
+    .SetShapeFn([](InferenceContext* context) {
+      ShapeHandle unused;
+      return context->WithRank(context->input(0), 1, &unused);
+    })
+    .Doc(R"doc(
+Moves variables towards new values.
+
+Each becomes momentum * itself + (1 - momentum) * its part of moments.
+
+moments: A vector.
+vars: The names of the variables, float, on the device of the op, each once.
+offsets: Per variable, where its part of moments begins.
+)doc");
 
 REGISTER_KERNEL_BUILDER(Name("PleDenseAdam").Device(DEVICE_CPU), DenseAdamOp);
 REGISTER_KERNEL_BUILDER(Name("PleRowsAdam").Device(DEVICE_CPU), RowsAdamOp);

@@ -9,14 +9,14 @@ import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
 
-from ple_estimator.data import readers
+from ple_estimator.data import reader
 
 
 @pytest.fixture
 def slices(tmp_path):
   path = tmp_path / 'x'
   path.write_bytes(b'12345')
-  return [readers.Slice(str(path), 0, i, i + 1) for i in range(5)]
+  return [reader.Slice(str(path), 0, i, i + 1) for i in range(5)]
 
 
 @pytest.fixture(scope='session')
