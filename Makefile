@@ -2,7 +2,7 @@
 # make test   the tests (others: make test PYTEST_ARGS='-m slow', '-m cluster')
 # make lint   ruff and the errors that pylint finds
 # make sanitize  tests of the C++ kernels under address and undefined sanitizers
-# make clean  all that the above have made, but data and results
+# make clean  removes what the others have made, except data and results
 # PYTHON=python3.11 chooses the interpreter, and with it the TensorFlow.
 
 PYTHON ?= $(shell for p in python3.7 python3.11 python3.10 python3.9; do \

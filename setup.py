@@ -30,7 +30,7 @@ setuptools.setup(
     install_requires=[
         'absl-py',
         'gin-config>=0.5.0',
-        # What the fused kernels are compiled over (ple_estimator/native.py).
+        # For the fused kernels (ple_estimator/engine/native.py).
         'onednn-cpu-gomp==2023.2.0; ' + _LINUX,
         'onednn-devel-cpu-gomp==2023.2.0; ' + _LINUX,
         # A DeepRec wheel (1.15.5+deeprec...) satisfies this too.

@@ -1,6 +1,6 @@
 """Imports every module of the package with names that a .gin file may bind.
 
-So a .gin file needs no import lines but for a user's own modules.
+So a .gin file has to import only modules of the user.
 """
 
 from ple_estimator import model  # noqa: F401

@@ -1,4 +1,4 @@
-"""The one kind of error that a user is expected to mend."""
+"""UserError, the one kind of error that a user can correct."""
 
 import contextlib
 
@@ -36,7 +36,7 @@ def is_number(value):
 
 @contextlib.contextmanager
 def translated(*translators):
-  """Raises what a user can mend in place of what a library makes of it.
+  """Raises a UserError in place of an error that a translator knows.
 
   Args:
     *translators: functions of an exception to a UserError, or to None if they

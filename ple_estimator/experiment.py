@@ -84,8 +84,8 @@ class Experiment:
       peer_timeout_secs: int, in a cluster, seconds without any progress after
         which the process gives up, because the parameter servers or the chief
         do not answer. It must be more than saving a checkpoint takes.
-      engine: forms.Engine, whether DeepRec's forms are used; None is
-        'auto'.
+      engine: forms.Engine, which of DeepRec's forms are used; None is
+        Engine('auto').
       work_queue: work_queue.WorkQueue, which hands out slices of train_input
         to whichever process is free; None gives each process its own share.
 
@@ -167,8 +167,8 @@ class Experiment:
     """Writes one column of predictions per task, beside predict_columns.
 
     Returns:
-      predictions.Predictions: the path of the file, the number of its rows,
-      and, when iterated over, its batches.
+      predictions.Predictions: the path of the file and the number of its rows;
+      its method `batches` reads the rows back.
 
     Raises:
       UserError: if there is no checkpoint, or the data cannot be used.
@@ -221,7 +221,7 @@ class Experiment:
     return incremental_lib.merged(path)
 
   def _user_errors(self):
-    """Raises what a user can mend in place of what TensorFlow makes of it."""
+    """Raises UserErrors in place of TensorFlow's, where a user can help."""
     return errors.translated(
         self._of_input, keyed_table.full_error, disk.translator(
             self.model_dir, [
@@ -229,7 +229,7 @@ class Experiment:
                 ('Experiment.predictions_path', self._predictions_path)]))
 
   def _of_input(self, error):
-    """The UserError of an input, which TensorFlow has wrapped in its own."""
+    """The UserError of an input, if TensorFlow has raised its own instead."""
     if not isinstance(error, tf.errors.OpError):
       return None
     return next((source.error for source in self._inputs

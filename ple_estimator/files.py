@@ -1,6 +1,6 @@
 """Files that are written whole, and the names of checkpoints.
 
-Also the user's folder of what is computed once and found again.
+Also the user's cache folder, for numbers that are computed once.
 """
 
 import glob
@@ -16,9 +16,9 @@ _CHECKPOINT = re.compile(r'model\.ckpt-(\d+)$')
 def write_json(path, value, indent=None, sync=False):
   """Writes a JSON file that others see complete or not at all.
 
-  The text goes to a file with a name of its own beside `path`, which then takes
-  the place of `path`. So a process that is killed leaves the file of before,
-  and several processes may write the same path.
+  The text goes to a temporary file beside `path`, which then replaces `path`.
+  So a process that is killed leaves the previous file, and several processes
+  may write the same path.
 
   Args:
     path: str; its folder must exist.
@@ -68,9 +68,9 @@ def _write(path, text, sync=False):
 
 
 def checkpoint_path(model_dir, step):
-  """The path of the checkpoint of a global step: model_dir/model.ckpt-<step>.
+  """Returns the path of a checkpoint: model_dir/model.ckpt-<step>.
 
-  The files of the checkpoint have this name and an ending of their own.
+  The files of the checkpoint have this name and further endings.
 
   Args:
     model_dir: str.
@@ -115,7 +115,7 @@ def folder():
 def remembered(key, make):
   """Returns make(), a number, or what it returned before for this key.
 
-  If the folder cannot be written to, the number is made every time.
+  If the folder cannot be written to, the number is computed every time.
 
   Args:
     key: a tuple with a repr that says all the number depends on.

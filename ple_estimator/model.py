@@ -22,7 +22,7 @@ _PREDICT = tf.estimator.ModeKeys.PREDICT
 
 @gin.register
 class Model:
-  """What is trained and how: connects features, network, tasks and optimizer.
+  """A model: connects features, embedding, network, tasks and optimizer.
 
   Attributes:
     features: feature_spec.FeatureSpec.
@@ -45,7 +45,7 @@ class Model:
                micro_batches=1,
                input_layer_partitioner=0,
                dense_layer_partitioner=0):
-    """Stores and checks the parts; builds no graph.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       features: feature_spec.FeatureSpec.
@@ -113,7 +113,7 @@ class Model:
     return self.op_fusion and native.available()
 
   def reading(self):
-    """Returns the reading.Reading of training: what the model has to be fed."""
+    """Returns the reading.Reading of training: the columns that it needs."""
     return reading.Reading(self.features, tuple(self.keep), self.groups,
                            self.is_fused(), with_labels=True)
 
@@ -194,7 +194,7 @@ class Model:
   # ------------------------------------------- from inputs to EstimatorSpecs
 
   def _train_spec(self, inputs, targets, purpose):
-    """Builds the rest of the training graph, behind the embeddings."""
+    """Builds the training graph from the output of the embeddings on."""
     embedded = tf.trainable_variables()
     sources = [table.source for table in keyed_table.of_graph()]
     # If DeepRec sums over micro-batches, the input has cut the batch already.

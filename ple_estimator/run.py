@@ -36,7 +36,8 @@ _MODE = flags.DEFINE_enum(
 
 def _load_experiment():
   """Returns the Experiment; any error up to here is one of configuration."""
-  # Here, since these import TensorFlow, which commands may do without.
+  # Imported here because these import TensorFlow, which some commands do not
+  # need.
   from ple_estimator import config
   from ple_estimator import experiment
   from ple_estimator.engine import compat
@@ -47,7 +48,7 @@ def _load_experiment():
 
 
 def _on_sigterm(signum, frame):
-  # As process 1 of a container Python would not hear it otherwise.
+  # Without a handler, process 1 of a container does not receive SIGTERM.
   del frame
   sys.exit(128 + signum)
 

@@ -5,8 +5,8 @@ r"""Makes Taobao-like rows whose best possible AUC is known.
 
 Writes taobao_train_data and taobao_test_data (CSV, no header), the same rows as
 .parquet, and ceiling.json: per task the AUC and log loss, on the test file, of
-the probabilities that the labels were drawn from. No model does better, but by
-luck.
+the probabilities that the labels were drawn from. No model does better, except
+by luck.
 
 The rows have the columns of the model zoo's Taobao data and its shape: users
 and ads with heavy tails, empty fields and NULL as often as in the real rows,
@@ -304,7 +304,8 @@ def main():
                       help='the same seed makes the same rows')
   parser.add_argument('--users', type=int, default=_USERS,
                       help='different ones; more are more ids that come rarely')
-  parser.add_argument('--ads', type=int, default=_ADS, help='likewise')
+  parser.add_argument('--ads', type=int, default=_ADS,
+                      help='different ones, as --users')
   parser.add_argument('--force', action='store_true',
                       help='overwrite data that is there')
   args = parser.parse_args()

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-r"""Puts finished runs side by side as a Markdown table.
+r"""Prints a Markdown table of finished runs.
 
   python tools/report.py result/base result/bf16 --ceiling data/ceiling.json
 
 A row per run, from its metrics.json and event files: the metrics named by
 --metrics, and steps/s, the median over training. With --ceiling (of
-make_data.py, tasks ctr and cvr on labels clk and buy) the first row is what no
-model can beat.
+make_data.py, tasks ctr and cvr on labels clk and buy) the first row has the
+metrics of the true probabilities, which no model can be expected to exceed.
 """
 
 import argparse

@@ -8,7 +8,7 @@ from ple_estimator import files
 
 
 def mark_trained(model_dir, max_steps, global_step):
-  """Notes in model_dir that the training to max_steps ended at global_step."""
+  """Writes to model_dir that the training to max_steps ended at global_step."""
   files.write_json(_marker(model_dir), {
       'max_steps': max_steps, 'global_step': global_step})
 
@@ -16,8 +16,8 @@ def mark_trained(model_dir, max_steps, global_step):
 def trained_step(model_dir, max_steps):
   """The global step at which the training to max_steps ended, or None.
 
-  A note about a training to another step does not count, nor does one about
-  checkpoints that are gone.
+  A file about a training to another max_steps does not count, nor does one
+  about checkpoints that were deleted.
 
   Args:
     model_dir: str.

@@ -1,4 +1,4 @@
-"""What a parameter server does from its start until the job is done."""
+"""Runs and ends parameter servers."""
 
 import signal
 import threading
@@ -18,18 +18,18 @@ _QUEUE = 'job_is_done'
 def serve(config, peers, timeout_secs):
   """Runs a parameter server until the chief says that the job is done.
 
-  Then the process ends with status 0. On SIGTERM it ends with status 143, as
-  soon as the chief is gone or after a minute. (Server.join() would never return
-  and never let a signal handler run.)
+  Then the process ends with status 0. On SIGTERM it ends with status 143 when
+  the process of the chief has ended, or after a minute. (Server.join() would
+  never return and never let a signal handler run.)
 
   Args:
     config: tf.estimator.RunConfig of a parameter server.
     peers: list of (name, 'host:port'), with the chief alone.
-    timeout_secs: number, how long the chief may be away.
+    timeout_secs: number, seconds for which the chief may not answer.
 
   Raises:
-    UserError: if the chief is away for longer, or nothing can listen on the
-      address of this process.
+    UserError: if the chief does not answer for longer, or the process cannot
+      listen on its address.
   """
   server = roles.server(config)
   logging.info('Parameter server %d at %s.', config.task_id,
@@ -57,7 +57,7 @@ def serve(config, peers, timeout_secs):
     errors.check(now - last_seen < timeout_secs, 'Gave up: %s did not answer '
                  'for %d s (Experiment.peer_timeout_secs).', lost,
                  timeout_secs)
-  time.sleep(watch.LOOK_SECS)  # until the chief has got its answer
+  time.sleep(watch.LOOK_SECS)  # until the chief has received the answer
   watch.leave('The job is done.', 0)
 
 

@@ -2,15 +2,15 @@
 
 When the training is over the chief
 
-  1. writes `trained.json` to model_dir, which ends the evaluator after the last
-     checkpoint, and any worker that starts late;
+  1. writes `trained.json` to model_dir, which tells the evaluator to end after
+     the last checkpoint, and a worker that starts late to end at once;
   2. waits until that checkpoint is evaluated and exported, by the evaluator if
      there is one, or does it itself;
   3. tells the parameter servers to end, through a queue on each, and ends.
 
-So the results are complete once the chief has ended. No process waits for ever:
-one that makes no progress for `peer_timeout_secs` ends with an error that names
-the processes that do not answer.
+So the results are complete when the chief has ended. No process waits without a
+limit: one that makes no progress for `peer_timeout_secs` ends with an error
+that names the processes that do not answer.
 """
 
 import collections
@@ -29,9 +29,9 @@ from ple_estimator.cluster import marker
 LOOK_SECS = 0.5
 WARN_SECS = 30
 _PROBE_SECS = 2
-TERMINATED = 128 + signal.SIGTERM  # what a shell makes of SIGTERM
+TERMINATED = 128 + signal.SIGTERM  # the exit status for SIGTERM, as in a shell
 _STUCK_SECS = 10
-SAVE_SECS = 60  # what a chief that is told to end may take for a checkpoint
+SAVE_SECS = 60  # seconds that a chief has for a checkpoint after SIGTERM
 
 
 def leave(text, status):
@@ -50,15 +50,15 @@ def unreachable(peers):
   Returns:
     str, e.g. 'ps 0 at host:2222'; '' if all answer.
   """
-  found = []
+  silent = []
   for name, address in peers:
     host, _, port = address.rpartition(':')
     try:
       socket.create_connection(
           (host.strip('[]'), int(port)), _PROBE_SECS).close()
     except OSError:
-      found.append('%s at %s' % (name, address))
-  return ', '.join(found)
+      silent.append('%s at %s' % (name, address))
+  return ', '.join(silent)
 
 
 def in_main_thread():
@@ -69,7 +69,7 @@ def in_main_thread():
 class Facts(collections.namedtuple('Facts', [
     'idle', 'terminated', 'is_over', 'lost', 'has_peers', 'saves',
     'timeout_secs'])):
-  """What a Watch sees when its process has made no progress for a while.
+  """The state of a process that has made no progress for a while.
 
   Attributes:
     idle: float, seconds without progress.
@@ -93,7 +93,7 @@ def verdict(facts):
   """
   if facts.is_over:
     return 0, 'The training is over.'
-  # The current step may wait for processes that are gone.
+  # The current step may wait for processes that have ended.
   patience = SAVE_SECS if facts.saves and not facts.lost else _STUCK_SECS
   if facts.terminated is not None and (
       min(facts.idle, facts.terminated) > patience):
@@ -124,7 +124,7 @@ class Watch(tf.train.SessionRunHook):
   """
 
   def __init__(self, peers, timeout_secs, is_over=lambda: False, save=None):
-    """Keeps the settings.
+    """Stores the arguments; starts no thread.
 
     Args:
       peers: list of (name, 'host:port').
@@ -187,7 +187,7 @@ class Watch(tf.train.SessionRunHook):
       raise SystemExit(TERMINATED)
 
   def beat(self):
-    """Notes that there was progress."""
+    """Records that there was progress."""
     self._last = time.time()
 
   @contextlib.contextmanager
@@ -273,7 +273,7 @@ class Paused(tf.train.SessionRunHook):
   """A hook of evaluations, during which a Watch is paused."""
 
   def __init__(self, watch):
-    """Keeps the Watch."""
+    """Stores the Watch."""
     self._watch = watch
 
   def begin(self):
@@ -285,14 +285,14 @@ class Paused(tf.train.SessionRunHook):
 
 
 class WaitForCheckpoint(tf.train.SessionRunHook):
-  """Keeps a worker within save_steps of the last checkpoint.
+  """Makes a worker wait when it is save_steps ahead of the last checkpoint.
 
-  Without it, the steps that workers make while the chief is away are lost if a
-  parameter server is lost as well.
+  While the chief is away no checkpoint is saved. Without this hook, all steps
+  that workers make meanwhile would be lost if a parameter server is lost too.
   """
 
   def __init__(self, model_dir, save_steps, watch):
-    """Keeps the settings.
+    """Stores the arguments; starts no thread.
 
     Args:
       model_dir: str.

@@ -1,4 +1,4 @@
-"""What `ple-estimator <word>` does beside training.
+"""The commands `ple-estimator <word>`, for everything beside training.
 
 One module per word, each with `main(arguments)`; `words` finds the module.
 Imports everything but run, which calls it.

@@ -11,7 +11,7 @@ through; memory does not grow with the files. A row that cannot be used ends the
 run with its file and row number, and leaves no output behind.
 
 With --split-by, rows go to <out>_train.parquet or <out>_test.parquet by a hash
-of that column, so that no value of it (no user) is on both sides.
+of that column, so that all rows of one value (one user) go to the same file.
 """
 
 import argparse
@@ -69,7 +69,7 @@ class Output:
 
 
 def in_test(values, fraction):
-  """Which rows are test rows, by the value alone.
+  """Decides by the value alone which rows are test rows.
 
   Args:
     values: pa.Array of binary.
@@ -95,7 +95,7 @@ def parts(table, split_by, test_fraction):
 
 
 def storable(table, spec):
-  """What other tools read best: text for bytes, null for a missing integer."""
+  """Converts for other tools: bytes to text, a missing integer to null."""
   for i, column in enumerate(spec.columns):
     values = table.column(i)
     if pa.types.is_binary(values.type):

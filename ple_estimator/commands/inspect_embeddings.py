@@ -5,8 +5,8 @@ r"""Shows what the embedding variables of a checkpoint hold.
 CHECKPOINT is a model_dir, whose newest state is taken, incremental checkpoints
 included, or the path of one checkpoint (model.ckpt-1000). Prints a row per
 table as Markdown, then two histograms of each: of the frequencies of its keys,
-which is what to choose a filter by, and of half the squared norm of its rows,
-0.5 |v|^2, which is what L2Eviction compares.
+by which a filter can be chosen, and of half the squared norm of its rows,
+0.5 |v|^2, which L2Eviction compares with its threshold.
 
   keys      values with a row, and values that wait at a CounterFilter
   MB        of rows, slots, counters and of the hash table's entries, once in
@@ -30,7 +30,7 @@ _NORM_BINS = 12
 
 
 def find(checkpoint):
-  """The path of a checkpoint, from what the user named."""
+  """Returns the path of the checkpoint that the user named."""
   path = checkpoint
   if os.path.isdir(checkpoint):
     path = marker.latest_checkpoint(checkpoint)
@@ -84,11 +84,11 @@ def by_norm(halves):
           for low, high, n in zip(edges, edges[1:], counts)]
 
 
-def table_lines(found):
+def table_lines(shown):
   """Yields the lines of the Markdown table."""
   yield '| table | dim | keys with a row | keys waiting | MB | filter MB |'
   yield '|---|---|---|---|---|---|'
-  for t in found:
+  for t in shown:
     yield '| %s | %d | %d | %d | %.1f | %.1f |' % (
         t['name'], t['dim'], t['rows'], t['waiting'], t['bytes'] / 1e6,
         t['counter_bytes'] / 1e6)
@@ -102,12 +102,12 @@ def bars(title, histogram):
     yield '  %15s %9d %s' % (label, n, '#' * int(round(_BAR * n / most)))
 
 
-def picture(found):
+def picture(shown):
   """The histograms of all tables as the text of an SVG."""
   line, width, margin = 18, 900, 40
   parts, y = [], margin
   text = '<text x="%d" y="%d" text-anchor="%s">%s</text>'
-  for t in found:
+  for t in shown:
     parts.append(text % (
         20, y, 'start', '%s: %d keys with a row, %d waiting' % (
             t['name'], t['rows'], t['waiting'])))
@@ -145,19 +145,19 @@ def main(arguments=None):
   parser.add_argument('--picture', help='an .svg file to write')
   args = parser.parse_args(arguments)
   try:
-    found = list(tables(find(args.checkpoint)))
-    if not found:
+    shown = list(tables(find(args.checkpoint)))
+    if not shown:
       raise ValueError('%s has no embedding variables; it is not of ev.gin or '
                        'the like' % args.checkpoint)
-    print('\n'.join(table_lines(found)))
-    for t in found:
+    print('\n'.join(table_lines(shown)))
+    for t in shown:
       print()
       for title, key in [('frequency of keys', 'frequencies'),
                          ('0.5 |v|^2 of rows', 'norms')]:
         print('\n'.join(bars('%s, %s' % (t['name'], title), t[key])))
     if args.picture:
       with open(args.picture, 'w', encoding='utf-8') as f:
-        f.write(picture(found))
+        f.write(picture(shown))
   except (OSError, ValueError, tf.errors.OpError) as error:
     sys.stderr.write('ple-estimator inspect-embeddings: %s\n' % error)
     return 1

@@ -6,9 +6,9 @@ r"""Runs the processes of a cluster on this machine.
 What comes after -- goes to `python -m ple_estimator.run` in every process.
 Each gets the TF_CONFIG that Kubeflow's operator would set, with free ports. Its
 output appears here with its name in front, and in a file of that name under
---log_dir. As with the operator, a status of 128 or more is that of a process to
-be started again (--restarts times), any other but 0 ends the job, and the end
-of the chief ends it too. The exit status is the worst of all.
+--log_dir. As with the operator, a process that ends with a status of 128 or
+more is started again (--restarts times), any other status but 0 ends the job,
+and the end of the chief ends it too. The exit status is the worst of all.
 """
 
 import argparse
@@ -29,9 +29,9 @@ _PORTS = (15000, 32000)
 
 
 def free_ports(count):
-  """Returns TCP ports that nobody listens on, all different."""
-  found = set()
-  while len(found) < count:
+  """Returns TCP ports that no process listens on, all different."""
+  ports = set()
+  while len(ports) < count:
     # Not of those that the system gives to connections: any of them, even the
     # attempt to reach a process that is not up yet, could take the port away.
     port = random.randrange(*_PORTS)
@@ -40,8 +40,8 @@ def free_ports(count):
         one.bind(('localhost', port))
       except OSError:
         continue
-    found.add(port)
-  return list(found)
+    ports.add(port)
+  return list(ports)
 
 
 def is_listening(address):
@@ -55,12 +55,12 @@ def is_listening(address):
 
 
 def exit_status(returncode):
-  """As a shell has it: 128 and the signal's number for a killed process."""
+  """The status as in a shell: 128 + signal number for a killed process."""
   return 128 - returncode if returncode < 0 else returncode
 
 
 class LocalCluster:
-  """Processes that TF_CONFIG makes a cluster.
+  """The processes of a cluster on this machine.
 
   Attributes:
     processes: dict of name, e.g. 'worker-0', to subprocess.Popen.
@@ -68,7 +68,7 @@ class LocalCluster:
   """
 
   def __init__(self, counts, command, log_dir, show=None, env=None, cwd=None):
-    """Keeps what to run; starts nothing.
+    """Stores the arguments; starts nothing.
 
     Args:
       counts: dict of 'chief', 'worker', 'ps', 'evaluator' to a number.
@@ -136,7 +136,7 @@ class LocalCluster:
               name, line.decode('utf-8', 'replace').rstrip('\n')))
 
   def send(self, number, *names):
-    """Sends a signal to processes that are still there."""
+    """Sends a signal to the processes that still run."""
     for name in names or list(self.processes):
       if self.processes[name].poll() is None:
         self.processes[name].send_signal(number)

@@ -1,9 +1,9 @@
-"""The words of `ple-estimator <word>`, and what runs for each."""
+"""The words of `ple-estimator <word>`, and the module that each one runs."""
 
 import collections
 import importlib
 
-# A module is imported only when its word is said: some need no TensorFlow.
+# A module is imported only when its word is given: some need no TensorFlow.
 MODULES = collections.OrderedDict([
     ('csv-to-parquet', 'csv_to_parquet'),
     ('inspect-embeddings', 'inspect_embeddings'),

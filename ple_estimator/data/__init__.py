@@ -1,4 +1,4 @@
-"""From files to batches: columns, readers, shuffling, inputs; predictions.
+"""Turns files into batches, and writes predictions.
 
 Imports network, cluster, engine and below.
 """

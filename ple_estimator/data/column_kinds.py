@@ -76,7 +76,7 @@ class Column:
     return pc.fill_null(array.cast(pa.binary()), b''), None
 
   def requirement(self):
-    """What a value must be, for the message about a bad row."""
+    """Returns what a value must be, for the error about a bad row."""
     return 'be text'
 
   def ids(self, array):
@@ -94,7 +94,7 @@ class Column:
     raise NotImplementedError
 
   def keyed(self):
-    """Returns the column with an id of its own for every value.
+    """Returns the same column with a different id for every value.
 
     Its ids are keys of 63 bits, see packing.KeyedGroup. Only a category has
     this method.
@@ -119,7 +119,7 @@ class Hashed(Column):
   is_category = True
 
   def __init__(self, name, num_buckets, dim, default=''):
-    """Keeps the column.
+    """Checks and stores the arguments of the column.
 
     Args:
       name: str.
@@ -170,7 +170,7 @@ class HashedList(Hashed):
 
   def __init__(self, name, num_buckets, dim, default='', separator='|',
                combiner='mean'):
-    """Keeps the column.
+    """Checks and stores the arguments of the column.
 
     Args:
       name: str.
@@ -233,7 +233,7 @@ class HashedList(Hashed):
 
 
 class _Numeric(Column):
-  """What labels, numbers, weights and integers share: parsed as numbers."""
+  """Base class of columns that are parsed as numbers."""
 
   arrow_type = pa.float32()
   dtype = tf.float32
@@ -275,7 +275,7 @@ class Integer(_Numeric):
   wants = 'integer'
 
   def __init__(self, name, num_buckets, dim, default=NO_ID):
-    """Keeps the column.
+    """Checks and stores the arguments of the column.
 
     Args:
       name: str.
@@ -324,7 +324,7 @@ class Number(_Numeric):
   """A number that the network reads as it is, or transformed."""
 
   def __init__(self, name, log1p=False, mean=0.0, std=1.0, default=None):
-    """Keeps the column; the input is (f(x) - mean) / std.
+    """Checks and stores the arguments; the input is (f(x) - mean) / std.
 
     Args:
       name: str.
@@ -360,10 +360,10 @@ class Number(_Numeric):
 
 
 class Label(_Numeric):
-  """What a task predicts."""
+  """A label: the value that a task predicts."""
 
   def __init__(self, name, values=None):
-    """Keeps the column.
+    """Checks and stores the arguments of the column.
 
     Args:
       name: str.
@@ -392,10 +392,10 @@ class Label(_Numeric):
 
 
 class Weight(_Numeric):
-  """How much a row counts in losses and metrics."""
+  """The weight of a row in losses and metrics."""
 
   def __init__(self, name, default=None):
-    """Keeps the column.
+    """Checks and stores the arguments of the column.
 
     Args:
       name: str.

@@ -26,7 +26,7 @@ class CsvReader(reader.Reader):
 
   def __init__(self, paths, columns, bad_rows, names, header=False,
                delimiter=','):
-    """Keeps what to read; opens nothing.
+    """Stores the arguments; opens no file.
 
     Args:
       paths: list of str.

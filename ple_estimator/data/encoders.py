@@ -23,12 +23,12 @@ def create(reading):
 
 
 class _Encoder:
-  """What both encoders share.
+  """Base class of both encoders.
 
   Attributes:
     convert: function of pa.Table to pa.Table with the same rows, or None.
     dtypes: tuple of tf.DType, of what `arrays` returns.
-    shapes: tuple of tf.TensorShape, likewise.
+    shapes: tuple of tf.TensorShape, of what `arrays` returns.
   """
 
   convert = None
@@ -56,7 +56,7 @@ class TensorFlowEncoder(_Encoder):
   """Makes and packs the ids by TensorFlow's ops, in `encode`."""
 
   def __init__(self, reading):
-    """Keeps what is read.
+    """Stores the reading; builds no graph.
 
     Args:
       reading: reading.Reading.
@@ -82,13 +82,14 @@ class KernelEncoder(_Encoder):
   """
 
   def __init__(self, reading):
-    """Keeps what is read.
+    """Stores the reading; builds no graph.
 
     Args:
       reading: reading.Reading.
     """
     grouped = packing.names(reading.groups)
-    # A kept column of a group is read twice: its ids, and its values.
+    # Of a column in `keep` that is also in a group, both the ids and the values
+    # are needed.
     self._kept = [reading.spec[n] for n in reading.keep if n in grouped]
     self._others = [c for c in reading.columns() if c.name not in grouped]
     self._keys = [key for group in reading.groups for key in group.keys()]

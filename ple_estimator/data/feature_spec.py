@@ -1,4 +1,4 @@
-"""The columns of a data set, bound in one place for all that reads it."""
+"""The columns of a data set, as a .gin file binds them."""
 
 import inspect
 
@@ -61,7 +61,7 @@ class FeatureSpec:
 
     Args:
       with_labels: bool, whether labels and weight are wanted too.
-      keep: names of columns wanted besides.
+      keep: names of further columns to read.
     """
     unwanted = (column_kinds.Ignored,)
     if not with_labels:

@@ -1,4 +1,4 @@
-"""Inputs: they turn files into the batches that a model reads."""
+"""Inputs: Parquet and CSV files as batches for a model."""
 
 import math
 
@@ -36,7 +36,7 @@ class FileInput:
     batch_size: int, rows per batch.
     shuffle_rows: int, size of the shuffle buffer; 0 keeps the order.
     epochs: int, how often all rows are read.
-    prefetch: int, batches to make ahead.
+    prefetch: int, batches to prepare ahead.
     bad_rows: row_checks.BadRows, for the reader: what to do with a row that
       cannot be used.
     error: the UserError that ended reading of the last `dataset`, or None.
@@ -49,7 +49,7 @@ class FileInput:
   def __init__(self, files=gin.REQUIRED, data_dir='.', batch_size=512,
                shuffle_rows=0, epochs=1, drop_remainder=False, prefetch=2,
                on_bad_row='error'):
-    """Keeps what to read; opens nothing.
+    """Stores the arguments; opens no file.
 
     Args:
       files: str or list of str: files, glob patterns or directories.
@@ -59,7 +59,7 @@ class FileInput:
         random; 0 keeps the order of files and rows.
       epochs: int, how often to read all rows.
       drop_remainder: bool, whether to drop a last batch with fewer rows.
-      prefetch: int, batches to make ahead.
+      prefetch: int, batches to prepare ahead.
       on_bad_row: 'error' to stop at a row that cannot be used, 'skip' to
         leave it out and count it.
 
@@ -162,7 +162,7 @@ class FileInput:
     Returns:
       tf.data.Dataset of (features, labels), or of features without labels;
       both are dicts as FeatureSpec.encode makes them, with the packed ids of
-      groups. With a queue, features have work_queue.BATCH besides.
+      groups. With a queue, features also have work_queue.BATCH.
 
     Raises:
       UserError: if there is a queue and drop_remainder.
@@ -230,7 +230,7 @@ class CsvInput(FileInput):
   def __init__(self, files=gin.REQUIRED, data_dir='.', batch_size=512,
                shuffle_rows=0, epochs=1, drop_remainder=False, prefetch=2,
                on_bad_row='error', header=False, delimiter=','):
-    """Keeps what to read; opens nothing.
+    """Stores the arguments; opens no file.
 
     Args:
       files: as ParquetInput, and so all up to on_bad_row.

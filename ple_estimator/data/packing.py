@@ -125,7 +125,7 @@ class Group:
     """As `pack`, without TensorFlow.
 
     Args:
-      table: pa.Table that `to_ids` made.
+      table: pa.Table that `to_ids` returned.
 
     Returns:
       tuple of numpy arrays in the order of `keys`.
@@ -148,7 +148,7 @@ class Group:
 
 
 class KeyedGroup(Group):
-  """A group whose rows are keys: every value has one of its own.
+  """A group with keys in place of rows: every value has a key of its own.
 
   A key has 63 bits: the hash of a text, or the integer itself. A value that
   occurs in two columns must have two rows. So where a group has several

@@ -1,4 +1,4 @@
-"""Writes predictions to a file, which appears when it is complete."""
+"""Writes predictions to a file, which gets its name when it is complete."""
 
 import collections
 import os
@@ -19,7 +19,7 @@ def check_path(path):
 
 
 class Predictions(collections.namedtuple('Predictions', 'path num_rows')):
-  """A file of predictions; iterating over it reads its batches on demand.
+  """A file of predictions; `batches` reads it when asked.
 
   Attributes:
     path: str, of the Parquet or CSV file.

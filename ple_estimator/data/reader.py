@@ -1,4 +1,4 @@
-"""What a reader of one file format does.
+"""The base class of readers; there is one reader for each file format.
 
 A reader cuts its files into slices, such as the row groups of Parquet or byte
 ranges of CSV, and reads a slice as a stream of tables whose columns have the
@@ -17,7 +17,7 @@ class Reader:
   """Reads files of one format; a subclass has all four methods."""
 
   def __init__(self, paths, columns, bad_rows):
-    """Keeps what to read; opens nothing.
+    """Stores the arguments; opens no file.
 
     Args:
       paths: list of str, files that exist and are not empty.

@@ -1,4 +1,4 @@
-"""One value that says what is read from the files, and in which form."""
+"""Reading: what is read from the files, and in which form."""
 
 import collections
 

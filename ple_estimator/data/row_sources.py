@@ -59,10 +59,10 @@ class Tally:
 
 
 class _Rows:
-  """What both sources share: a reader, and how its rows are mixed."""
+  """Base class of both sources: a reader, and the shuffling of its rows."""
 
   def __init__(self, reader, tally, shuffle_rows=0, seed=0, convert=None):
-    """Keeps the settings; reads nothing.
+    """Stores the arguments; reads nothing.
 
     Args:
       reader: reader.Reader.
@@ -140,7 +140,7 @@ class QueueRows(_Rows):
   """Reads the slices that a work queue hands out; for one iteration."""
 
   def __init__(self, client, *args, **kwargs):
-    """Keeps the settings; reads nothing.
+    """Stores the arguments; reads nothing.
 
     Args:
       client: work_queue.Client that has taken nothing yet.
@@ -155,8 +155,8 @@ class QueueRows(_Rows):
   def until_done(self):
     """Yields the rows of slices as pa.Table until all slices are done.
 
-    The tables have the column work_queue.LEASE besides. None among them says
-    that the queue has no free slice at present. The rows that wait for a full
+    The tables also have the column client.LEASE. None among them says that the
+    queue has no free slice at present. The rows that wait for a full
     batch have to be trained then, because another process may be waiting for
     the slices that they belong to.
 

@@ -1,4 +1,4 @@
-"""How the ids of a batch become vectors.
+"""Embeddings: the vectors of the ids of a batch.
 
 `hashed` has tables of a fixed height. `keyed` has tables that get a row for
 each value as training goes on; `keyed_table` is the training step of these and

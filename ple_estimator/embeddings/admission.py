@@ -1,4 +1,4 @@
-"""Which keys own a row of an embedding variable: filters and evictions.
+"""Filters and evictions: which keys own a row of an embedding variable.
 
 A filter decides, at the lookup of a training step, which keys have occurred
 often enough to get a row; a key without a row that is still being counted is

@@ -1,4 +1,4 @@
-"""How ids become vectors.
+"""Embeddings with tables of a fixed height, and their base class.
 
 An embedding packs its columns in groups (packing.py) and has one lookup and one
 pooling per group. `Embedding` is the base class; a subclass defines what the
@@ -23,7 +23,7 @@ class Embedding:
   _group_kind = packing.Group
 
   def __init__(self, stddev, emb_fusion):
-    """Stores the hyper-parameters; builds no graph.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       stddev: float, the standard deviation that vectors are drawn with; None
@@ -129,7 +129,7 @@ class HashEmbedding(Embedding):
   """
 
   def __init__(self, stddev=None, emb_fusion=True):
-    """Stores the hyper-parameters; builds no graph.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       stddev: float, of the truncated normal that rows start from; None is
@@ -144,7 +144,7 @@ class HashEmbedding(Embedding):
     super().__init__(stddev, emb_fusion)
 
   def _is_composed(self, column):
-    """Whether the vectors of a column are made of several rows."""
+    """Whether each vector of a column is composed of several rows."""
     del column
     return False
 
@@ -188,7 +188,7 @@ class MultiHashEmbedding(HashEmbedding):
 
   def __init__(self, operation='mul', min_buckets=1000, rows=None,
                quotient_dim=None, stddev=None, emb_fusion=True):
-    """Stores the hyper-parameters; builds no graph.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       operation: 'add', 'mul' or 'concat', what makes a vector of the two.

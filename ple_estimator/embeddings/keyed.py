@@ -33,7 +33,7 @@ class EmbeddingVariable(hashed.Embedding):
 
   def __init__(self, capacity=1_000_000, stddev=None, emb_fusion=True,
                filter=None, eviction=None):
-    """Stores the hyper-parameters; builds no graph.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       capacity: int, the number of rows that a table can hold, including those
@@ -93,7 +93,7 @@ class AdaptiveEmbedding(EmbeddingVariable):
 
   def __init__(self, filter=gin.REQUIRED, shared_rows=10_000,
                capacity=1_000_000, stddev=None, emb_fusion=True, eviction=None):
-    """Stores the hyper-parameters; builds no graph.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       filter: which values own a row, admission.CounterFilter or CbfFilter.
@@ -138,7 +138,7 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
 
   def __init__(self, frequencies=(1, 4, 16, 64), capacity=1_000_000,
                stddev=None, emb_fusion=True, eviction=None):
-    """Stores the hyper-parameters; builds no graph.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       frequencies: list of int, not falling, one per block: how often a value

@@ -32,7 +32,7 @@ from ple_estimator.embeddings import table_state
 
 
 def full_error(error):
-  """What a user should do about a table that is full.
+  """Returns the UserError about a table that is full.
 
   Args:
     error: exception; the message of TensorFlow's contains what the op that
@@ -147,7 +147,7 @@ class KeyedTable:
       return vectors
 
   def seen(self, keys):
-    """How often keys were counted in training, with or without a row.
+    """Returns how often keys were counted in training, with or without a row.
 
     Args:
       keys: [n] int64.

@@ -1,4 +1,4 @@
-"""How a keyed table is saved and restored.
+"""Saves and restores keyed tables.
 
 Saving takes the lock of the table: it evicts rows, then copies keys, rows,
 counters and all slots at one instant. A checkpoint has no row numbers, so it
@@ -41,7 +41,7 @@ class TableCheckpoint:
   def saveable(self):
     """What saves and restores the table, a SaveableObject for tf.train.Saver.
 
-    Call it once the optimizer has made its slots.
+    Call it after the optimizer has created its slots.
     """
     return _Saveable(self, self._state)
 

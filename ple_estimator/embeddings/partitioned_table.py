@@ -20,7 +20,7 @@ class PartitionedTable:
       num_parts: int, how many parameter servers there are; 1 makes a table in
         one piece.
       *args: arguments of KeyedTable.
-      **kwargs: likewise; not part and num_parts.
+      **kwargs: arguments of KeyedTable, except part and num_parts.
     """
     self._parts = []
     device = ''

@@ -1,4 +1,4 @@
-"""Which rows of a table are free, and the error when none is."""
+"""Gives out and takes back the rows of a table."""
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -52,8 +52,8 @@ class RowAllocator:
   Attributes:
     variables: list of the two variables.
     state: [4] int64 variable: the next row that was never used, and how many
-      rows have, since the table was made, left the ring, been allowed to leave
-      it, and entered it. The latter three grow for ever; modulo the height
+      rows have, since the table was created, left the ring, been allowed to
+      leave it, and entered it. The latter three only grow; modulo the height
       they are places in the ring.
   """
 

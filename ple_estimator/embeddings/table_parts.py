@@ -1,9 +1,9 @@
-"""How the keys and rows of a keyed table are divided among parameter servers.
+"""Divides the keys and rows of a keyed table among parameter servers.
 
 With n parameter servers a table has n parts, and a key belongs to exactly one
 of them. Part i of the table X is saved as X/part_i, as DeepRec does; a table
-with a single part is saved as X. `joined` and `read` are for all who look into
-a checkpoint without restoring it.
+with a single part is saved as X. `joined` and `read` serve code that reads a
+checkpoint without restoring it.
 """
 
 import collections

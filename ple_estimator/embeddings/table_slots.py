@@ -10,9 +10,9 @@ class TableSlots:
   """The slots of one part of a table, which are filled row by row.
 
   A slot as high as the table, such as Adam's m, does not get initial values
-  when it is made: each row of it is written when a key gets that row. A scalar
-  slot, such as the power of a beta, is made as usual; it is the same for all
-  parts, and a checkpoint has it once.
+  when it is created: each row of it is written when a key gets that row. A
+  scalar slot, such as the power of a beta, is created as usual; it is the same
+  for all parts, and a checkpoint has it once.
 
   Attributes:
     variables: list of the slots that are as high as the table.
@@ -34,7 +34,7 @@ class TableSlots:
 
   def getter(self, getter, name, shape=None, dtype=tf.float32,
              initializer=None, **kwargs):
-    """A custom getter for the variable scope that the slots are made in.
+    """A custom getter for the variable scope of the slots.
 
     See tf.variable_scope for the arguments.
     """

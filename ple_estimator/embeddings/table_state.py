@@ -1,4 +1,4 @@
-"""What a part of a keyed table consists of: variables, hash table and lock."""
+"""The state of a part of a keyed table: variables, hash table and lock."""
 
 import tensorflow.compat.v1 as tf
 

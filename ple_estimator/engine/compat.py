@@ -1,11 +1,11 @@
-"""Which TensorFlow this is, and all that is not its public, stable interface.
+"""What differs between versions of TensorFlow, and what it keeps private.
 
 Every call that differs between the versions stands here, and every use of a
 private name of TensorFlow: of modules, functions, methods and attributes.
 
 Importing this module puts TensorFlow 2 into graph mode with the defaults that
-the package is written for. experiment.py does, before any graph is built; who
-builds graphs from other modules alone imports it first.
+the package is written for. experiment.py imports it before any graph is built.
+Code that builds graphs without experiment.py has to import it first.
 """
 
 import os
@@ -50,7 +50,7 @@ SaveSpec = saveable_object.SaveSpec
 
 
 class SaverBuilder(saver.BulkSaverBuilder):
-  """Lets saveables with `reads_itself` read a checkpoint as they like.
+  """Lets saveables with `reads_itself` read the checkpoint themselves.
 
   Their `restore` gets the checkpoint's prefix, a string scalar, in the place of
   each tensor.
@@ -121,12 +121,12 @@ def declare_slot(slot, variable):
 
 def find(path):
   """Returns what TensorFlow has at a path, e.g. 'train.Server', or None."""
-  # TensorFlow 1.15 warns of names that are asked for at the second place.
-  for found in (tf, tensorflow):
+  # TensorFlow 1.15 warns of names that are looked up in the second module.
+  for holder in (tf, tensorflow):
     for part in path.split('.'):
-      found = getattr(found, part, None)
-    if found is not None:
-      return found
+      holder = getattr(holder, part, None)
+    if holder is not None:
+      return holder
   return None
 
 
@@ -136,7 +136,7 @@ _SERVERS = {'grpc': ['GRPC_SERVER'], 'grpc++': ['SEASTAR_SERVER'],
 
 
 def version():
-  """What TensorFlow says it is: to be shown, not to be decided by."""
+  """The version that TensorFlow reports; for messages, not for decisions."""
   git = tf.GIT_VERSION
   git = git.decode() if isinstance(git, bytes) else git
   return tf.__version__ + (' (%s)' % git if 'deeprec' in git else '')
@@ -160,15 +160,16 @@ def check_protocol(name):
   errors.check(
       name in _SERVERS, 'run_config.protocol must be %s, got %r.',
       ', '.join(repr(p) for p in sorted(_SERVERS)), name)
-  found = _registered_servers() if name != 'grpc' else _SERVERS[name]
+  registered = _registered_servers() if name != 'grpc' else _SERVERS[name]
   errors.check(
-      set(_SERVERS[name]) <= set(found), 'run_config.protocol = %r needs a '
+      set(_SERVERS[name]) <= set(registered),
+      'run_config.protocol = %r needs a '
       "server that %s lacks (it has %s). Install a wheel of DeepRec, or bind "
-      "'grpc'.", name, describe(), ', '.join(found))
+      "'grpc'.", name, describe(), ', '.join(registered))
 
 
 def _registered_servers():
-  """The kinds of server there are: what asking for a wrong one answers."""
+  """The registered kinds of servers, from the error about an unknown kind."""
   try:
     tf.train.Server({'local': ['localhost:0']}, protocol='none', start=False)
   except tf.errors.NotFoundError as error:
@@ -203,7 +204,7 @@ def intra_op_threads(fused):
 
 
 def quiet():
-  """Leaves of what TensorFlow logs the warnings and errors, once each."""
+  """Reduces the log of TensorFlow to warnings and errors, once each."""
   tf.get_logger().handlers = []  # what remains goes to the root logger's
   warnings.filterwarnings('ignore', message=r'.*tf\.layers')
   tf.logging.set_verbosity(tf.logging.WARN)
@@ -226,7 +227,7 @@ class HashTable:
     before = list(saved)
     # Without "checkpoint" it would be shared with no other process; what that
     # adds to the Saver's list is taken back.
-    with tf.control_dependencies(None):  # who uses it must not wait for others
+    with tf.control_dependencies(None):  # its users must not wait for other ops
       self._table = lookup_ops.MutableHashTable(
           tf.int64, tf.int64, default, name=name.replace('/', '_'),
           checkpoint=True)
@@ -287,10 +288,10 @@ class Lock:
 
     The lock does not order ops inside of fn.
     """
-    found = self._section.execute(fn)
+    results = self._section.execute(fn)
     # Notes of what was executed; TensorFlow warns that it cannot export them.
     tf.get_default_graph().clear_collection('critical_section_executions')
-    return found
+    return results
 
 
 # What follows is private to TensorFlow 1 and the same in 1.15 and 2.15: the

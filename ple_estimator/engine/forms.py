@@ -37,7 +37,7 @@ A form that is marked * is used only if Engine.forms names it:
 
 - fused_lookup: an input of this package has one lookup and one pooling for all
   columns of one width, and has removed duplicate ids before the step. DeepRec's
-  op is made to fuse the ops of one column and removes duplicates again.
+  op fuses the ops of one column and removes duplicates again.
 - micro_batch: it is not documented whether DeepRec divides the sum of the
   gradients by the number of slices, so the learning rate may have to change.
 
@@ -241,7 +241,7 @@ class Engine:
     Returns:
       (tensors, hooks): the same structure, and a list of the
       tf.train.SessionRunHook that fill the stage: without them a run would
-      wait for ever.
+      wait without an end.
     """
     if not self._stages(capacity):
       return tensors, []

@@ -19,7 +19,7 @@ class Purpose(collections.namedtuple(
     precision: precision.Precision of the matrix products; None only where the
       graph has none.
     fused: bool, whether to use the C++ kernels (engine/native.py). It is True
-      only if they can be used, so nobody below has to ask again.
+      only if they can be used, so no other code has to check that.
     num_ps: int, the number of parameter servers that hold the variables; 0 is
       none, as it always is outside of training.
     engine: forms.Engine of the run.

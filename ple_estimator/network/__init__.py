@@ -1,4 +1,4 @@
-"""What is computed from a batch: experts, gates, towers, tasks, metrics.
+"""The network: experts, gates, towers, and the loss and metrics of tasks.
 
 `ple` is PLE and its ablations (shared-bottom, MMoE, CGC). `mlp` has the dense
 layers that experts, gates and towers consist of. `tasks` has the loss and the

@@ -25,9 +25,10 @@ def of_network(build, tasks, inputs, targets, slices):
 
   Returns:
     ((losses, gates, gradients), d_inputs): the loss of each task by name; gates
-    with the mean weight of each expert in place of the weights; the gradient of
-    the weighted sum of losses by the name of each variable that `build` has
-    made, where it has one; and that by inputs, [batch, in_dim] float32.
+    with the mean weight of each expert in place of the weights; a dict of the
+    name of each variable that `build` creates to its gradient of the weighted
+    sum of losses, if it has one; and the gradient by inputs, [batch, in_dim]
+    float32.
   """
   step = tf.train.get_or_create_global_step()
   loss_weights = [task.loss_weight(step) for task in tasks]
@@ -55,7 +56,7 @@ def of_network(build, tasks, inputs, targets, slices):
 
 
 def complete(variables, gradients, inputs, d_inputs):
-  """Adds what is no sum over slices to the gradients of `of_network`.
+  """Adds the gradients that are no sums over slices to those of `of_network`.
 
   These are the gradients of the embeddings, through the inputs of the network,
   and those of penalties such as L2.

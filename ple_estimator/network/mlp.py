@@ -1,10 +1,10 @@
-"""Sets of small dense networks, which experts, gates and towers are made of.
+"""Sets of small dense networks, of which experts, gates and towers consist.
 
 A set of networks is described first and then computed at once, in one of two
-ways. TensorFlow's own ops, one after the other, are the readable form and the
-reference of all tests. One fused op (kernels/nets.cc) gives the same numbers
-and is several times faster. Both have the same variables, so each can restore
-a checkpoint of the other.
+ways. TensorFlow's own ops, one after the other, are the readable form, which
+all tests compare with. One fused op (kernels/nets.cc) gives the same numbers
+and is several times faster. Both have the same variables, so each can restore a
+checkpoint of the other.
 """
 
 import collections
@@ -25,7 +25,7 @@ _ACTIVATIONS = {
     'leaky_relu': tf.nn.leaky_relu,
 }
 _MOMENTUM = 0.99  # of batch norm's moving averages; as tf.layers
-_EPSILON = 1e-3  # added to its variances; likewise
+_EPSILON = 1e-3  # added to the variances of batch norm; as tf.layers
 
 
 def check_units(binding, units):
@@ -79,7 +79,7 @@ class Mlp:
   """
 
   def __init__(self, owner, activation, batch_norm, dropout, l2):
-    """Stores the hyper-parameters.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       owner: str, the class that a user binds these arguments of, for errors.

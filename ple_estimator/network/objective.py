@@ -1,4 +1,4 @@
-"""What the tasks of a model are trained on and measured by, taken together.
+"""The losses and metrics of all tasks of a model together.
 
 `tasks` in this module is a list of tasks.Task.
 """
@@ -11,7 +11,7 @@ from ple_estimator.network import metrics as metrics_lib
 
 
 class Targets(collections.namedtuple('Targets', 'labels weights totals')):
-  """What the logits of a batch, or of a slice of one, are compared with.
+  """Labels and row weights of a batch or of a slice of one.
 
   Attributes:
     labels: dict of column name to [batch] float32.

@@ -47,7 +47,7 @@ class PLE:
                batch_norm=True,
                dropout=0.0,
                l2=0.0):
-    """Stores the hyper-parameters; builds no graph.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       expert_units: widths of each expert's layers.

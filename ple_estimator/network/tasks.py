@@ -30,7 +30,7 @@ class Task:
                weight=1.0,
                gamma=1.0,
                sample_space=None):
-    """Stores the hyper-parameters; builds no graph.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       name: str, names the task's variables, metrics and predictions.

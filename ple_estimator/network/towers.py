@@ -14,7 +14,7 @@ class Tower:
 
   def __init__(self, units=(256, 128, 64), activation='relu', batch_norm=True,
                dropout=0.0, l2=0.0):
-    """Stores the hyper-parameters; builds no graph.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       units: widths of the hidden layers; () is a linear tower.

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, and the training op made of them.
+"""Optimizers, learning-rate schedules, and the training op.
 
 A .gin file names what is in `factories`. `update_rules` has the optimizers that
 TensorFlow lacks, `deeprec_optimizers` puts DeepRec's own in their place, and

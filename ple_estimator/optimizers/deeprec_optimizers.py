@@ -30,7 +30,7 @@ def choose(optimizer, engine):
   """Decides between an optimizer and the one that DeepRec has for it.
 
   Args:
-    optimizer: tf.train.Optimizer that Model.optimizer has made.
+    optimizer: tf.train.Optimizer, from Model.optimizer.
     engine: forms.Engine of the run.
 
   Returns:
@@ -41,7 +41,7 @@ def choose(optimizer, engine):
       optimizer cannot update, or if the engine must use DeepRec's optimizer
       and this TensorFlow lacks it.
   """
-  # The slots of keyed tables must be made by initializers, which DeepRec's
+  # The slots of keyed tables must come from initializers, which DeepRec's
   # optimizers do not promise.
   chosen = None if keyed_table.of_graph() else _of_deeprec(optimizer, engine)
   errors.check(

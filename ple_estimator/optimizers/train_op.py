@@ -59,7 +59,7 @@ def build(optimizer, gradients, purpose, clip_norm=None):
 
 
 def _sort(gradients):
-  """Tells variables from keyed tables.
+  """Separates the gradients of variables from those of keyed tables.
 
   Args:
     gradients: list of (gradient or None, variable or source of a table).
@@ -151,7 +151,7 @@ def _check_moves_touched_rows_only(optimizer):
 
 
 def _note_rows(optimizer, gradients, step):
-  """Notes the rows that sparse gradients touch; returns a list of ops."""
+  """Records the rows that sparse gradients touch; returns a list of ops."""
   noted = []
   for gradient, variable in zip(gradients.dense, gradients.variables):
     if isinstance(gradient, tf.IndexedSlices):

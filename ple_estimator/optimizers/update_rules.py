@@ -1,8 +1,8 @@
 """Update rules that tf.train lacks, each for dense variables and for rows.
 
 Rows that a batch does not touch are neither read nor written. A slot with one
-row per row of its variable is made by an initializer, so that a table whose
-memory is only partly in use can leave the rest untouched. g is the gradient of
+row per row of its variable is filled by an initializer, so that a keyed table
+can leave the memory of rows that are not in use untouched. g is the gradient of
 a weight w.
 
 References:
@@ -120,7 +120,8 @@ class AdamAsync(LazyAdam):
   """LazyAdam with powers of the betas that are counted per variable.
 
   Nothing is shared by all variables, so no parameter server takes part in every
-  update. Each update of a variable is a step of it, even an update of no row.
+  update. Each update of a variable counts as a step of it, even if it changes
+  no row.
   """
 
   def __init__(self, learning_rate, beta1, beta2, epsilon,
@@ -371,7 +372,7 @@ class AdagradDecay(tf.train.Optimizer):
 
 
 class Ftrl(tf.train.FtrlOptimizer):
-  """tf.train.FtrlOptimizer with slots that are made by initializers.
+  """tf.train.FtrlOptimizer with slots that are filled by initializers.
 
   TensorFlow 1.15 fills them from a tensor as large as the variable.
   """

@@ -1,4 +1,8 @@
-"""A run in time: loops, checkpoints, evaluations, exports.
+"""Training, evaluation, checkpoints and exports of one run.
 
-Imports optimizers and below.
+`trainer` runs the loop that the role of a process asks for, and ends the run.
+`estimator` builds the tf.estimator.Estimator, and `hooks` are called at its
+steps. `saver`, `incremental` and `compatibility` write and read checkpoints,
+`evaluation` evaluates and exports them. `model_dir` and `disk` see to the
+folder that a run writes to. Imports optimizers and below.
 """

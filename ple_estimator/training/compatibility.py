@@ -1,4 +1,4 @@
-"""Whether a model_dir belongs to the model of a graph."""
+"""Checks that the checkpoint in a model_dir is of the model of a graph."""
 
 import collections
 import glob
@@ -23,17 +23,18 @@ _SHOWN_VALUE = 60
 _BINDING = re.compile(r'^([\w./]+\.\w+) = (.*(?:\n .*)*)$', re.M)
 
 
-# What a model is, beyond the shapes of its variables.
+# Bindings that define a model beyond the shapes of its variables. If one of
+# them differs, the checkpoint is of another model.
 _IDENTITY = re.compile(
     r'(\w+/)*((PLE|Tower)\.(?!dropout$|l2$)|FeatureSpec\.|'
     r'Task\.(label|loss)$|MultiHashEmbedding\.(operation|rows)$)')
 
 
-# What may explain another shape or name.
+# Bindings that can be the reason for another shape or name; shown in the error.
 _RELATED = re.compile(r'(\w+/)*(Model|\w*Embedding\w*)\.')
 
 
-# What only training needs.
+# Tensors that only training needs.
 _KEYED_TRAINING_ONLY = re.compile(
     r'-(freqs|versions|(keys|freqs|versions)_filtered)$|/counters$')
 
@@ -49,9 +50,9 @@ def check(model_dir, training):
     training: bool, whether the graph has the variables of the optimizer.
 
   Raises:
-    UserError: if the checkpoint lacks a variable, has another, or has one in
-      another shape, or if a binding that makes the model what it is differs;
-      the message names variables and bindings.
+    UserError: if the checkpoint lacks a variable, has one more, or has one of
+      another shape, or if a binding that defines the model differs. The
+      message names the variables and bindings.
   """
   path = marker.latest_checkpoint(model_dir)
   if path is None:
@@ -92,7 +93,7 @@ def check(model_dir, training):
 
 
 def _is_training_only(name, saved):
-  """Whether a tensor is a keyed table's or an optimizer's for training."""
+  """Whether a tensor of a keyed table or an optimizer is for training only."""
   return bool(_KEYED_TRAINING_ONLY.search(name)) or _is_slot(name, saved)
 
 
@@ -104,7 +105,7 @@ def _is_slot(name, saved):
 
 def _fits(shape, wanted):
   return len(shape) == len(wanted) and all(
-      size in (None, found) for found, size in zip(shape, wanted))
+      size in (None, saved) for saved, size in zip(shape, wanted))
 
 
 def _some(names):
@@ -114,11 +115,11 @@ def _some(names):
 
 
 def _changed_bindings(model_dir):
-  """Compares with the last operative config there.
+  """Compares the bindings in force with the last operative config there.
 
   Returns:
     list of (name, text) such as ('PLE.num_levels', 'PLE.num_levels = 3, now
-    2'), of the bindings that have to do with the model.
+    2'), of those bindings that concern the model.
   """
   configs = sorted(
       glob.glob(os.path.join(

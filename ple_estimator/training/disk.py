@@ -1,4 +1,4 @@
-"""What a user can do about a disk that is full or cannot be written to."""
+"""Errors of a disk that is full or cannot be written to, as UserErrors."""
 
 import errno
 import os
@@ -20,12 +20,12 @@ def translator(model_dir, places):
 
   Args:
     model_dir: str, where the checkpoints are.
-    places: list of (binding, path): what a run writes, by the binding that
-      says where.
+    places: list of (binding, path): the paths that a run writes to, each with
+      the binding that sets it.
 
   Returns:
-    function of an exception to a UserError, or to None if it is no error of
-    the disk, or of a place that no binding names.
+    function of an exception to a UserError, or to None if the exception is not
+    about the disk, or about a path that no binding sets.
   """
   def translate(error):
     path, text = _failed(error, model_dir)
@@ -42,7 +42,7 @@ def translator(model_dir, places):
 
 
 def _failed(error, model_dir):
-  """(path, text of the system) of an error of the disk, or (None, None)."""
+  """Returns (path, system's text) of a disk error, else (None, None)."""
   if isinstance(error, tf.errors.OpError):
     match = _TEXT.search(error.message)
     return match.groups() if match else (None, None)
@@ -53,7 +53,7 @@ def _failed(error, model_dir):
 
 
 def _binding(path, places):
-  """The binding of the place that holds a path, or None."""
+  """Returns the binding of the place that a path is in, or None."""
   parts = os.path.abspath(path).split(os.sep)
   for binding, place in places:
     own = os.path.abspath(place).split(os.sep)

@@ -15,8 +15,8 @@ def config_for(config, fused):
     fused: bool, whether training uses the fused kernels.
 
   Returns:
-    tf.estimator.RunConfig. The number of threads inside an op is the engine's
-    choice unless the user has made one.
+    tf.estimator.RunConfig. It has a number of threads inside an op that suits
+    the kernels, unless the user has bound one.
   """
   session_config = config.session_config
   if not session_config.intra_op_parallelism_threads:
@@ -37,9 +37,9 @@ class ModelFn:
     Args:
       model: model.Model.
       engine: forms.Engine, whose forms the graph uses.
-      is_alone: bool, whether one process does all of the training, so that
-        variables cannot outlive it on parameter servers.
-      prefetch: int, batches that the training input makes ahead.
+      is_alone: bool, whether one process does all of the training; there are
+        then no parameter servers that keep the variables when it ends.
+      prefetch: int, batches that the training input prepares ahead.
       work_queue: work_queue.WorkQueue of the training input, or None.
       incremental: incremental.IncrementalCheckpoint, or None.
       training_hooks: function of the saver_lib.Saver of a training graph to a
@@ -54,7 +54,9 @@ class ModelFn:
     self._training_hooks = training_hooks
 
   def __call__(self, features, labels, mode, config):
-    """As Estimator calls it; see Model.model_fn for the arguments.
+    """Builds the EstimatorSpec of one mode; called by Estimator.
+
+    See Model.model_fn for the arguments.
 
     Raises:
       UserError: if model_dir holds the checkpoint of another model.
@@ -78,7 +80,7 @@ class ModelFn:
       self._engine.mark(spec.train_op)
     saver = saver_lib.Saver(
         config.keep_checkpoint_max, True, self._work_queue,
-        outlived=not self._is_alone)
+        variables_remain=not self._is_alone)
     if self._incremental:
       spec = spec._replace(training_chief_hooks=[
           self._incremental.hook(config.model_dir, saver)])
@@ -88,9 +90,9 @@ class ModelFn:
     return self._with_scaffold(spec._replace(training_hooks=hooks), saver)
 
   def _with_scaffold(self, spec, saver):
-    """Adds the Saver, and what says that the variables have values."""
-    # A process that is alone need not ask whether variables have values. The
-    # question would be a third of the ops of its graph.
+    """Adds the Saver, and the op that checks that variables have values."""
+    # A process that is alone need not check whether variables have values. The
+    # check would be a third of the ops of its graph.
     ready = tf.constant([], tf.string) if self._is_alone else None
     return spec._replace(scaffold=tf.train.Scaffold(
         saver=saver, ready_op=ready, ready_for_local_init_op=ready))

@@ -1,4 +1,4 @@
-"""What is done with a checkpoint: evaluated, exported, perhaps the last."""
+"""Evaluates and exports checkpoints, and ends training early."""
 
 import math
 import os
@@ -19,12 +19,13 @@ class EarlyStopping:
   """Ends training when a metric of the evaluation no longer improves."""
 
   def __init__(self, metric='ctr/auc', patience_steps=10000):
-    """Keeps the rule.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
-      metric: str, as in metrics.json; auc and accuracy are to grow, all
-        others to fall.
-      patience_steps: int, global steps without improvement.
+      metric: str, as in metrics.json; auc and accuracy improve when they
+        grow, all others when they fall.
+      patience_steps: int, global steps without improvement after which
+        training ends.
     """
     errors.check(patience_steps >= 1, 'EarlyStopping.patience_steps must be at '
                  'least 1, got %r.', patience_steps)
@@ -45,7 +46,7 @@ class Exports:
   """Which SavedModels to write while training."""
 
   def __init__(self, best_metric='ctr/auc', best_to_keep=1, latest_to_keep=1):
-    """Keeps the rule.
+    """Checks and stores the hyperparameters; writes nothing.
 
     Args:
       best_metric: str, as in metrics.json; auc and accuracy are best when
@@ -64,19 +65,19 @@ class Exports:
 
   def exporters(self, receiver_fn):
     """Returns a list of tf.estimator.Exporter."""
-    found = []
+    exporters = []
     if self._best_to_keep:
-      found.append(tf.estimator.BestExporter(
+      exporters.append(tf.estimator.BestExporter(
           'best', receiver_fn, exports_to_keep=self._best_to_keep,
           event_file_pattern='eval/*.tfevents.*', compare_fn=self._is_best))
     if self._latest_to_keep:
-      found.append(tf.estimator.LatestExporter(
+      exporters.append(tf.estimator.LatestExporter(
           'latest', receiver_fn, exports_to_keep=self._latest_to_keep))
-    return found
+    return exporters
 
   def _is_best(self, best_eval_result, current_eval_result):
-    # BestExporter finds the best in the event files, where the current result
-    # is already: a tie is the current result itself.
+    # BestExporter reads the best result from the event files, which have the
+    # current result already. So a tie means that the current one is the best.
     return not metrics.is_better(
         self.metric, float(best_eval_result[self.metric]),
         than=float(current_eval_result[self.metric]))
@@ -140,20 +141,24 @@ def check_metric(binding, name, tasks):
 
 def last_step(model_dir):
   """The global step of the last evaluation in model_dir, or None."""
-  found = files.read_json(
+  written = files.read_json(
       os.path.join(model_dir, 'metrics.json'), keys=['global_step'])
-  return found and found['global_step']
+  return written and written['global_step']
 
 
 class Evaluation:
-  """Evaluates checkpoints, as train_and_evaluate does in a local run."""
+  """Evaluates and exports checkpoints in a process of a cluster.
+
+  In a local run tf.estimator.train_and_evaluate does the same.
+  """
 
   def __init__(self, estimator, input_fn, exporters, pause):
-    """Keeps the parts.
+    """Stores the arguments; evaluates nothing.
 
     Args:
       estimator: tf.estimator.Estimator.
-      input_fn: function without arguments to the rows.
+      input_fn: function without arguments that returns the tf.data.Dataset of
+        the rows to evaluate.
       exporters: list of tf.estimator.Exporter.
       pause: function without arguments to a context manager, for work that may
         take any time.
@@ -191,15 +196,16 @@ class Evaluation:
 class EvaluateSaved(tf.train.CheckpointSaverListener):
   """Evaluates what a chief saves, in a cluster without an evaluator.
 
-  Not the checkpoint of the start, nor that of the end, which the job sees to.
+  The checkpoint of the start is not evaluated, and that of the end is evaluated
+  by training.trainer.
   """
 
   def __init__(self, evaluation, least_secs):
-    """Keeps what to do.
+    """Stores the arguments.
 
     Args:
       evaluation: Evaluation.
-      least_secs: number, between two evaluations.
+      least_secs: number, least seconds between two evaluations.
     """
     self._evaluation = evaluation
     self._least_secs = least_secs
@@ -215,7 +221,7 @@ class EvaluateSaved(tf.train.CheckpointSaverListener):
 
 
 def is_done_elsewhere(model_dir, step, timeout_secs, watch):
-  """Waits for the evaluator of a cluster.
+  """Waits until the evaluator of a cluster has evaluated the last step.
 
   Args:
     model_dir: str.
@@ -224,7 +230,7 @@ def is_done_elsewhere(model_dir, step, timeout_secs, watch):
     watch: watch.Watch.
 
   Returns:
-    bool, whether it has evaluated that step.
+    bool, whether the evaluator has evaluated that step.
   """
   deadline = time.time() + timeout_secs
   while time.time() < deadline:
@@ -239,14 +245,14 @@ def is_done_elsewhere(model_dir, step, timeout_secs, watch):
 
 def until_trained(evaluation, model_dir, max_steps, least_steps, least_secs,
                   watch):
-  """Is the evaluator of a cluster until the last checkpoint is evaluated.
+  """Evaluates checkpoints until the last one; for the evaluator of a cluster.
 
   Args:
     evaluation: Evaluation.
     model_dir: str.
-    max_steps: int, where the training is to end.
-    least_steps: int, global steps between two evaluations.
-    least_secs: number, seconds between two evaluations.
+    max_steps: int, the global step at which the training ends.
+    least_steps: int, least global steps between two evaluations.
+    least_secs: number, least seconds between two evaluations.
     watch: watch.Watch.
   """
   evaluated, last = None, 0

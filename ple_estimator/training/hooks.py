@@ -11,17 +11,18 @@ _BAR_WIDTH = 24
 
 
 class ProgressHook(tf.train.SessionRunHook):
-  """Says how far training is: a bar on a terminal, lines elsewhere.
+  """Shows how far training is: a bar on a terminal, log lines elsewhere.
 
   step 300 of 782 | 12.3 steps/s | 6298 examples/s | loss 0.62 (ctr 0.41, ...)
   """
 
   def __init__(self, tasks, max_steps, batch_size, every_steps, stream=None):
-    """Keeps what to show.
+    """Stores the arguments; builds no graph.
 
     Args:
       tasks: names of the tasks, whose losses are tensors '<name>/loss'.
-      max_steps: int, the last global step; a work queue may end a bit later.
+      max_steps: int, the last global step; a run with a work queue may end a
+        few steps later.
       batch_size: int, rows per global step.
       every_steps: int, global steps between two lines.
       stream: file of a terminal for the bar; None is standard error if that
@@ -51,15 +52,15 @@ class ProgressHook(tf.train.SessionRunHook):
         self._fetches if due else {'step': self._fetches['step']})
 
   def after_run(self, run_context, run_values):
-    found = run_values.results
-    step = int(found['step'])
+    values = run_values.results
+    step = int(values['step'])
     first = self._next_step is None
     self._next_step = step + 1
-    if 'loss' not in found:
+    if 'loss' not in values:
       return
     seconds, steps = self._timer.update_last_triggered_step(step)
     if not first and steps:
-      self._show(step, steps / seconds, found)
+      self._show(step, steps / seconds, values)
 
   def end(self, session):
     if self._stream:
@@ -92,14 +93,14 @@ def _duration(seconds):
 class CheckpointHook(compat.CheckpointSaverHook):
   """Saves every save_steps and evaluates every eval_steps.
 
-  Estimator evaluates whenever a checkpoint was saved, by a listener that it
-  adds to the hook; here the listeners are told of a checkpoint only when an
-  evaluation is due.
+  Estimator evaluates through listeners, which it adds to the hook and which are
+  called after every checkpoint. This hook calls them only when an evaluation is
+  due.
   """
 
   def __init__(self, model_dir, saver, save_steps, eval_steps=None,
                listeners=()):
-    """Keeps the schedule.
+    """Stores the arguments; builds no graph.
 
     Args:
       model_dir: str.

@@ -1,20 +1,21 @@
-"""Incremental checkpoints: between full ones, only what has changed.
+"""Incremental checkpoints hold only what has changed since a full checkpoint.
 
-A delta holds the rows that steps have touched since the delta before, with
-their slots and counters, and all dense variables. Deltas form a chain from a
-full checkpoint:
+A delta is one such file. It holds the rows that steps have touched since the
+previous delta, with their slots and counters, and all dense variables. Deltas
+form a chain from a full checkpoint:
 
   model_dir/incremental/<step of the full checkpoint>/delta-<step>.json
   model_dir/incremental/<step of the full checkpoint>/delta-<step>.{index,data}
 
-The .json comes last and says what is before it and how long the files are. To
-restore, the chain is followed as far as it is whole, and what it says is
-written as a checkpoint of the ordinary form, equal to a full one of that step:
+The .json is written last. It names the previous delta and the lengths of the
+files. To restore, the chain is followed up to the first delta that is damaged
+or missing, and the result is written as an ordinary checkpoint, equal to a full
+one of that step:
 
   model_dir/incremental/<step of the full checkpoint>/merged/model.ckpt-<step>
 
-So training, evaluation, prediction and export need nothing of their own. Rows
-are evicted when a full checkpoint is saved, and only then.
+So training, evaluation, prediction and export read ordinary checkpoints only.
+Rows are evicted only when a full checkpoint is saved.
 """
 
 import collections
@@ -45,7 +46,7 @@ class IncrementalCheckpoint:
   """Saves deltas while training; see Experiment.incremental."""
 
   def __init__(self, save_secs=None, save_steps=None):
-    """Keeps the schedule.
+    """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       save_secs: number, seconds between deltas.
@@ -68,14 +69,14 @@ class IncrementalCheckpoint:
 
     Args:
       model_dir: str.
-      saver: checkpoints.Saver, of full checkpoints.
+      saver: saver.Saver of the full checkpoints.
     """
     return _Hook(model_dir, saver, tf.train.SecondOrStepTimer(
         every_secs=self._save_secs, every_steps=self._save_steps))
 
 
 class _Hook(tf.train.SessionRunHook):
-  """Saves a delta when one is due and no full checkpoint has been."""
+  """Saves a delta when one is due and no full checkpoint was saved instead."""
 
   def __init__(self, model_dir, saver, timer):
     self._model_dir = model_dir
@@ -132,10 +133,10 @@ class _Hook(tf.train.SessionRunHook):
 
 
 def _changes(since):
-  """What a delta holds: dict of name to tensor; parts are joined.
+  """Returns what a delta holds: a dict of name to tensor; parts are joined.
 
   Args:
-    since: int64 scalar, the global step of the delta before.
+    since: int64 scalar, the global step of the previous delta.
   """
   pieces = collections.defaultdict(list)
   apart = set()
@@ -161,7 +162,7 @@ def _delta(model_dir, base, step):
 
 
 def _clean(model_dir):
-  """Removes the deltas of full checkpoints that are gone."""
+  """Removes the deltas of full checkpoints that were deleted."""
   folder = os.path.join(model_dir, _FOLDER)
   full = {str(step) for step in files.checkpoint_steps(model_dir)}
   for base in os.listdir(folder) if os.path.isdir(folder) else ():
@@ -170,17 +171,17 @@ def _clean(model_dir):
 
 
 def _chain(model_dir, base):
-  """The deltas that follow a full checkpoint, as far as they are whole.
+  """Lists the deltas after a full checkpoint, up to the first unusable one.
 
   Returns:
     list of int, their steps.
   """
   folder = os.path.join(model_dir, _FOLDER, str(base))
-  found = sorted(int(step) for step in re.findall(
+  saved = {int(step) for step in re.findall(
       r'delta-(\d+)\.', ' '.join(os.listdir(folder)))
-                 ) if os.path.isdir(folder) else []
+           } if os.path.isdir(folder) else set()
   steps = []
-  for step in sorted(set(found)):
+  for step in sorted(saved):
     problem = _problem(_delta(model_dir, base, step), ([base] + steps)[-1])
     if problem:
       logging.warning(
@@ -192,7 +193,7 @@ def _chain(model_dir, base):
 
 
 def _problem(path, previous):
-  """What is wrong with a delta, or None."""
+  """Returns what is wrong with a delta, a str, or None."""
   said = files.read_json(path + '.json', keys=['previous', 'sizes'])
   if said is None:
     return 'cannot be read (%s.json is missing or cut)' % os.path.basename(path)
@@ -211,9 +212,9 @@ def _problem(path, previous):
 
 
 def newest_step(model_dir):
-  """The global step of the newest state of a model_dir, or None.
+  """Returns the global step of the newest state of a model_dir, or None.
 
-  That of the newest delta, or else of the newest full checkpoint.
+  It is that of the newest delta, or else of the newest full checkpoint.
   """
   base = marker.latest_step(model_dir)
   if base is None:
@@ -222,7 +223,7 @@ def newest_step(model_dir):
 
 
 def merged(path):
-  """The newest state that a full checkpoint and its deltas hold.
+  """Merges a full checkpoint and its deltas into the newest state.
 
   Args:
     path: str, of the full checkpoint, model_dir/model.ckpt-<step>.
@@ -247,7 +248,7 @@ def merged(path):
 
 
 def _write(path, tensors):
-  """Writes a checkpoint; its index comes last, so it is whole or not there."""
+  """Writes a checkpoint; its index comes last, so it appears when complete."""
   names = sorted(tensors)
   with tf.Graph().as_default(), tf.Session() as session:
     feeds = [tf.placeholder(tensors[name].dtype) for name in names]
@@ -261,31 +262,31 @@ def _write(path, tensors):
 
 
 def _merge(paths):
-  """The tensors of a full checkpoint with deltas laid over it, by name."""
-  found = _tensors(paths[0])
+  """Returns the tensors of a checkpoint, replaced by those of its deltas."""
+  merged = _tensors(paths[0])
   for path in paths[1:]:
     delta = _tensors(path)
     keyed = [name[:-len('-keys')] for name in delta if name.endswith('-keys')]
     for name in keyed:
-      found.update(_merge_keyed(name, found, delta))
+      merged.update(_merge_keyed(name, merged, delta))
     for name in [n for n in delta if n.endswith('-rows')]:
       rows = delta.pop(name)
       for part in [n for n in delta if n.startswith(name[:-len('-rows')]) and
-                   n.endswith('-values') and n[:-len('-values')] in found]:
-        found[part[:-len('-values')]][rows] = delta.pop(part)
-    found.update({name: value for name, value in delta.items()
+                   n.endswith('-values') and n[:-len('-values')] in merged]:
+        merged[part[:-len('-values')]][rows] = delta.pop(part)
+    merged.update({name: value for name, value in delta.items()
                   if not any(_is_part(name, of) for of in keyed)})
-  return found
+  return merged
 
 
 def _is_part(name, table):
-  """Whether a tensor is one of a keyed table's."""
+  """Whether a tensor belongs to a keyed table."""
   return re.match(re.escape(table) + r'(/\w+)?-\w+$', name)
 
 
 def _merge_keyed(table, full, delta):
-  """The tensors of a keyed table: rows of the delta in place of older ones."""
-  found = {}
+  """Returns the tensors of a keyed table with the rows of a delta in place."""
+  merged = {}
   waits = table + '-keys_filtered'
   own = [n for n in delta if _is_part(n, table) and not n.endswith('_filtered')]
   waiting = [n for n in delta
@@ -293,12 +294,12 @@ def _merge_keyed(table, full, delta):
   for key_name, names in [(table + '-keys', own), (waits, waiting)]:
     keys = np.concatenate([delta[key_name], full[key_name]])
     keys, first = np.unique(keys, return_index=True)  # the delta's, if there
-    if key_name == waits:  # who owns a row does not wait
-      outside = ~np.isin(keys, found[table + '-keys'])
+    if key_name == waits:  # a key with a row does not wait
+      outside = ~np.isin(keys, merged[table + '-keys'])
       keys, first = keys[outside], first[outside]
     for name in names:
-      found[name] = np.concatenate([delta[name], full[name]])[first]
-  return found
+      merged[name] = np.concatenate([delta[name], full[name]])[first]
+  return merged
 
 
 def _tensors(path):

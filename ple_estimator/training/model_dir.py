@@ -1,4 +1,4 @@
-"""The folder that a run writes to: made, cleaned, and its newest state."""
+"""Prepares the folder that a run writes to."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from absl import logging
 
 from ple_estimator import errors
 
-# What a save that was broken off leaves, beside data without an index.
+# What an interrupted save leaves, beside data without an index.
 _LEFTOVER = re.compile(
     r'model\.ckpt-\d+_temp|model\.ckpt-.*\.tempstate\d+$|'
     r'checkpoint\.tmp\w{32}$')
@@ -19,12 +19,12 @@ _DATA = re.compile(r'(model\.ckpt-\d+)\.data-\d+-of-\d+$')
 
 
 def prepare(model_dir, saves):
-  """Makes a model_dir, or sees that it can be used.
+  """Creates a model_dir, or checks that the existing one can be used.
 
   Args:
     model_dir: str.
     saves: bool, whether this process is the one that saves checkpoints, and so
-      may remove what is left of a save that was broken off.
+      may remove what is left of an interrupted save.
 
   Raises:
     UserError: if nothing can be written there.

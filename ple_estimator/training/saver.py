@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and whether a model_dir belongs to this model."""
+"""The Saver of a run: keyed tables, incremental checkpoints, lost chiefs."""
 
 import collections
 
@@ -13,12 +13,12 @@ from ple_estimator.training import incremental
 
 
 class Saver(compat.Saver):
-  """A Saver to which a keyed table is one thing, not a set of variables.
+  """A Saver that saves each keyed table as a whole, not variable by variable.
 
-  What it saves restores on any number of parameter servers. In training it also
-  goes on from incremental checkpoints; and a chief that comes back to parameter
-  servers with a newer state leaves that alone, so that the loss of a chief
-  loses no step.
+  Its checkpoints restore on any number of parameter servers. In training it
+  also restores incremental checkpoints. If a chief is started again and the
+  parameter servers hold a newer state than the last checkpoint, it restores
+  nothing, so that the loss of a chief loses no step.
 
   Attributes:
     last_step: int, the global step of the last checkpoint it saved, or None.
@@ -26,7 +26,7 @@ class Saver(compat.Saver):
   """
 
   def __init__(self, keep_checkpoint_max, training, work_queue=None,
-               outlived=True):
+               variables_remain=True):
     """Makes the Saver of the default graph.
 
     Args:
@@ -34,13 +34,13 @@ class Saver(compat.Saver):
       training: bool; hooks may then add variables before the Saver is built.
       work_queue: work_queue.WorkQueue, whose state is saved and restored with
         the variables, or None.
-      outlived: bool, whether the variables of training may outlive a process,
-        as they do on parameter servers.
+      variables_remain: bool, whether the variables may still have values when
+        this process is started again, as they do on parameter servers.
     """
     self._training = training
     self.work_queue = work_queue
     self.last_step = None
-    self._looks_for_live = training and outlived
+    self._looks_for_live = training and variables_remain
     self._is_live = None
     super().__init__(
         sharded=True, max_to_keep=keep_checkpoint_max,
@@ -56,7 +56,8 @@ class Saver(compat.Saver):
             table.checkpoint.saveable() for table in keyed_table.of_graph()]
 
   def build(self):
-    # A session that is made again builds the Saver again, in the same graph.
+    # When a session is created again it calls this method again, in the same
+    # graph.
     if self._looks_for_live and self._is_live is None:
       self._is_live = tf.reduce_all(tf.stack([
           compat.is_initialized(v) for v in tf.global_variables()]))
@@ -64,14 +65,15 @@ class Saver(compat.Saver):
     super().build()
 
   def save(self, sess, save_path, global_step=None, **kwargs):
-    # The graph is in the event file; to write it beside every checkpoint again
-    # takes longer than the checkpoint of a small model.
+    # The graph is in the event file. Writing it beside every checkpoint would
+    # take longer than the checkpoint of a small model.
     kwargs['write_meta_graph'] = False
     if global_step is not None:
       global_step = int(
           global_step if isinstance(global_step, (int, np.integer))
           else tf.train.global_step(sess, global_step))
-    # Before the variables: what is acknowledged by now will be in them.
+    # Before the variables: they then include all slices that this state lists
+    # as acknowledged.
     if self.work_queue and global_step is not None:
       self.work_queue.save(global_step)
     saved = super().save(sess, save_path, global_step, **kwargs)
@@ -94,13 +96,13 @@ class Saver(compat.Saver):
     feed = {table.sources: table.sources_in(names) for table in tables}
     feed[self.saver_def.filename_tensor_name] = save_path
     sess.run(self.saver_def.restore_op_name, feed)
-    # After the variables: what others trained until now may be lost, and what
-    # they have acknowledged until now is forgotten.
+    # After the variables: restoring them may undo steps of other processes, so
+    # what these have acknowledged until now must not count.
     if self.work_queue:
       self.work_queue.load(files.checkpoint_step(save_path))
 
   def _is_newer(self, sess, saved_step):
-    """Whether the variables have values, of a later step than a checkpoint."""
+    """Whether the variables have values of a later step than a checkpoint."""
     step = int(sess.run(self._step)) if sess.run(self._is_live) else -1
     if step < saved_step:
       return False
@@ -110,7 +112,7 @@ class Saver(compat.Saver):
 
 
 class _Copies(compat.SaveableObject):
-  """Variables that are equal, one for each part of another, saved once."""
+  """Equal variables, one for each part of a partitioned one, saved once."""
 
   def __init__(self, name, variables):
     self._variables = variables

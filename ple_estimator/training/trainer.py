@@ -1,14 +1,14 @@
-"""Training as each process of a run does it: its role, its loop, its end.
+"""Trains a run in one process: its role, its training loop, and its end.
 
 In a cluster the chief trains, and when the training is over it
 
-  1. writes `trained.json` to model_dir, which ends the evaluator after the last
-     checkpoint, and any worker that comes late;
+  1. writes `trained.json` to model_dir, which tells the evaluator to end after
+     the last checkpoint, and a worker that starts late to end at once;
   2. waits until that checkpoint is evaluated and exported by the evaluator, or
      does both itself if there is no evaluator;
-  3. tells the parameter servers to leave, and leaves.
+  3. tells the parameter servers to end, and ends.
 
-So whoever starts the processes has all results once the chief is gone.
+So all results are there when the process of the chief has ended.
 """
 
 import collections
@@ -73,8 +73,8 @@ class Trainer:
     self._engine = engine
     self._schedule = schedule
     self._work_queue = work_queue
-    self._watch = None  # of the training under way
-    self._max_steps = None  # likewise
+    self._watch = None  # set by `run`
+    self._max_steps = None  # set by `run`
     self._metrics_file = evaluation.MetricsFile()
     self.estimator = tf.estimator.Estimator(
         estimator_lib.ModelFn(
@@ -85,7 +85,7 @@ class Trainer:
   # ------------------------------------------------------------- the role
 
   def run(self):
-    """Does what the role of this process asks for, to its end.
+    """Runs the role of this process until the role has ended.
 
     Raises:
       UserError: if the data cannot be used, model_dir holds another model, or
@@ -100,21 +100,21 @@ class Trainer:
         self._evaluate_checkpoints()
         return
       if not self._role.is_local:
-        self._server = roles.server(self._config)  # lives as this process
+        self._server = roles.server(self._config)  # until this process ends
       if marker.trained_step(self._config.model_dir, self._max_steps) is None:
         self._train()
       if self._role.type == 'chief':
         self._end()
 
   def _serve(self):
-    """Is a parameter server until the job is done."""
+    """Runs a parameter server until the job is done."""
     model_dir_lib.prepare(self._config.model_dir, saves=False)
     self._model.is_fused()  # loads the kernels: the chief may place them here
     parameter_servers.serve(
         self._config, self._role.peers(), self._schedule.peer_timeout_secs)
 
   def _prepare(self):
-    """Looks at the data and at model_dir, and says what is to be done."""
+    """Checks the data and model_dir, and logs what the run will do."""
     reading, config = self._model.reading(), self._config
     self._train_input.check(reading)
     if self._eval_input:
@@ -134,17 +134,17 @@ class Trainer:
                    'Experiment.max_steps or the epochs of the input.', step)
 
   def _last_step(self):
-    """Where training stops; None where the data end it.
+    """The global step at which training stops; None if the data end it.
 
-    A work queue has more batches than rows / batch_size: the last of each
-    process is not full, and what a lost process had in hand is done again.
+    A work queue has more batches than rows / batch_size: the last batch of each
+    process is not full, and the slices of a lost process are trained again.
     """
     by_data = self._work_queue and not self._schedule.max_steps
     return None if by_data else self._max_steps
 
   @contextlib.contextmanager
   def _watching(self):
-    """Sees to SIGTERM, and to processes that are lost."""
+    """Handles SIGTERM, and ends this process if it waits for lost ones."""
     def is_over():
       return (self._role.type == 'worker' and marker.trained_step(
           self._config.model_dir, self._max_steps) is not None)
@@ -156,7 +156,7 @@ class Trainer:
 
   @contextlib.contextmanager
   def _handing_out(self):
-    """Gives back, at the end, what the work queue has handed out."""
+    """Gives slices back to the work queue when the training ends."""
     try:
       yield
     finally:
@@ -166,16 +166,16 @@ class Trainer:
   # ------------------------------------------------------------- the loop
 
   def _train(self):
-    """Is the chief or a worker until the training ends."""
-    found, last = self._hooks(), self._last_step()
+    """Trains, as the chief or a worker, until the training ends."""
+    before_saving, last = self._hooks(), self._last_step()
     if not self._eval_input or (
         self._role.is_local and self._role.has_evaluator):
-      self.estimator.train(self.input_fn, found, max_steps=last)
+      self.estimator.train(self.input_fn, before_saving, max_steps=last)
       return
     with roles.own_server(self._config):
       tf.estimator.train_and_evaluate(
           self.estimator,
-          tf.estimator.TrainSpec(self.input_fn, last, found),
+          tf.estimator.TrainSpec(self.input_fn, last, before_saving),
           tf.estimator.EvalSpec(
               self._eval_input_fn, steps=None, start_delay_secs=0,
               throttle_secs=self._schedule.eval_secs,
@@ -188,7 +188,7 @@ class Trainer:
     reading = model.reading()
     if self._work_queue:
       self._work_queue.start(config, self._train_input, reading)
-    # A run that continues goes on with the rows behind those it has seen.
+    # A run that is continued skips the rows that it has trained on.
     step = incremental.newest_step(config.model_dir) or 0
     index, count = roles.shard(config)
     slices = self._engine.slices(model.micro_batches)
@@ -197,7 +197,7 @@ class Trainer:
         first_row=step * self._train_input.batch_size // count,
         micro_batches=model.micro_batches if slices else 1,
         queue=self._work_queue)
-    # Who is faster than others goes through its share again, to max_steps.
+    # A worker that finishes its share before max_steps starts its share again.
     return rows if count == 1 or self._work_queue else rows.repeat()
 
   def _eval_input_fn(self):
@@ -207,29 +207,29 @@ class Trainer:
   def _hooks(self):
     """The hooks that need no Saver, in the order in which they are called."""
     config, schedule = self._config, self._schedule
-    found = [hooks.ProgressHook(
+    added = [hooks.ProgressHook(
         [task.name for task in self._model.tasks], self._max_steps,
         self._train_input.batch_size, config.save_summary_steps)]
     if self._work_queue:
-      found.append(self._work_queue.hook(config.save_summary_steps))
+      added.append(self._work_queue.hook(config.save_summary_steps))
     if schedule.early_stopping:
-      found.append(schedule.early_stopping.hook(
+      added.append(schedule.early_stopping.hook(
           self.estimator, schedule.eval_steps or config.save_checkpoints_steps))
     if config.is_chief:
-      found.append(gin.tf.GinConfigSaverHook(config.model_dir))
+      added.append(gin.tf.GinConfigSaverHook(config.model_dir))
       if schedule.timeline_steps:
-        found.append(tf.train.ProfilerHook(
+        added.append(tf.train.ProfilerHook(
             save_steps=schedule.timeline_steps, output_dir=config.model_dir))
     elif not self._role.is_local:
-      found.append(watch_lib.WaitForCheckpoint(
+      added.append(watch_lib.WaitForCheckpoint(
           config.model_dir, config.save_checkpoints_steps, self._watch))
-    return found + schedule.hooks + [self._watch]
+    return added + schedule.hooks + [self._watch]
 
   def _saver_hooks(self, saver):
     """The hooks that need the Saver of a graph; called as it is built.
 
-    They come after those of `_hooks`. So the work queue knows of a step before
-    a checkpoint of it is saved.
+    They are called after those of `_hooks`. So the work queue knows that a step
+    was trained before a checkpoint of it is saved.
     """
     self._saver = saver
     config = self._config
@@ -251,7 +251,7 @@ class Trainer:
   # -------------------------------------------------------------- the end
 
   def _exporters(self):
-    # The metrics file comes last: it says that all is there.
+    # metrics.json is written last: when it appears the exports are complete.
     return self._schedule.exporters + [self._metrics_file]
 
   def _evaluation(self):
@@ -260,7 +260,7 @@ class Trainer:
         self._watch.pause)
 
   def _evaluate_checkpoints(self):
-    """Is the evaluator of a cluster until the last checkpoint is evaluated."""
+    """Evaluates checkpoints, as the evaluator, until the last is evaluated."""
     if self._eval_input:  # else there is nothing to do
       evaluation.until_trained(
           self._evaluation(), self._config.model_dir, self._max_steps,
@@ -268,7 +268,7 @@ class Trainer:
           self._watch)
 
   def _end(self):
-    """Sees to the last evaluation, then lets the other processes go."""
+    """Ensures the last evaluation, then tells the other processes to end."""
     model_dir = self._config.model_dir
     step = marker.latest_step(model_dir)
     if not self._role.is_alone:
@@ -279,7 +279,7 @@ class Trainer:
       parameter_servers.end_parameter_servers(self._config)
 
   def _is_evaluated(self, step):
-    """Whether the checkpoint of a step is, or waits for the evaluator."""
+    """Whether the checkpoint of a step is evaluated; waits for an evaluator."""
     return self._metrics_file.step == step or (
         self._role.has_evaluator and evaluation.is_done_elsewhere(
             self._config.model_dir, step, self._schedule.peer_timeout_secs,

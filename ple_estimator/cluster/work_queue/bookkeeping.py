@@ -1,4 +1,4 @@
-"""What became of each slice that a process was handed: plain bookkeeping.
+"""Tracks each slice that a process has taken until it can be acknowledged.
 
 A slice is taken, its rows are read, they leave the shuffle buffer in batches,
 and each batch is trained. The rows of a slice may be spread over many batches
@@ -8,17 +8,17 @@ read to its end and the batch with its last row was trained.
 
 import collections
 
-# One slice that was handed out. `lease` tells apart all that one client was
-# handed, also the same slice twice; `generation` and `number` are those of the
-# ledger; `piece` is the readers.Slice of `epoch`.
+# One slice that was handed out. Each has another `lease`, even if a client gets
+# the same slice twice; `generation` and `number` are those of the ledger;
+# `piece` is the reader.Slice of `epoch`.
 Work = collections.namedtuple('Work', 'lease generation number epoch piece')
 
 
 class Bookkeeping:
-  """The slices in the hands of one client. The caller sees to locks."""
+  """The slices that one client has taken. The caller has to hold a lock."""
 
   def __init__(self):
-    """Starts with nothing taken."""
+    """Starts without slices."""
     self._leases = 0  # how many slices were ever taken
     self._held = {}  # lease: Work that is not acknowledged
     self._unsent = {}  # lease: number of rows that were read and not sent
@@ -33,7 +33,7 @@ class Bookkeeping:
       generation: int, of the ledger.
       number: int, of the slice in the run.
       epoch: int.
-      piece: readers.Slice.
+      piece: reader.Slice.
 
     Returns:
       Work.

@@ -16,7 +16,7 @@ _BEAT_SECS = 1.0  # between two attempts to send what could not be sent
 
 
 class Client:
-  """Slices for one iteration over the data.
+  """Takes and acknowledges the slices for one iteration over the data.
 
   The iteration calls take, wait, mark, read and sent; the thread that trains
   calls trained; a thread of the client keeps the connection and the leases.
@@ -51,17 +51,17 @@ class Client:
 
   def take(self):
     """Returns the next Work, or None if none is free at present."""
-    found = self._ask()
-    return found if isinstance(found, bookkeeping.Work) else None
+    answer = self._ask()
+    return answer if isinstance(answer, bookkeeping.Work) else None
 
   def wait(self):
     """Returns the next Work as soon as one is free; None if all are done."""
     while True:
-      found = self._ask()
-      if found == ledger.END:
+      answer = self._ask()
+      if answer == ledger.END:
         return None
-      if found != ledger.WAIT:
-        return found
+      if answer != ledger.WAIT:
+        return answer
       self._closed.wait(_POLL_SECS)
 
   def mark(self, table, work):
@@ -140,7 +140,7 @@ class Client:
       self._books.acknowledge(done)
 
   def _renew(self):
-    """Makes the leases of all slices at hand last on."""
+    """Renews the leases of all slices that are not acknowledged."""
     with self._lock:
       held = self._books.held()
     for generation, numbers in bookkeeping.by_generation(held).items():
@@ -148,14 +148,14 @@ class Client:
                       self._lease_secs)
 
   def _attempt(self, action):
-    """Acts unless the connection is lost; the thread tries again later."""
+    """Calls a function; if the connection is lost, the thread tries later."""
     try:
       action()
     except tf.errors.AbortedError:
       pass
 
   def _beat(self):
-    """Keeps the connection up and the leases alive."""
+    """Restores a lost connection and renews the leases, until stopped."""
     timer = tf.train.SecondOrStepTimer(every_secs=self._lease_secs / 4)
     timer.update_last_triggered_step(0)
     beats = 0

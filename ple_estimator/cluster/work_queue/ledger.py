@@ -1,7 +1,7 @@
-"""Who has which slice: the state of a work queue, as ops on one device.
+"""Which client has which slice: the state of a work queue on one device.
 
 Slices are handed out in a window of two epochs, one after another, so that
-nobody waits at the end of an epoch for the last of the others. The state is
+no client waits at the end of an epoch for slices of others. The state is
 three variables, which no Saver and no initializer of a model knows:
 
   meta    [3] int64: generation, digest, epoch (the first of the window)
@@ -33,7 +33,7 @@ _State = collections.namedtuple(
 
 
 class Ledger:
-  """The ops; each method takes the session to run them in.
+  """The ops of the ledger; each method takes the session to run them in.
 
   A method raises tf.errors.FailedPreconditionError before the first `load`, as
   it does after the device was lost and is back.
@@ -72,7 +72,7 @@ class Ledger:
       self.ready = tf.no_op()
 
   def load(self, session, generation, digest, epoch, owner):
-    """Puts new contents in place of all; leases of before are void.
+    """Replaces all contents; earlier leases become void.
 
     Args:
       session: tf.Session.
@@ -104,7 +104,7 @@ class Ledger:
         self._lease_secs: lease_secs}, now))
 
   def ack(self, session, generation, numbers):
-    """Notes slices as done, if nothing was loaded since they were taken."""
+    """Marks slices as done, if nothing was loaded since they were taken."""
     session.run(self._ack, {
         self._generation: generation, self._numbers: numbers})
 
@@ -150,11 +150,11 @@ class Ledger:
     free = (tf.equal(state.owner, FREE) |
             ((state.owner > 0) & (state.expiry <= self._now)))
     free &= (positions < left) & tf.equal(state.digest, self._digest)
-    found = tf.reduce_any(free)
+    is_any_free = tf.reduce_any(free)
     position = tf.argmax(tf.cast(free, tf.int32))
-    chosen = tf.equal(positions, position) & found
+    chosen = tf.equal(positions, position) & is_any_free
     number = tf.where(
-        found, state.epoch * (_size(state) // 2) + position,
+        is_any_free, state.epoch * (_size(state) // 2) + position,
         tf.where(left > 0, _scalar(WAIT), _scalar(END)))
     return state._replace(
         owner=_where(chosen, self._who, state.owner),

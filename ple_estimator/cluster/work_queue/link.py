@@ -1,5 +1,4 @@
-"""The connection of a process to the ledger, which may be lost and made again.
-"""
+"""The connection of a process to the ledger, opened again after a loss."""
 
 import threading
 
@@ -16,7 +15,7 @@ _LOST = (tf.errors.AbortedError, tf.errors.UnavailableError,
 class Link:
   """The ledger and a session to it, which is opened again after a loss.
 
-  To open a session waits without a limit for a server that is down. Therefore
+  Opening a session waits without a limit for a server that is down. Therefore
   only `connect`, and calls with `wait`, open one. The threads of the input must
   not: the session that trains does not close before they return.
 
@@ -82,7 +81,7 @@ class Link:
       raise tf.errors.AbortedError(None, None, str(error))
 
   def _drop(self, session):
-    """Closes a session in a thread, since that waits for servers that are gone.
+    """Closes a session in a thread, since closing may wait for lost servers.
 
     Returns:
       threading.Thread or None.
@@ -101,4 +100,4 @@ def _close(session):
   try:
     session.close()
   except tf.errors.OpError:
-    pass  # the server is gone, and the session with it
+    pass  # the server has ended, and the session with it

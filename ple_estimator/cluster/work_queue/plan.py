@@ -23,10 +23,10 @@ class Plan:
   """
 
   def __init__(self, slices, epochs, seed, shuffle):
-    """Keeps the slices.
+    """Stores the slices and computes their digest.
 
     Args:
-      slices: list of readers.Slice.
+      slices: list of reader.Slice.
       epochs: int.
       seed: int.
       shuffle: bool, whether every epoch has an order of its own; if not, the
@@ -54,12 +54,12 @@ class Plan:
         [self._seed % 2**32, int(epoch)]).permutation(len(self))
 
   def find(self, number):
-    """Returns the epoch and the readers.Slice of a number."""
+    """Returns the epoch and the reader.Slice of a number."""
     epoch, place = divmod(number, len(self))
     return epoch, self._slices[self.order(epoch)[place]]
 
   def progress(self, epoch, owner):
-    """How much of the run is acknowledged.
+    """Computes how much of the run is acknowledged.
 
     Args:
       epoch: int, the first epoch of the ledger's window.
@@ -73,7 +73,7 @@ class Plan:
     return int(epoch), min(1.0, done / (self.epochs * len(self)))
 
   def state(self, epoch, owner):
-    """What a state file holds, made from what the ledger holds.
+    """Converts the contents of the ledger to those of a state file.
 
     Args:
       epoch: int, the first epoch of the ledger's window.
@@ -88,7 +88,7 @@ class Plan:
                              for i, half in enumerate(halves)]}
 
   def load(self, path):
-    """What the ledger is to hold, made from a state file.
+    """Converts a state file to the contents of the ledger.
 
     Args:
       path: str, of a state file; None starts from the beginning, and so does a

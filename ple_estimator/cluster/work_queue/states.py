@@ -11,7 +11,7 @@ _NAME = re.compile(r'state-(\d+)\.json$')
 
 
 def path(model_dir, step):
-  """The path of the state of the checkpoint of a global step."""
+  """Returns the path of the state that belongs to a global step."""
   return os.path.join(model_dir, _FOLDER, 'state-%d.json' % step)
 
 
@@ -28,7 +28,7 @@ def write(model_dir, step, state):
 
 
 def remove_outdated(model_dir):
-  """Removes the states of full and incremental checkpoints that are gone."""
+  """Removes the states of checkpoints that were deleted, also incremental."""
   deltas = glob.glob(os.path.join(
       glob.escape(model_dir), 'incremental', '*', 'delta-*.json'))
   kept = set(files.checkpoint_steps(model_dir)) | {

@@ -8,9 +8,9 @@ as soon as the process is back, and the slices are handed out again. So every
 slice is trained at least once per epoch, and exactly once unless a process is
 lost.
 
-The ledger (ledger.py) says who has which slice. It is on the first parameter
-server, or in the process if there is none. Its state is saved with every
-checkpoint, just before the variables:
+The ledger (ledger.py) records which client has which slice. It is on the first
+parameter server, or in the process if there is none. Its state is saved with
+every checkpoint, just before the variables:
 
   model_dir/work_queue/state-<step>.json
 
@@ -53,7 +53,7 @@ class WorkQueue:
   """
 
   def __init__(self, slice_rows=None, lease_secs=300):
-    """Keeps the settings; opens nothing.
+    """Checks and stores the hyperparameters; opens nothing.
 
     Args:
       slice_rows: int, largest number of rows in a slice (of CSV, about); None
@@ -150,7 +150,7 @@ class WorkQueue:
     tf.identity(features.pop(BATCH), BATCH)
 
   def begin(self, coordinator):
-    """Notes a session whose variables are initialized or restored.
+    """Starts to use a session after variables were initialized or restored.
 
     Args:
       coordinator: tf.train.Coordinator, which stops before the session closes.
@@ -179,7 +179,7 @@ class WorkQueue:
     states.write(self._model_dir, step, self._plan.state(meta[2], owner))
 
   def clean(self):
-    """Removes the states of full and incremental checkpoints that are gone."""
+    """Removes the states of checkpoints that were deleted, also incremental."""
     states.remove_outdated(self._model_dir)
 
   def load(self, step):
@@ -198,7 +198,7 @@ class WorkQueue:
     logging.info('Work queue %s.', text)
 
   def keep(self):
-    """Keeps the state as it is, because the variables are kept as they are."""
+    """Leaves the ledger unchanged, because no variables were restored."""
     self._loaded = True
 
   def report(self, step, epoch):
@@ -230,7 +230,7 @@ class WorkQueue:
       self._client = None
 
   def close(self):
-    """Ends what `start` started."""
+    """Gives slices back and closes the connection; ends what `start` began."""
     self.end()
     if self._link:
       self._link.close()
