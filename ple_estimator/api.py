@@ -6,6 +6,8 @@
   metrics = run.evaluate()
 """
 
+from absl import logging
+
 from ple_estimator import config
 from ple_estimator import experiment
 from ple_estimator.engine import compat
@@ -40,6 +42,8 @@ class Run:
 
   def _load(self):
     compat.quiet()
+    if logging.get_verbosity() == logging.WARNING:  # nobody has chosen another
+      logging.set_verbosity(logging.INFO)  # as the command does
     self._config = config.load(self._gin_files, self._bindings)
     with config.explained(self._config):
       self._experiment = experiment.Experiment()

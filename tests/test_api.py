@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import threading
 
+import conftest
 from experiments import SMALL
 from experiments import SMALL_TABLES
 import numpy as np
@@ -42,6 +44,20 @@ def test_a_run_trains_evaluates_predicts_and_exports(folder):
   # The mean prediction is what evaluation says of the same rows.
   assert abs(rows.mean() - metrics['ctr/prediction/mean']) < 1e-4
   assert os.path.exists(os.path.join(run.export(), 'saved_model.pb'))
+
+
+def test_the_example_of_the_readme_runs(folder, taobao, capsys):
+  with open(os.path.join(conftest.ROOT, 'README.md')) as f:
+    section = f.read().partition('\n## Python\n')[2].partition('\n## ')[0]
+  code, told = re.findall(r'```python\n(.*?)```', section, re.S), re.findall(
+      r'^    (.+)$', section.partition('and prints')[2], re.M)
+  assert len(code) == 1 and 'max_steps = 300' in code[0]
+  os.symlink(taobao, 'data')
+  small = ', '.join(map(repr, folder))
+  exec(code[0].replace("'Experiment.max_steps = 300'", small), {})
+  # The output that the README shows, but for the numbers of smaller data.
+  pattern = '\n'.join(re.sub(r'\d+', 'N', line) for line in told)
+  assert re.sub(r'\d+', 'N', capsys.readouterr().out.strip()) == pattern
 
 
 def test_runs_keep_their_own_configuration(folder):
