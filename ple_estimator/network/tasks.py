@@ -47,22 +47,22 @@ class Task:
       UserError: if a value is out of range.
     """
     errors.check(isinstance(name, str) and _NAME.match(name),
-                 'Task.name must be letters, digits, - and _, got %r.', name)
+                 'Task.name must be letters, digits, - and _, got %s.',
+                 errors.written(name))
     errors.check(name != 'shared',
                  "Task.name must not be 'shared', the name of the experts "
                  'that all tasks see.')
-    errors.check(loss in _LOSSES, "Task.loss must be 'binary' or "
-                 "'regression', got %r.", loss)
-    errors.check(errors.is_number(weight) and weight >= 0,
-                 'Task.weight must be a number that is not negative, '
-                 'got %r.', weight)
-    errors.check(errors.is_number(gamma) and gamma > 0,
-                 'Task.gamma must be a positive number, got %r.', gamma)
+    errors.check_text('Task.label', label)
+    errors.check_is_a('Task.tower', tower, ('mlp', 'net'), '@Tower()')
+    errors.check_choice('Task.loss', loss, _LOSSES)
+    errors.check_number('Task.weight', weight, least=0)
+    errors.check_number('Task.gamma', gamma, above=0)
     errors.check(
         sample_space is None or
-        isinstance(sample_space, (list, tuple)) and len(sample_space) == 2,
-        'Task.sample_space must be a pair (column, value), got %r.',
-        sample_space)
+        isinstance(sample_space, (list, tuple)) and len(sample_space) == 2 and
+        isinstance(sample_space[0], str),
+        'Task.sample_space must be a pair (column, value) or None, got %s.',
+        errors.written(sample_space))
     self.name = name
     self.label = label
     self.sample_space = sample_space
