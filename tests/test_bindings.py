@@ -194,7 +194,8 @@ def test_a_wrong_value_is_told_in_one_line(name):
 
 @pytest.mark.parametrize('bindings, message', [
     # an object for a class or function, and the other way round
-    (['Model.network = @PLE'], 'Model.network must be .* @PLE\\(\\), got @PLE.'),
+    (['Model.network = @PLE'],
+     'Model.network must be .* @PLE\\(\\), got @PLE.'),
     (['Model.optimizer = @lazy_adam()'], 'Model.optimizer must be a function '
      'that is not called yet, .*got @LazyAdam'),
     (['Model.optimizer = @PLE'], 'Model.optimizer must be .*, got @PLE'),
@@ -221,14 +222,16 @@ def test_a_wrong_value_is_told_in_one_line(name):
     (['Experiment.hooks = [@Tower()]'], 'Experiment.hooks must be a list'),
     (['PLE.expert_units = (True,)'], 'PLE.expert_units must be a list'),
     (['Tower.units = (8, -1)'], 'Tower.units must be a list .*, got'),
-    (['train/ParquetInput.files = [None]'], 'ParquetInput.files must be a list'),
+    (['train/ParquetInput.files = [None]'],
+     'ParquetInput.files must be a list'),
     # wholes
     (["FeatureSpec.columns = [{'kind': 'label'}]"], "must have a 'name'"),
     (["FeatureSpec.columns = [{'name': 3}]"], "'name' must be a text.*, got 3"),
     (["FeatureSpec.columns = [{'name': 'x', 'kind': []}]"],
      "'kind' must be one of .*, got \\[\\]"),
     (["FeatureSpec.columns = [{'name': 'x', 3: 4}]"], 'as keys, got 3'),
-    (["FeatureSpec.overrides = {3: {}}"], 'FeatureSpec.overrides must be of .*3'),
+    (["FeatureSpec.overrides = {3: {}}"],
+     'FeatureSpec.overrides must be of .*3'),
     (["FeatureSpec.overrides = {'brand': 3}"],
      'FeatureSpec.overrides must be a dict of dicts'),
     (["ctr/Task.sample_space = (3, 4)"], 'Task.sample_space must be a pair'),
@@ -285,7 +288,8 @@ def test_a_wrong_argument_of_a_column_is_told_in_one_line(kind):
 
 
 @pytest.mark.parametrize('column, message', [
-    (dict(name='x', kind='number', log1p=True, default=-1), 'above -1 .*got -1'),
+    (dict(name='x', kind='number', log1p=True, default=-1),
+     'above -1 .*got -1'),
     (dict(name='x', kind='weight', default=-1), 'of at least 0 .*got -1'),
 ])
 def test_a_default_that_the_column_refuses_is_refused(column, message):

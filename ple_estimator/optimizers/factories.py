@@ -267,8 +267,8 @@ def make(optimizer):
         'raises %s: %s' % (errors.written(optimizer), type(error).__name__,
                            str(error).partition('\n')[0])) from error
   errors.check(
-      isinstance(made, tf.train.Optimizer), 'Model.optimizer must be a function '
-      'to a tf.train.Optimizer, such as @lazy_adam, got %s.',
+      isinstance(made, tf.train.Optimizer), 'Model.optimizer must be a '
+      'function to a tf.train.Optimizer, such as @lazy_adam, got %s.',
       errors.written(optimizer))
   return made
 
@@ -328,8 +328,9 @@ def _rate(owner, learning_rate):
   else:
     rate = learning_rate
     errors.check(
-        errors.is_number(rate) and rate > 0, '%s.learning_rate must be a finite '
-        'number above 0 or a schedule, such as @exponential_decay, got %s.',
+        errors.is_number(rate) and rate > 0, '%s.learning_rate must be a '
+        'finite number above 0 or a schedule, such as @exponential_decay, got '
+        '%s.',
         owner, errors.written(rate))
   tf.summary.scalar('learning_rate', rate)
   return rate

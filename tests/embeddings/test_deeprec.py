@@ -625,7 +625,8 @@ def test_stock_tensorflow_has_grpc_alone():
         r"lacks \(it has GRPC_SERVER\)\. .*or bind 'grpc'")):
       compat.check_protocol(name)
   with pytest.raises(errors.UserError, match=(
-      r"run_config\.protocol must be 'grpc', 'grpc\+\+' or 'star_server', got")):
+      r"run_config\.protocol must be 'grpc', 'grpc\+\+' or 'star_server', "
+      "got 'verbs'")):
     compat.check_protocol('verbs')
 
 

@@ -105,4 +105,4 @@ def test_better_is_larger_for_auc_and_smaller_for_loss():
 ])
 def test_refuses(bad, message):
   with pytest.raises(errors.UserError, match=message):
-    tasks.Task(**dict({'name': 't', 'label': 'y', 'tower': towers.Tower()}, **bad))
+    tasks.Task(**dict(dict(name='t', label='y', tower=towers.Tower()), **bad))

@@ -131,8 +131,8 @@ def test_old_rows_are_not_in_a_delta(taobao, tmp_path):
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    ({}, 'IncrementalCheckpoint.save_secs or IncrementalCheckpoint.save_steps must '
-     'be given, and not both, got None and None'),
+    ({}, 'IncrementalCheckpoint.save_secs or IncrementalCheckpoint.save_steps '
+     'must be given, and not both, got None and None'),
     ({'save_steps': 0}, 'IncrementalCheckpoint.save_steps must be an integer'),
 ])
 def test_refuses(kwargs, message):
