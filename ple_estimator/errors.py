@@ -135,24 +135,31 @@ def check_list(binding, value, is_item, items, may_be_empty=False):
       all(map(is_item, value)), binding, 'a list of ' + items, value)
 
 
-def check_is_a(binding, value, kind, example, or_none=False):
-  """Raises UserError unless a binding holds an object that serves as another.
+def check_is_a(binding, value, kind, example, own=(), or_none=False):
+  """Raises UserError unless a binding holds an object of a kind.
 
   Args:
     binding: str, e.g. 'Model.network'.
     value: what it is bound to.
-    kind: the class that it must be of; or, where a class of the user's own
-      will do, a tuple of the names that it must have: ('__call__', 'groups').
+    kind: the class that it must be of, or a tuple of classes.
     example: str, how a .gin file writes it: '@PLE()'.
+    own: names, such as ('__call__', 'groups'), if an object or function of the
+      user's own will do that has them; an object of this package has to be of
+      the kind.
     or_none: bool, whether it may also be None.
   """
   if value is None and or_none:
     return
   # A class has the methods of its objects too, but it is not one of them.
-  fits = not inspect.isclass(value) and (
-      isinstance(value, kind) if inspect.isclass(kind) else
-      all(hasattr(value, name) for name in kind))
+  fits = isinstance(value, kind) or bool(own) and not (
+      inspect.isclass(value) or _is_of_this_package(value)) and all(
+          hasattr(value, name) for name in own)
   _check_value(fits, binding, 'an object such as %s' % example, value, or_none)
+
+
+def _is_of_this_package(value):
+  made = value if inspect.isroutine(value) else type(value)
+  return (made.__module__ or '').startswith(__name__.partition('.')[0] + '.')
 
 
 def check_function(binding, value, result, example):

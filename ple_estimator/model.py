@@ -9,11 +9,14 @@ from ple_estimator import errors
 from ple_estimator.data import column_kinds
 from ple_estimator.data import feature_spec
 from ple_estimator.data import reading
+from ple_estimator.embeddings import hashed
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import native
 from ple_estimator.engine import purpose as purpose_lib
 from ple_estimator.network import gradients
 from ple_estimator.network import objective
+from ple_estimator.network import ple
+from ple_estimator.network import precision as precision_lib
 from ple_estimator.network import tasks as tasks_lib
 from ple_estimator.network import towers
 from ple_estimator.optimizers import factories
@@ -230,12 +233,14 @@ class Model:
 
 
 def _check_parts(features, embedding, network, precision):
-  for name, value, kind, example in [
-      ('features', features, feature_spec.FeatureSpec, '@FeatureSpec()'),
-      ('embedding', embedding, ('__call__', 'groups'), '@HashEmbedding()'),
-      ('network', network, ('__call__',), '@PLE()'),
-      ('precision', precision, ('dtype', 'matmul'), '@Precision()')]:
-    errors.check_is_a('Model.' + name, value, kind, example)
+  for name, value, kind, example, own in [
+      ('features', features, feature_spec.FeatureSpec, '@FeatureSpec()', ()),
+      ('embedding', embedding, hashed.Embedding, '@HashEmbedding()',
+       ('__call__', 'groups')),
+      ('network', network, ple.PLE, '@PLE()', ('__call__',)),
+      ('precision', precision, precision_lib.Precision, '@Precision()',
+       ('dtype', 'matmul'))]:
+    errors.check_is_a('Model.' + name, value, kind, example, own)
 
 
 def _check_tasks(tasks, features):

@@ -15,11 +15,20 @@ import ple_estimator
 from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
+from ple_estimator.cluster import roles
+from ple_estimator.cluster.work_queue import work_queue
 from ple_estimator.data import column_kinds
 from ple_estimator.data import feature_spec
+from ple_estimator.data import inputs
+from ple_estimator.embeddings import admission
+from ple_estimator.embeddings import hashed
+from ple_estimator.engine import forms
+from ple_estimator.network import ple
 from ple_estimator.network import precision
 from ple_estimator.network import towers
 from ple_estimator.optimizers import factories
+from ple_estimator.training import evaluation
+from ple_estimator.training import incremental
 
 # What is wrong for almost every parameter.
 VALUES = [None, 'x', '', True, -1, 0.5, float('inf'), float('nan'), 1e39, 2**70,
@@ -232,6 +241,9 @@ def test_a_wrong_value_is_told_in_one_line(name):
     (["FeatureSpec.columns = [{'name': 'x', 3: 4}]"], 'as keys, got 3'),
     (["FeatureSpec.overrides = {3: {}}"],
      'FeatureSpec.overrides must be of .*3'),
+    (['Model.embedding = @MultiHashEmbedding()',
+      'MultiHashEmbedding.rows = {3: (1, 2)}'],
+     'MultiHashEmbedding.rows must be a dict, such as .*, got {3'),
     (["FeatureSpec.overrides = {'brand': 3}"],
      'FeatureSpec.overrides must be a dict of dicts'),
     (["ctr/Task.sample_space = (3, 4)"], 'Task.sample_space must be a pair'),
@@ -247,6 +259,58 @@ def test_a_wrong_object_is_told_in_one_line(bindings, message):
     with config.explained(loaded):
       experiment.Experiment()
   assert '\n' not in str(raised.value) and loaded
+
+
+# Objects and functions of every kind, and where each belongs.
+OBJECTS = {
+    'Experiment.train_input': inputs.CsvInput('x'),
+    'Experiment.run_config': roles.run_config,
+    'Experiment.early_stopping': evaluation.EarlyStopping(),
+    'Experiment.exports': evaluation.Exports(),
+    'Experiment.incremental': incremental.IncrementalCheckpoint(save_steps=1),
+    'Experiment.engine': forms.Engine(),
+    'Experiment.work_queue': work_queue.WorkQueue(),
+    'Model.features': feature_spec.FeatureSpec(
+        [{'name': 'clk', 'kind': 'label', 'values': (0, 1)},
+         {'name': 'buy', 'kind': 'label', 'values': (0, 1)},
+         {'name': 'x', 'kind': 'number'}]),
+    'Model.embedding': hashed.HashEmbedding(),
+    'Model.network': ple.PLE(),
+    'Model.precision': precision.Precision(),
+    'Model.optimizer': factories.ftrl,
+    'lazy_adam.learning_rate': factories.warmup_cosine,
+    'Task.tower': towers.Tower(),
+    'EmbeddingVariable.filter': admission.CounterFilter(2),
+    'EmbeddingVariable.eviction': admission.L2Eviction(0.1),
+}
+
+
+@pytest.mark.parametrize('binding', sorted(OBJECTS))
+def test_an_object_that_belongs_elsewhere_is_told_in_one_line(binding):
+  loaded = load(IN_USE.get(binding.split('.')[0], []))
+  for place, value in OBJECTS.items():
+    with gin.unlock_config():
+      gin.bind_parameter(binding, value)
+    said = outcome(loaded)
+    if place == binding:
+      assert said is None
+    else:
+      # An optimizer for a schedule is called with the step for its own rate.
+      names = [binding, 'ftrl.learning_rate', 'schedule @warmup_cosine']
+      assert said and '\n' not in said and any(
+          name in said for name in names), (place, said)
+
+
+def test_an_object_of_ones_own_serves_if_it_has_what_is_needed():
+  class Own:
+    def __call__(self, inputs, tasks, purpose):
+      pass
+  errors.check_is_a('A.b', Own(), ple.PLE, '@PLE()', own=('__call__',))
+  errors.check_is_a('A.b', load, ple.PLE, '@PLE()', own=('__call__',))
+  for wrong, own in [(Own, ('__call__',)), (Own(), ('groups',)), (Own(), ())]:
+    with pytest.raises(errors.UserError, match='A.b must be an object such as '
+                       r'@PLE\(\), got .*Own'):
+      errors.check_is_a('A.b', wrong, ple.PLE, '@PLE()', own=own)
 
 
 KINDS = {

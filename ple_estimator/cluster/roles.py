@@ -228,12 +228,12 @@ def run_config(model_dir=None,
   for name, value, least in [
       ('save_steps', save_steps, 1),
       ('keep_checkpoint_max', keep_checkpoint_max, 0),
-      ('seed', seed, 0),
       ('summary_steps', summary_steps, 1),
       ('inter_op_threads', inter_op_threads, 0),
       ('intra_op_threads', intra_op_threads, 0),
   ]:
     errors.check_integer('run_config.' + name, value, least, most=2**31 - 1)
+  errors.check_integer('run_config.seed', seed, 0, most=2**32 - 1)  # as numpy
   errors.check_bool('run_config.xla', xla)
   compat.check_protocol(protocol)
   mine = role()

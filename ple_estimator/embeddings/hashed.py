@@ -219,7 +219,8 @@ class MultiHashEmbedding(HashEmbedding):
     errors.check(quotient_dim is None or operation == 'concat',
                  'MultiHashEmbedding.quotient_dim must be None without the '
                  "operation 'concat', got %r for %r.", quotient_dim, operation)
-    errors.check(rows is None or isinstance(rows, dict),
+    errors.check(rows is None or isinstance(rows, dict) and all(
+        isinstance(name, str) for name in rows),
                  "MultiHashEmbedding.rows must be a dict, such as {'brand': "
                  '(100, 100)}, or None, got %s.', errors.written(rows))
     self._rows = dict(rows or {})

@@ -59,10 +59,14 @@ class EmbeddingVariable(hashed.Embedding):
     super().__init__(stddev, emb_fusion)
     owner = type(self).__name__
     errors.check_integer(owner + '.capacity', capacity, 1)
-    errors.check_is_a(owner + '.filter', filter, ('build',),
-                      '@CounterFilter()', or_none=True)
-    errors.check_is_a(owner + '.eviction', eviction, ('evicts', 'is_stale'),
-                      '@GlobalStepEviction()', or_none=True)
+    errors.check_is_a(
+        owner + '.filter', filter,
+        (admission.CounterFilter, admission.CbfFilter), '@CounterFilter()',
+        own=('build',), or_none=True)
+    errors.check_is_a(
+        owner + '.eviction', eviction,
+        (admission.GlobalStepEviction, admission.L2Eviction),
+        '@GlobalStepEviction()', own=('evicts', 'is_stale'), or_none=True)
     self._capacity = capacity
     self._filter = filter
     self._eviction = eviction

@@ -7,9 +7,10 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.network import metrics
+from ple_estimator.network import towers
 
 _LOSSES = ('binary', 'regression')
-_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_-]*$')
+_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_-]*\Z')
 
 
 @gin.register
@@ -53,7 +54,8 @@ class Task:
                  "Task.name must not be 'shared', the name of the experts "
                  'that all tasks see.')
     errors.check_text('Task.label', label)
-    errors.check_is_a('Task.tower', tower, ('mlp', 'net'), '@Tower()')
+    errors.check_is_a('Task.tower', tower, towers.Tower, '@Tower()',
+                      own=('mlp', 'net'))
     errors.check_choice('Task.loss', loss, _LOSSES)
     errors.check_number('Task.weight', weight, least=0)
     errors.check_number('Task.gamma', gamma, above=0)
