@@ -8,8 +8,11 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import components  # noqa: F401, all that can be bound
 from ple_estimator import errors
+from ple_estimator import model as model_lib
 from ple_estimator.cluster import marker
 from ple_estimator.cluster import roles
+from ple_estimator.cluster.work_queue import work_queue as work_queue_lib
+from ple_estimator.data import inputs
 from ple_estimator.data import predictions
 from ple_estimator.data import serving
 from ple_estimator.embeddings import keyed_table
@@ -93,10 +96,14 @@ class Experiment:
       UserError: if a value is out of range or names an unknown metric.
     """
     for name, value in [
-        ('max_steps', max_steps), ('eval_steps', eval_steps or 0),
-        ('eval_secs', eval_secs), ('timeline_steps', timeline_steps),
+        ('max_steps', max_steps), ('eval_secs', eval_secs),
+        ('timeline_steps', timeline_steps),
         ('peer_timeout_secs', peer_timeout_secs)]:
       errors.check_integer('Experiment.' + name, value, 0)
+    errors.check_integer('Experiment.eval_steps', eval_steps, 0, or_none=True)
+    _check_parts(model, early_stopping, exports, incremental, engine,
+                 work_queue, hooks)
+    _check_inputs(train_input, eval_input, predict_input)
     _check_folder(model_dir)
     _check_predictions(predict_columns, predictions_path, model)
     _check_evaluations(eval_input, early_stopping, exports, model.tasks)
@@ -111,7 +118,7 @@ class Experiment:
     if incremental:
       engine.leave_out('embedding_variable', 'Experiment.incremental')
     self._config = estimator.config_for(
-        run_config(model_dir=model_dir), model.is_fused())
+        _configured(run_config, model_dir), model.is_fused())
     engine.configure(
         self._config.session_config, model.op_fusion, train_input.prefetch,
         model.micro_batches)
@@ -236,17 +243,59 @@ class Experiment:
                  if source and source.error), None)
 
 
+def _check_parts(model, early_stopping, exports, incremental, engine,
+                 work_queue, hooks):
+  errors.check_is_a('Experiment.model', model, model_lib.Model, '@Model()')
+  for name, value, kind in [
+      ('early_stopping', early_stopping, evaluation.EarlyStopping),
+      ('exports', exports, evaluation.Exports),
+      ('incremental', incremental, incremental_lib.IncrementalCheckpoint),
+      ('engine', engine, forms.Engine),
+      ('work_queue', work_queue, work_queue_lib.WorkQueue)]:
+    errors.check_is_a('Experiment.' + name, value, kind,
+                      '@%s()' % kind.__name__, or_none=True)
+  errors.check_list(
+      'Experiment.hooks', hooks,
+      lambda hook: isinstance(hook, tf.train.SessionRunHook),
+      'tf.train.SessionRunHook, such as [@MyHook()]', may_be_empty=True)
+
+
+def _check_inputs(train_input, eval_input, predict_input):
+  for name, value in [('train_input', train_input), ('eval_input', eval_input),
+                      ('predict_input', predict_input)]:
+    errors.check_is_a('Experiment.' + name, value, inputs.FileInput,
+                      '@ParquetInput()', or_none=name != 'train_input')
+
+
+def _configured(run_config, model_dir):
+  """The tf.estimator.RunConfig that Experiment.run_config makes."""
+  errors.check_function('Experiment.run_config', run_config,
+                        tf.estimator.RunConfig, '@run_config')
+  try:
+    made = run_config(model_dir=model_dir)
+  except TypeError as error:
+    raise errors.UserError(
+        'Experiment.run_config must be a function of model_dir, such as '
+        '@run_config, got %s: %s' % (
+            errors.written(run_config), str(error).partition('\n')[0])
+    ) from error
+  errors.check(isinstance(made, tf.estimator.RunConfig),
+               'Experiment.run_config must be a function to a RunConfig, such '
+               'as @run_config, got %s.', errors.written(run_config))
+  return made
+
+
 def _check_folder(model_dir):
-  errors.check(isinstance(model_dir, str), 'Experiment.model_dir must be '
-               'text, got %r.', model_dir)
+  errors.check_text('Experiment.model_dir', model_dir)
   errors.check(not os.path.isfile(model_dir), 'Experiment.model_dir must be '
                'a folder, got the file %r.', model_dir)
 
 
 def _check_predictions(predict_columns, predictions_path, model):
-  errors.check(not isinstance(predict_columns, str), 'Experiment.'
-               'predict_columns must be a list of names, got %r.',
-               predict_columns)
+  errors.check_list(
+      'Experiment.predict_columns', predict_columns,
+      lambda name: isinstance(name, str), "names, such as ['user']",
+      may_be_empty=True)
   predictions.check_path(predictions_path)
   columns = [column.name for column in model.features.columns]
   for name in predict_columns:

@@ -7,13 +7,19 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.data import column_kinds
+from ple_estimator.data import feature_spec
 from ple_estimator.data import reading
+from ple_estimator.embeddings import hashed
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import native
 from ple_estimator.engine import purpose as purpose_lib
 from ple_estimator.network import gradients
 from ple_estimator.network import objective
+from ple_estimator.network import ple
+from ple_estimator.network import precision as precision_lib
+from ple_estimator.network import tasks as tasks_lib
 from ple_estimator.network import towers
+from ple_estimator.optimizers import factories
 from ple_estimator.optimizers import train_op
 
 _TRAIN = tf.estimator.ModeKeys.TRAIN
@@ -81,15 +87,16 @@ class Model:
       UserError: if a value is out of range, or if tasks and columns do not fit
         together.
     """
-    errors.check(
-        clip_norm is None or errors.is_number(clip_norm) and clip_norm > 0,
-        'Model.clip_norm must be positive, got %r.', clip_norm)
+    _check_parts(features, embedding, network, precision)
+    errors.check_number('Model.clip_norm', clip_norm, above=0, or_none=True)
+    errors.check_bool('Model.op_fusion', op_fusion)
     for name, value, least in [
         ('micro_batches', micro_batches, 1),
         ('input_layer_partitioner', input_layer_partitioner, 0),
         ('dense_layer_partitioner', dense_layer_partitioner, 0)]:
       errors.check_integer('Model.' + name, value, least)
     _check_tasks(tasks, features)
+    factories.check(optimizer)
     self.features = features
     self.tasks = list(tasks)
     self.op_fusion = op_fusion
@@ -225,9 +232,22 @@ class Model:
             .DEFAULT_SERVING_SIGNATURE_DEF_KEY: output})
 
 
+def _check_parts(features, embedding, network, precision):
+  for name, value, kind, example, own in [
+      ('features', features, feature_spec.FeatureSpec, '@FeatureSpec()', ()),
+      ('embedding', embedding, hashed.Embedding, '@HashEmbedding()',
+       ('__call__', 'groups')),
+      ('network', network, ple.PLE, '@PLE()', ('__call__',)),
+      ('precision', precision, precision_lib.Precision, '@Precision()',
+       ('dtype', 'matmul'))]:
+    errors.check_is_a('Model.' + name, value, kind, example, own)
+
+
 def _check_tasks(tasks, features):
   """Raises UserError unless tasks fit together and to a FeatureSpec."""
-  errors.check(tasks, 'Model.tasks must have a task.')
+  errors.check_list(
+      'Model.tasks', tasks, lambda task: isinstance(task, tasks_lib.Task),
+      'tasks, such as [@ctr/Task(), @cvr/Task()]')
   names = [task.name for task in tasks]
   errors.check(len(set(names)) == len(names),
                'Model.tasks must have different names, got %s.',
@@ -257,10 +277,12 @@ def _check_sample_space(task, features):
       name in columns,
       'Task.sample_space must name a column (%s), got %r in task %s.',
       ', '.join(columns), task.sample_space, task.name)
+  is_text = features[name].dtype == tf.string
   errors.check(
-      features[name].dtype == tf.string or isinstance(value, (int, float)),
-      'Task.sample_space must have a number for the column %r, got %r in '
-      'task %s.', name, value, task.name)
+      errors.is_number(value) or is_text and isinstance(value, str),
+      'Task.sample_space must have a %s for the column %r, got %s in task %s.',
+      'text or number' if is_text else 'number', name, errors.written(value),
+      task.name)
 
 
 def _kept_columns(features):

@@ -34,7 +34,11 @@ needs_kernels = pytest.mark.needs_kernels
 
 
 def pytest_runtest_setup(item):
-  if item.get_closest_marker('needs_kernels') and native.missing():
+  # A parameter of this name says whether a test runs the kernels.
+  params = item.callspec.params if hasattr(item, 'callspec') else {}
+  needed = (item.get_closest_marker('needs_kernels') or params.get('fused') or
+            params.get('op_fusion'))
+  if needed and native.missing():
     pytest.skip('needs the fused kernels: ' + native.missing())
 
 

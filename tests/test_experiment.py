@@ -296,11 +296,11 @@ def test_another_data_set_needs_a_gin_file_only(tmp_path, run_cli):
      r"EarlyStopping.metric must be 'loss' or a task \(ctr, cvr\) and a metric"
      " of it, such as 'ctr/auc', got 'clk/auc'"),
     ("Exports.best_metric = 'ctr/rmse'", 'Exports.best_metric must be'),
-    ('Exports.best_to_keep = -1', 'Exports.best_to_keep must not be negative'),
+    ('Exports.best_to_keep = -1', 'Exports.best_to_keep must be an integer'),
     ("Experiment.predict_columns = ('user',)",
      r"Experiment.predict_columns must be columns .*got 'user'"),
     ("Experiment.predictions_path = 'x.json'", 'must end in .parquet or .csv'),
-    ('EarlyStopping.patience_steps = 0', 'patience_steps must be at least 1'),
+    ('EarlyStopping.patience_steps = 0', 'patience_steps must be an integer'),
 ])
 def test_refuses(binding, message):
   config.load('gin/base.gin', [binding])

@@ -32,11 +32,13 @@ RAW = {
 }
 
 
+TOWER = towers.Tower((3,), batch_norm=False)
+
+
 def make(columns=COLUMNS, sample_space=None, **kwargs):
-  tower = towers.Tower((3,), batch_norm=False)
   both = [
-      tasks.Task('ctr', 'clk', tower, weight=0.5),
-      tasks.Task('dwell', 'stay', tower, 'regression', weight=2.0,
+      tasks.Task('ctr', 'clk', TOWER, weight=0.5),
+      tasks.Task('dwell', 'stay', TOWER, 'regression', weight=2.0,
                  sample_space=sample_space)]
   parts = dict(
       features=feature_spec.FeatureSpec(columns, dim=4),
@@ -210,17 +212,18 @@ def test_one_step_lowers_the_loss():
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'tasks': []}, 'Model.tasks must have a task'),
-    ({'clip_norm': 0}, 'Model.clip_norm must be positive, got 0'),
-    ({'tasks': [tasks.Task('a', 'click', None)]},
+    ({'tasks': []}, 'Model.tasks must be a list of tasks'),
+    ({'clip_norm': 0}, 'Model.clip_norm must be .* above 0 or None, got 0'),
+    ({'tasks': [tasks.Task('a', 'click', TOWER)]},
      r"a column of kind label \(clk, stay\), got 'click' in task a"),
-    ({'tasks': [tasks.Task('a', 'clk', None), tasks.Task('a', 'stay', None)]},
+    ({'tasks': [tasks.Task('a', 'clk', TOWER),
+               tasks.Task('a', 'stay', TOWER)]},
      'Model.tasks must have different names, got a, a'),
-    ({'tasks': [tasks.Task('a', 'stay', None)]},
+    ({'tasks': [tasks.Task('a', 'stay', TOWER)]},
      "label 'stay' of the binary task a must be 0 or 1: add 'values'"),
-    ({'tasks': [tasks.Task('a', 'clk', None, sample_space=('x', 1))]},
+    ({'tasks': [tasks.Task('a', 'clk', TOWER, sample_space=('x', 1))]},
      r"Task.sample_space must name a column \(clk, .*in task a"),
-    ({'tasks': [tasks.Task('a', 'clk', None, sample_space=('stay', 'x'))]},
+    ({'tasks': [tasks.Task('a', 'clk', TOWER, sample_space=('stay', 'x'))]},
      "Task.sample_space must have a number for the column 'stay', got 'x'"),
 ])
 def test_refuses(change, message):

@@ -194,7 +194,7 @@ def _renamed(cluster, kind, name, other):
 
 
 @gin.register(denylist=['model_dir'])
-def run_config(model_dir,
+def run_config(model_dir=None,
                save_steps=1000,
                keep_checkpoint_max=5,
                seed=2021,
@@ -209,7 +209,7 @@ def run_config(model_dir,
   it the run is local.
 
   Args:
-    model_dir: str, where checkpoints and event files go.
+    model_dir: str, where checkpoints and event files go; Experiment says it.
     save_steps: int, global steps between checkpoints.
     keep_checkpoint_max: int, checkpoints kept; 0 keeps all.
     seed: int, of variables, dropout and the shuffle of rows.
@@ -229,12 +229,13 @@ def run_config(model_dir,
   for name, value, least in [
       ('save_steps', save_steps, 1),
       ('keep_checkpoint_max', keep_checkpoint_max, 0),
-      ('seed', seed, 0),
       ('summary_steps', summary_steps, 1),
       ('inter_op_threads', inter_op_threads, 0),
       ('intra_op_threads', intra_op_threads, 0),
   ]:
-    errors.check_integer('run_config.' + name, value, least)
+    errors.check_integer('run_config.' + name, value, least, most=2**31 - 1)
+  errors.check_integer('run_config.seed', seed, 0, most=2**32 - 1)  # as numpy
+  errors.check_bool('run_config.xla', xla)
   compat.check_protocol(protocol)
   mine = role()
   session = tf.ConfigProto(

@@ -130,8 +130,8 @@ class Hashed(Column):
         the zero vector.
     """
     super().__init__(name)
-    errors.check(isinstance(default, str),
-                 'default must be a text, got %r.', default)
+    errors.check(isinstance(default, str), 'default must be a text, got %s.',
+                 errors.written(default))
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     self._default = default
@@ -182,10 +182,8 @@ class HashedList(Hashed):
       combiner: 'mean', 'sum' or 'sqrtn', as in tf.nn.embedding_lookup_sparse.
     """
     super().__init__(name, num_buckets, dim, default)
-    errors.check(isinstance(separator, str) and separator,
-                 'separator must be a text, got %r.', separator)
-    errors.check(combiner in ('mean', 'sum', 'sqrtn'),
-                 "combiner must be 'mean', 'sum' or 'sqrtn', got %r.", combiner)
+    errors.check_text('separator', separator)
+    errors.check_choice('combiner', combiner, ('mean', 'sum', 'sqrtn'))
     self._separator = separator
     self.combiner = combiner
 
@@ -288,8 +286,10 @@ class Integer(_Numeric):
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     errors.check(
-        isinstance(default, int) and NO_ID <= default < num_buckets,
-        'default must be -1 or in [0, %d), got %r.', num_buckets, default)
+        isinstance(default, int) and not isinstance(default, bool) and
+        NO_ID <= default < num_buckets,
+        'default must be -1 or in [0, %d), got %s.', num_buckets,
+        errors.written(default))
     self._default = default
 
   def accepts(self, arrow_type):
@@ -334,10 +334,11 @@ class Number(_Numeric):
       default: float, the x of an empty field; None refuses empty fields.
     """
     super().__init__(name)
-    errors.check(errors.is_number(mean), 'mean must be a number, got %r.', mean)
-    errors.check(errors.is_number(std) and std > 0,
-                 'std must be a positive number, got %r.', std)
-    _check_default(default)
+    errors.check_bool('log1p', log1p)
+    errors.check_number('mean', mean)
+    errors.check_number('std', std, above=0)
+    errors.check_number('default', default, above=-1 if log1p else None,
+                        or_none=True)
     self._log1p = log1p
     self._mean = mean
     self._std = std
@@ -371,10 +372,9 @@ class Label(_Numeric):
         None allows every number.
     """
     super().__init__(name)
-    errors.check(
-        values is None or isinstance(values, (list, tuple)) and
-        all(map(errors.is_number, values)),
-        'values must be a tuple of numbers, such as (0, 1), got %r.', values)
+    if values is not None:
+      errors.check_list('values', values, errors.is_number,
+                        'numbers, such as (0, 1)')
     self.values = values
 
   def parse(self, array):
@@ -402,7 +402,7 @@ class Weight(_Numeric):
       default: float, of an empty field; None refuses empty fields.
     """
     super().__init__(name)
-    _check_default(default)
+    errors.check_number('default', default, least=0, or_none=True)
     self._default = default
 
   def parse(self, array):
@@ -452,14 +452,8 @@ def register_kind(name):
   return register
 
 
-def _check_default(value):
-  errors.check(value is None or errors.is_number(value) and np.isfinite(value),
-               'default must be a finite number, got %r.', value)
-
-
 def _positive(name, value):
-  errors.check(isinstance(value, int) and value > 0,
-               '%s must be a positive integer, got %r.', name, value)
+  errors.check_integer(name, value, 1)
   return value
 
 

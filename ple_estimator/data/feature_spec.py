@@ -27,12 +27,22 @@ class FeatureSpec:
       UserError: if a column has an unknown kind or argument, lacks one, or
         two have one name; if an override is of no column.
     """
+    errors.check_list(
+        'FeatureSpec.columns', columns, lambda entry: isinstance(entry, dict),
+        "dicts, such as [{'name': 'price', 'kind': 'number'}]")
+    errors.check_integer('FeatureSpec.dim', dim, 1)
+    errors.check(
+        overrides is None or isinstance(overrides, dict) and all(
+            isinstance(entry, dict) for entry in overrides.values()),
+        "FeatureSpec.overrides must be a dict of dicts, such as {'brand': "
+        "{'num_buckets': 1000}}, or None, got %s.", errors.written(overrides))
     overrides = dict(overrides or {})
     self.columns = [
-        _column(dict(entry, **overrides.pop(entry.get('name'), {})), dim)
+        _column(entry, overrides.pop(_name(entry), {}), dim)
         for entry in columns]
     errors.check(not overrides, 'FeatureSpec.overrides must be of columns in '
-                 'FeatureSpec.columns, got %s.', ', '.join(sorted(overrides)))
+                 'FeatureSpec.columns, got %s.',
+                 ', '.join(sorted(map(str, overrides))))
     names = [column.name for column in self.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     errors.check(not twice, 'FeatureSpec.columns must have different names, '
@@ -92,14 +102,27 @@ class FeatureSpec:
     return features, {n: raw[n] for n in self.labels if n in raw}
 
 
-def _column(entry, dim):
+def _name(entry):
+  """The name of a column, one of FeatureSpec.columns."""
+  errors.check('name' in entry, "FeatureSpec.columns, %s must have a 'name'.",
+               errors.written(entry))
+  errors.check_text("FeatureSpec.columns: 'name'", entry['name'])
+  return entry['name']
+
+
+def _column(entry, override, dim):
   """Builds the Column of one entry of FeatureSpec.columns."""
-  where = 'FeatureSpec.columns, %r' % entry.get('name', entry)
-  errors.check('name' in entry, "%s must have a 'name'.", where)
+  where = 'FeatureSpec.columns, %r' % entry['name']
+  names = [name for name in list(entry) + list(override)
+           if not isinstance(name, str)]
+  errors.check(not names, '%s must have names of arguments as keys, got %s.',
+               where, errors.written((names or [None])[0]))
+  entry = dict(entry, **override)
   kind = entry.pop('kind', None)
   kinds = column_kinds.KINDS
-  errors.check(kind in kinds, "%s: 'kind' must be one of %s, got %r.",
-               where, ', '.join(kinds), kind)
+  errors.check(isinstance(kind, str) and kind in kinds,
+               "%s: 'kind' must be one of %s, got %s.", where,
+               ', '.join(kinds), errors.written(kind))
   parameters = inspect.signature(kinds[kind]).parameters
   if 'dim' in parameters:
     entry.setdefault('dim', dim)

@@ -71,9 +71,12 @@ class FileInput:
         ('batch_size', batch_size, 1), ('shuffle_rows', shuffle_rows, 0),
         ('epochs', epochs, 1), ('prefetch', prefetch, 0)]:
       errors.check_integer('%s.%s' % (self._name, parameter), value, least)
-    errors.check(on_bad_row in ('error', 'skip'),
-                 "%s.on_bad_row must be 'error' or 'skip', got %r.",
-                 self._name, on_bad_row)
+    _check_files(self._name + '.files', files)
+    errors.check(isinstance(data_dir, str), '%s.data_dir must be a text, got '
+                 '%s.', self._name, errors.written(data_dir))
+    errors.check_bool(self._name + '.drop_remainder', drop_remainder)
+    errors.check_choice(self._name + '.on_bad_row', on_bad_row,
+                        ('error', 'skip'))
     self._files = files
     self._data_dir = data_dir
     self.batch_size = batch_size
@@ -208,6 +211,14 @@ class FileInput:
     return row_sources.Tally(self._name, self._files, self.bad_rows)
 
 
+def _check_files(binding, files):
+  if not isinstance(files, str):
+    errors.check_list(binding, files, lambda name: name and isinstance(
+        name, str), "names, such as ['a.csv', 'b.csv']")
+  else:
+    errors.check_text(binding, files)
+
+
 @gin.register
 class ParquetInput(FileInput):
   """Reads Parquet files through pyarrow, one row group at a time.
@@ -251,8 +262,10 @@ class CsvInput(FileInput):
     """
     super().__init__(files, data_dir, batch_size, shuffle_rows, epochs,
                      drop_remainder, prefetch, on_bad_row)
-    errors.check(len(delimiter) == 1, 'CsvInput.delimiter must be one '
-                 'character, got %r.', delimiter)
+    errors.check_bool('CsvInput.header', header)
+    errors.check(isinstance(delimiter, str) and len(delimiter) == 1,
+                 'CsvInput.delimiter must be one character, got %s.',
+                 errors.written(delimiter))
     self._header = header
     self._delimiter = delimiter
 

@@ -13,9 +13,9 @@ from ple_estimator import errors
 
 def check_path(path):
   """Raises UserError unless the ending of path is .parquet or .csv."""
-  errors.check(path.endswith(('.parquet', '.csv')),
+  errors.check(isinstance(path, str) and path.endswith(('.parquet', '.csv')),
                'Experiment.predictions_path must end in .parquet or .csv, got '
-               '%r.', path)
+               '%s.', errors.written(path))
 
 
 class Predictions(collections.namedtuple('Predictions', 'path num_rows')):

@@ -81,14 +81,9 @@ class CbfFilter:
     self.filter_freq = _freq('CbfFilter', filter_freq)
     self.max_element_size = max_element_size
     self.false_positive_probability = false_positive_probability
-    errors.check(
-        isinstance(max_element_size, int) and max_element_size >= 1,
-        'CbfFilter.max_element_size must be an integer of at least 1, got %r.',
-        max_element_size)
-    errors.check(
-        0 < false_positive_probability < 1,
-        'CbfFilter.false_positive_probability must be in (0, 1), got %r.',
-        false_positive_probability)
+    errors.check_integer('CbfFilter.max_element_size', max_element_size, 1)
+    errors.check_number('CbfFilter.false_positive_probability',
+                        false_positive_probability, above=0, below=1)
     self.num_hashes = math.ceil(-math.log2(false_positive_probability))
     self.num_counters = math.ceil(
         -math.log(false_positive_probability) / math.log(2) ** 2 *
@@ -117,10 +112,7 @@ class GlobalStepEviction:
     Args:
       steps_to_live: int, global steps.
     """
-    errors.check(
-        isinstance(steps_to_live, int) and steps_to_live >= 1,
-        'GlobalStepEviction.steps_to_live must be an integer of at least 1, '
-        'got %r.', steps_to_live)
+    errors.check_integer('GlobalStepEviction.steps_to_live', steps_to_live, 1)
     self.steps_to_live = steps_to_live
 
   def is_stale(self, versions, step):
@@ -166,10 +158,8 @@ class L2Eviction:
     Args:
       l2_weight_threshold: float, positive.
     """
-    errors.check(
-        l2_weight_threshold > 0,
-        'L2Eviction.l2_weight_threshold must be positive, got %r.',
-        l2_weight_threshold)
+    errors.check_number('L2Eviction.l2_weight_threshold', l2_weight_threshold,
+                        above=0)
     self.l2_weight_threshold = l2_weight_threshold
 
   def is_stale(self, versions, step):
@@ -370,8 +360,5 @@ def _unpack(packed):
 
 
 def _freq(owner, filter_freq):
-  errors.check(
-      isinstance(filter_freq, int) and 1 <= filter_freq <= _MAX_FREQ,
-      '%s.filter_freq must be an integer from 1 to %d, got %r.', owner,
-      _MAX_FREQ, filter_freq)
+  errors.check_integer(owner + '.filter_freq', filter_freq, 1, _MAX_FREQ)
   return filter_freq

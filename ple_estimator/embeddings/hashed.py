@@ -34,8 +34,9 @@ class Embedding:
     Raises:
       UserError: if stddev is negative.
     """
-    errors.check(stddev is None or stddev >= 0, '%s.stddev must not be '
-                 'negative, got %r.', type(self).__name__, stddev)
+    owner = type(self).__name__
+    errors.check_number(owner + '.stddev', stddev, least=0, or_none=True)
+    errors.check_bool(owner + '.emb_fusion', emb_fusion)
     self._stddev = stddev
     self._emb_fusion = emb_fusion
 
@@ -210,22 +211,25 @@ class MultiHashEmbedding(HashEmbedding):
       UserError: if a value is out of range.
     """
     super().__init__(stddev, emb_fusion)
-    errors.check(operation in _OPERATIONS, 'MultiHashEmbedding.operation must '
-                 "be 'add', 'mul' or 'concat', got %r.", operation)
-    errors.check(isinstance(min_buckets, int) and min_buckets > 0,
-                 'MultiHashEmbedding.min_buckets must be a positive integer, '
-                 'got %r.', min_buckets)
-    errors.check(quotient_dim is None or (operation == 'concat' and
-                                          isinstance(quotient_dim, int)),
-                 'MultiHashEmbedding.quotient_dim must be an integer, and the '
+    errors.check_choice('MultiHashEmbedding.operation', operation,
+                        ('add', 'mul', 'concat'))
+    errors.check_integer('MultiHashEmbedding.min_buckets', min_buckets, 1)
+    errors.check_integer('MultiHashEmbedding.quotient_dim', quotient_dim, 1,
+                         or_none=True)
+    errors.check(quotient_dim is None or operation == 'concat',
+                 'MultiHashEmbedding.quotient_dim must be None without the '
                  "operation 'concat', got %r for %r.", quotient_dim, operation)
+    errors.check(rows is None or isinstance(rows, dict) and all(
+        isinstance(name, str) for name in rows),
+                 "MultiHashEmbedding.rows must be a dict, such as {'brand': "
+                 '(100, 100)}, or None, got %s.', errors.written(rows))
     self._rows = dict(rows or {})
-    for name, pair in sorted(self._rows.items()):
+    for name, pair in self._rows.items():
       errors.check(
           isinstance(pair, (list, tuple)) and len(pair) == 2 and
-          all(isinstance(n, int) and n > 0 for n in pair),
+          all(map(errors.is_count, pair)),
           'MultiHashEmbedding.rows must have two positive integers for a '
-          'column, got %r for %r.', pair, name)
+          'column, got %s for %r.', errors.written(pair), name)
     self._operation = operation
     self._min_buckets = min_buckets
     self._quotient_dim = quotient_dim

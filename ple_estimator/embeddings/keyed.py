@@ -57,7 +57,16 @@ class EmbeddingVariable(hashed.Embedding):
       UserError: if a value is out of range.
     """
     super().__init__(stddev, emb_fusion)
-    errors.check_integer(type(self).__name__ + '.capacity', capacity, 1)
+    owner = type(self).__name__
+    errors.check_integer(owner + '.capacity', capacity, 1)
+    errors.check_is_a(
+        owner + '.filter', filter,
+        (admission.CounterFilter, admission.CbfFilter), '@CounterFilter()',
+        own=('build',), or_none=True)
+    errors.check_is_a(
+        owner + '.eviction', eviction,
+        (admission.GlobalStepEviction, admission.L2Eviction),
+        '@GlobalStepEviction()', own=('evicts', 'is_stale'), or_none=True)
     self._capacity = capacity
     self._filter = filter
     self._eviction = eviction
@@ -109,7 +118,7 @@ class AdaptiveEmbedding(EmbeddingVariable):
     """
     super().__init__(capacity, stddev, emb_fusion, filter, eviction)
     errors.check(filter is not None, 'AdaptiveEmbedding.filter must be given: '
-                 'without one no value is rare.')
+                 'without one no value is rare, got None.')
     errors.check_integer('AdaptiveEmbedding.shared_rows', shared_rows, 1)
     self._shared_rows = shared_rows
 
@@ -153,22 +162,21 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
     Raises:
       UserError: if a value is out of range.
     """
-    frequencies = list(frequencies)
+    errors.check_list(
+        'DynamicDimensionEmbedding.frequencies', frequencies, errors.is_count,
+        'positive integers that do not fall, such as (1, 4)')
     errors.check(
-        frequencies and frequencies == sorted(frequencies) and
-        all(isinstance(f, int) and f >= 1 for f in frequencies),
-        'DynamicDimensionEmbedding.frequencies must be integers of at least 1 '
-        'that do not fall, got %r.', frequencies)
+        list(frequencies) == sorted(frequencies), 'DynamicDimensionEmbedding.'
+        'frequencies must be integers that do not fall, got %r.', frequencies)
     # A block alone may be small while the vector is not.
-    errors.check(
-        eviction is None or isinstance(eviction, admission.GlobalStepEviction),
-        'DynamicDimensionEmbedding.eviction must be @GlobalStepEviction() or '
-        'None, got %s.', type(eviction).__name__)
+    errors.check_is_a('DynamicDimensionEmbedding.eviction', eviction,
+                      admission.GlobalStepEviction, '@GlobalStepEviction()',
+                      or_none=True)
     first = frequencies[0]
     super().__init__(capacity, stddev, emb_fusion,
                      admission.CounterFilter(first) if first > 1 else None,
                      eviction)
-    self._frequencies = frequencies
+    self._frequencies = list(frequencies)
 
   def _vectors(self, group, packed, purpose):
     blocks = len(self._frequencies)

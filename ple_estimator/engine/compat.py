@@ -157,9 +157,7 @@ def check_protocol(name):
   Raises:
     UserError: if it has none.
   """
-  errors.check(
-      name in _SERVERS, 'run_config.protocol must be %s, got %r.',
-      ', '.join(repr(p) for p in sorted(_SERVERS)), name)
+  errors.check_choice('run_config.protocol', name, sorted(_SERVERS))
   registered = _registered_servers() if name != 'grpc' else _SERVERS[name]
   errors.check(
       set(_SERVERS[name]) <= set(registered),

@@ -138,13 +138,12 @@ class Engine:
       UserError: if a value is unknown, or if name is 'deeprec' and this
         TensorFlow has no form of DeepRec.
     """
-    errors.check(name in ('auto', 'stock', 'deeprec'), "Engine.name must be "
-                 "'auto', 'stock' or 'deeprec', got %r.", name)
+    errors.check_choice('Engine.name', name, ('auto', 'stock', 'deeprec'))
+    if forms is not None:
+      errors.check_list('Engine.forms', forms, lambda form: form in FORMS,
+                        ', '.join(FORMS), may_be_empty=True)
     chosen = ([form for form in FORMS if form not in _ON_REQUEST]
               if forms is None else list(forms))
-    for form in chosen:
-      errors.check(form in FORMS, 'Engine.forms must be of %s, got %r.',
-                   ', '.join(FORMS), form)
     self._name = name
     self._forms = forms
     self._chosen = chosen

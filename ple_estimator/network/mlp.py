@@ -28,19 +28,17 @@ _MOMENTUM = 0.99  # of batch norm's moving averages; as tf.layers
 _EPSILON = 1e-3  # added to the variances of batch norm; as tf.layers
 
 
-def check_units(binding, units):
+def check_units(binding, units, may_be_empty=True):
   """Raises UserError unless a binding holds the widths of layers.
 
   Args:
     binding: str, the name of the binding, e.g. 'Tower.units'.
-    units: its value, which must be a possibly empty list or tuple of positive
-      integers.
+    units: its value, which must be a list or tuple of positive integers.
+    may_be_empty: bool, whether there may be no layer.
   """
-  errors.check(
-      isinstance(units, (list, tuple)) and
-      all(isinstance(n, int) and n >= 1 for n in units),
-      '%s must be a tuple of positive integers, such as (64,), got %r.',
-      binding, units)
+  errors.check_list(
+      binding, units, errors.is_count, 'positive integers, such as (64,)',
+      may_be_empty)
 
 
 class Net(collections.namedtuple('Net', 'x units linear linear_bias')):
@@ -91,13 +89,11 @@ class Mlp:
     Raises:
       UserError: if a value is out of range.
     """
-    errors.check(activation in _ACTIVATIONS,
-                 '%s.activation must be one of %s, got %r.', owner,
-                 ', '.join(sorted(_ACTIVATIONS)), activation)
-    errors.check(errors.is_number(dropout) and 0 <= dropout < 1,
-                 '%s.dropout must be in [0, 1), got %r.', owner, dropout)
-    errors.check(errors.is_number(l2) and l2 >= 0,
-                 '%s.l2 must not be negative, got %r.', owner, l2)
+    errors.check_choice(owner + '.activation', activation,
+                        sorted(_ACTIVATIONS))
+    errors.check_bool(owner + '.batch_norm', batch_norm)
+    errors.check_number(owner + '.dropout', dropout, least=0, below=1)
+    errors.check_number(owner + '.l2', l2, least=0)
     self._activation = _ACTIVATIONS[activation]
     self._batch_norm = batch_norm
     self._dropout = dropout

@@ -72,8 +72,7 @@ class PLE:
         num_task_experts + num_shared_experts >= 1,
         'PLE.num_task_experts + PLE.num_shared_experts must be at least 1, '
         'got %r + %r.', num_task_experts, num_shared_experts)
-    mlp.check_units('PLE.expert_units', expert_units)
-    errors.check(expert_units, 'PLE.expert_units must not be empty.')
+    mlp.check_units('PLE.expert_units', expert_units, may_be_empty=False)
     mlp.check_units('PLE.gate_units', gate_units)
     self._expert_units = tuple(expert_units)
     self._gate_units = tuple(gate_units)

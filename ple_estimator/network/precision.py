@@ -34,9 +34,7 @@ class Precision:
     Raises:
       UserError: if compute is neither.
     """
-    errors.check(
-        compute in ('float32', 'bfloat16'),
-        "Precision.compute must be 'float32' or 'bfloat16', got %r.", compute)
+    errors.check_choice('Precision.compute', compute, ('float32', 'bfloat16'))
     self.dtype = tf.as_dtype(compute)
 
   def matmul(self, x, kernel):

@@ -7,9 +7,10 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.network import metrics
+from ple_estimator.network import towers
 
 _LOSSES = ('binary', 'regression')
-_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_-]*$')
+_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_-]*\Z')
 
 
 @gin.register
@@ -47,22 +48,23 @@ class Task:
       UserError: if a value is out of range.
     """
     errors.check(isinstance(name, str) and _NAME.match(name),
-                 'Task.name must be letters, digits, - and _, got %r.', name)
+                 'Task.name must be letters, digits, - and _, got %s.',
+                 errors.written(name))
     errors.check(name != 'shared',
                  "Task.name must not be 'shared', the name of the experts "
                  'that all tasks see.')
-    errors.check(loss in _LOSSES, "Task.loss must be 'binary' or "
-                 "'regression', got %r.", loss)
-    errors.check(errors.is_number(weight) and weight >= 0,
-                 'Task.weight must be a number that is not negative, '
-                 'got %r.', weight)
-    errors.check(errors.is_number(gamma) and gamma > 0,
-                 'Task.gamma must be a positive number, got %r.', gamma)
+    errors.check_text('Task.label', label)
+    errors.check_is_a('Task.tower', tower, towers.Tower, '@Tower()',
+                      own=('mlp', 'net'))
+    errors.check_choice('Task.loss', loss, _LOSSES)
+    errors.check_number('Task.weight', weight, least=0)
+    errors.check_number('Task.gamma', gamma, above=0)
     errors.check(
         sample_space is None or
-        isinstance(sample_space, (list, tuple)) and len(sample_space) == 2,
-        'Task.sample_space must be a pair (column, value), got %r.',
-        sample_space)
+        isinstance(sample_space, (list, tuple)) and len(sample_space) == 2 and
+        isinstance(sample_space[0], str),
+        'Task.sample_space must be a pair (column, value) or None, got %s.',
+        errors.written(sample_space))
     self.name = name
     self.label = label
     self.sample_space = sample_space

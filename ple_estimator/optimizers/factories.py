@@ -6,7 +6,10 @@ only inside of model_fn. A learning rate is a number, or a schedule that is also
 bound without calling it (`adam.learning_rate = @exponential_decay`).
 """
 
+import inspect
+
 import gin
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
@@ -25,6 +28,7 @@ def adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
     beta2: float, decay of the second moment.
     epsilon: float, the paper's epsilon hat.
   """
+  _check_adam('adam', beta1, beta2, epsilon)
   return tf.train.AdamOptimizer(
       _rate('adam', learning_rate), beta1, beta2, epsilon)
 
@@ -44,6 +48,7 @@ def lazy_adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
     beta2: float, decay of the second moment.
     epsilon: float, the paper's epsilon hat.
   """
+  _check_adam('lazy_adam', beta1, beta2, epsilon)
   return update_rules.LazyAdam(
       _rate('lazy_adam', learning_rate), beta1, beta2, epsilon)
 
@@ -64,6 +69,8 @@ def adam_async(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
     apply_sparse_rmsprop: bool, whether embedding rows are updated by RMSProp
       with momentum beta1 in place of Adam.
   """
+  _check_adam('adam_async', beta1, beta2, epsilon)
+  errors.check_bool('adam_async.apply_sparse_rmsprop', apply_sparse_rmsprop)
   return update_rules.AdamAsync(
       _rate('adam_async', learning_rate), beta1, beta2, epsilon,
       apply_sparse_rmsprop)
@@ -95,11 +102,12 @@ def adamw(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8,
     exclude: tuple of str, e.g. ('bias', 'batch_norm'); variables with one of
       these in their name do not decay.
   """
-  errors.check(weight_decay >= 0,
-               'adamw.weight_decay must not be negative, got %r.',
-               weight_decay)
-  errors.check(not isinstance(exclude, str),
-               'adamw.exclude must be a tuple of texts, got %r.', exclude)
+  _check_adam('adamw', beta1, beta2, epsilon)
+  errors.check_number('adamw.weight_decay', weight_decay, least=0)
+  errors.check_bool('adamw.decay_follows_rate', decay_follows_rate)
+  errors.check_list(
+      'adamw.exclude', exclude, lambda name: name and isinstance(name, str),
+      "texts, such as ('bias', 'batch_norm')", may_be_empty=True)
   return update_rules.AdamW(
       _rate('adamw', learning_rate), beta1, beta2, epsilon, weight_decay,
       decay_follows_rate, exclude)
@@ -113,6 +121,8 @@ def adagrad(learning_rate=0.01, initial_accumulator_value=0.1):
     learning_rate: float, or function of the global step to a scalar.
     initial_accumulator_value: float, positive, start of the sums of squares.
   """
+  errors.check_number('adagrad.initial_accumulator_value',
+                      initial_accumulator_value, above=0)
   return update_rules.Adagrad(
       _rate('adagrad', learning_rate), initial_accumulator_value)
 
@@ -134,15 +144,10 @@ def adagrad_decay(learning_rate=0.01, initial_accumulator_value=0.1,
     decay_steps: int, global steps of a period.
     decay_rate: float in (0, 1).
   """
-  errors.check(initial_accumulator_value > 0,
-               'adagrad_decay.initial_accumulator_value must be positive, '
-               'got %r.', initial_accumulator_value)
-  errors.check(isinstance(decay_steps, int) and decay_steps > 0,
-               'adagrad_decay.decay_steps must be a positive integer, '
-               'got %r.', decay_steps)
-  errors.check(0 < decay_rate < 1,
-               'adagrad_decay.decay_rate must be in (0, 1), got %r.',
-               decay_rate)
+  errors.check_number('adagrad_decay.initial_accumulator_value',
+                      initial_accumulator_value, above=0)
+  errors.check_integer('adagrad_decay.decay_steps', decay_steps, 1)
+  errors.check_number('adagrad_decay.decay_rate', decay_rate, above=0, below=1)
   return update_rules.AdagradDecay(
       _rate('adagrad_decay', learning_rate), tf.train.get_global_step(),
       initial_accumulator_value, decay_steps, decay_rate)
@@ -170,12 +175,10 @@ def ftrl(learning_rate=0.01, learning_rate_power=-0.5,
       small weights exactly 0.
     l2: float, not negative, strength of the L2 regularization.
   """
-  errors.check(learning_rate_power <= 0, 'ftrl.learning_rate_power must not be '
-               'positive, got %r.', learning_rate_power)
+  errors.check_number('ftrl.learning_rate_power', learning_rate_power, most=0)
   for name, value in [('initial_accumulator_value', initial_accumulator_value),
                       ('l1', l1), ('l2', l2)]:
-    errors.check(
-        value >= 0, 'ftrl.%s must not be negative, got %r.', name, value)
+    errors.check_number('ftrl.' + name, value, least=0)
   return update_rules.Ftrl(
       _rate('ftrl', learning_rate), learning_rate_power,
       initial_accumulator_value, l1, l2)
@@ -189,8 +192,7 @@ def sgd(learning_rate=0.1, momentum=0.0):
     learning_rate: float, or function of the global step to a scalar.
     momentum: float in [0, 1).
   """
-  errors.check(0 <= momentum < 1,
-               'sgd.momentum must be in [0, 1), got %r.', momentum)
+  errors.check_number('sgd.momentum', momentum, least=0, below=1)
   rate = _rate('sgd', learning_rate)
   if momentum:
     return tf.train.MomentumOptimizer(rate, momentum)
@@ -198,7 +200,7 @@ def sgd(learning_rate=0.1, momentum=0.0):
 
 
 @gin.register(denylist=['step'])
-def exponential_decay(step, initial=0.001, decay_steps=10000, rate=0.5,
+def exponential_decay(step=None, initial=0.001, decay_steps=10000, rate=0.5,
                       staircase=False):
   """initial * rate^(step / decay_steps), a float32 scalar.
 
@@ -206,15 +208,20 @@ def exponential_decay(step, initial=0.001, decay_steps=10000, rate=0.5,
     step: int64 scalar, the global step.
     initial: float, the learning rate at step 0.
     decay_steps: int, steps in which it falls by the factor rate.
-    rate: float.
+    rate: float, positive.
     staircase: bool, whether to fall only at multiples of decay_steps.
   """
+  _check_is_given('exponential_decay', step)
+  errors.check_number('exponential_decay.initial', initial, above=0)
+  errors.check_integer('exponential_decay.decay_steps', decay_steps, 1)
+  errors.check_number('exponential_decay.rate', rate, above=0)
+  errors.check_bool('exponential_decay.staircase', staircase)
   return tf.train.exponential_decay(
       initial, step, decay_steps, rate, staircase)
 
 
 @gin.register(denylist=['step'])
-def warmup_cosine(step, peak=0.001, warmup_steps=1000, decay_steps=100000,
+def warmup_cosine(step=None, peak=0.001, warmup_steps=1000, decay_steps=100000,
                   final=0.0):
   """Grows linearly to peak, then falls to final along half a cosine.
 
@@ -225,7 +232,11 @@ def warmup_cosine(step, peak=0.001, warmup_steps=1000, decay_steps=100000,
     decay_steps: int, steps from peak to final.
     final: float, the learning rate from then on.
   """
-  errors.check(peak > 0, 'warmup_cosine.peak must be positive, got %r.', peak)
+  _check_is_given('warmup_cosine', step)
+  errors.check_number('warmup_cosine.peak', peak, above=0)
+  errors.check_integer('warmup_cosine.warmup_steps', warmup_steps, 0)
+  errors.check_integer('warmup_cosine.decay_steps', decay_steps, 1)
+  errors.check_number('warmup_cosine.final', final, least=0)
   step = tf.cast(step, tf.float32)
   cosine = tf.train.cosine_decay(
       peak, tf.maximum(step - warmup_steps, 0), decay_steps, final / peak)
@@ -233,13 +244,100 @@ def warmup_cosine(step, peak=0.001, warmup_steps=1000, decay_steps=100000,
                   peak * (step + 1) / max(1, warmup_steps + 1), cosine)
 
 
+def make(optimizer):
+  """Calls what is bound to Model.optimizer.
+
+  Args:
+    optimizer: function without arguments to a tf.train.Optimizer.
+
+  Returns:
+    tf.train.Optimizer.
+
+  Raises:
+    UserError: if a binding of the optimizer or its schedule is wrong, or if
+      the call fails or returns something else.
+  """
+  try:
+    made = optimizer()
+  except errors.UserError as error:  # to whose line gin has added some
+    raise errors.UserError(str(error).partition('\n')[0]) from error
+  except Exception as error:
+    raise errors.UserError(
+        'Model.optimizer must be a function without arguments, got %s, which '
+        'raises %s: %s' % (errors.written(optimizer), type(error).__name__,
+                           str(error).partition('\n')[0])) from error
+  errors.check(
+      isinstance(made, tf.train.Optimizer), 'Model.optimizer must be a '
+      'function to a tf.train.Optimizer, such as @lazy_adam, got %s.',
+      errors.written(optimizer))
+  return made
+
+
+def check(optimizer):
+  """Checks Model.optimizer before there is a graph to train.
+
+  An optimizer and its schedule check what is bound to them when they are
+  called. So they are called here, in a graph that is thrown away.
+
+  Args:
+    optimizer: function without arguments to a tf.train.Optimizer.
+
+  Raises:
+    UserError: if a binding of the optimizer or its schedule is wrong.
+  """
+  errors.check_function(
+      'Model.optimizer', optimizer, tf.train.Optimizer, '@lazy_adam')
+  with tf.Graph().as_default():
+    tf.train.create_global_step()
+    try:
+      make(optimizer)
+    except errors.UserError as error:
+      # A function of the user's own may need the graph that is trained; if it
+      # fails there too, training says so.
+      if isinstance(error.__cause__,
+                    (errors.UserError, TypeError, type(None))):
+        raise
+
+
+def _check_adam(owner, beta1, beta2, epsilon):
+  errors.check_number(owner + '.beta1', beta1, least=0, below=1)
+  errors.check_number(owner + '.beta2', beta2, least=0, below=1)
+  errors.check_number(owner + '.epsilon', epsilon, above=0)
+
+
+def _check_is_given(schedule, step):
+  errors.check(step is not None, 'The learning_rate must be the schedule @%s, '
+               'not called yet, got @%s().', schedule, schedule)
+
+
 def _rate(owner, learning_rate):
   """Returns the learning rate as a number or tensor; TensorBoard shows it."""
-  if callable(learning_rate):
-    learning_rate = learning_rate(tf.train.get_global_step())
+  if callable(learning_rate) and not inspect.isclass(learning_rate):
+    try:
+      rate = learning_rate(tf.train.get_global_step())
+    except TypeError as error:  # such as another number of arguments
+      raise errors.UserError(
+          '%s.learning_rate must be a function of the global step, such as '
+          '@exponential_decay, got %s: %s' % (
+              owner, errors.written(learning_rate),
+              str(error).partition('\n')[0])) from error
+    errors.check(
+        _is_scalar(rate), '%s.learning_rate must be a schedule that returns a '
+        'scalar, such as @exponential_decay, got %s.', owner,
+        errors.written(learning_rate))
   else:
-    errors.check(errors.is_number(learning_rate) and learning_rate > 0,
-                 '%s.learning_rate must be positive, got %r.',
-                 owner, learning_rate)
-  tf.summary.scalar('learning_rate', learning_rate)
-  return learning_rate
+    rate = learning_rate
+    errors.check(
+        errors.is_number(rate) and rate > 0, '%s.learning_rate must be a '
+        'finite number above 0 or a schedule, such as @exponential_decay, got '
+        '%s.',
+        owner, errors.written(rate))
+  tf.summary.scalar('learning_rate', rate)
+  return rate
+
+
+def _is_scalar(rate):
+  """Whether a schedule has returned a number, or a tensor of one."""
+  if tf.is_tensor(rate):
+    return rate.dtype != tf.string and rate.shape.is_compatible_with([])
+  return errors.is_number(rate) or isinstance(rate, np.number)

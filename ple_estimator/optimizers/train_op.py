@@ -9,6 +9,7 @@ from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
 from ple_estimator.optimizers import deeprec_optimizers
+from ple_estimator.optimizers import factories
 from ple_estimator.optimizers import touched_rows
 from ple_estimator.optimizers import update_rules
 
@@ -47,7 +48,8 @@ def build(optimizer, gradients, purpose, clip_norm=None):
     UserError: if rows are to be noted and the optimizer moves all of them, or
       if the optimizer cannot update the engine's embedding variables.
   """
-  rule = deeprec_optimizers.choose(optimizer(), purpose.engine)
+  rule = deeprec_optimizers.choose(
+      factories.make(optimizer), purpose.engine)
   if purpose.fused and isinstance(rule, update_rules.LazyAdam):
     rule.use_kernels()
   if purpose.track_rows:

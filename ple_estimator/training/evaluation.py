@@ -27,8 +27,8 @@ class EarlyStopping:
       patience_steps: int, global steps without improvement after which
         training ends.
     """
-    errors.check(patience_steps >= 1, 'EarlyStopping.patience_steps must be at '
-                 'least 1, got %r.', patience_steps)
+    errors.check_text('EarlyStopping.metric', metric)
+    errors.check_integer('EarlyStopping.patience_steps', patience_steps, 1)
     self.metric = metric
     self._patience_steps = patience_steps
 
@@ -57,8 +57,8 @@ class Exports:
     """
     for name, value in [('best_to_keep', best_to_keep),
                         ('latest_to_keep', latest_to_keep)]:
-      errors.check(value >= 0, 'Exports.%s must not be negative, got %r.',
-                   name, value)
+      errors.check_integer('Exports.' + name, value, 0)
+    errors.check_text('Exports.best_metric', best_metric)
     self.metric = best_metric
     self._best_to_keep = best_to_keep
     self._latest_to_keep = latest_to_keep

@@ -55,12 +55,14 @@ class IncrementalCheckpoint:
     Raises:
       UserError: unless one of the two is given, and positive.
     """
+    errors.check_number('IncrementalCheckpoint.save_secs', save_secs, above=0,
+                        or_none=True)
+    errors.check_integer('IncrementalCheckpoint.save_steps', save_steps, 1,
+                         or_none=True)
     errors.check((save_secs is None) != (save_steps is None),
-                 'IncrementalCheckpoint must have one of save_secs and '
-                 'save_steps, got %r and %r.', save_secs, save_steps)
-    for name, value in [('save_secs', save_secs), ('save_steps', save_steps)]:
-      errors.check(value is None or value > 0, 'IncrementalCheckpoint.%s must '
-                   'be positive, got %r.', name, value)
+                 'IncrementalCheckpoint.save_secs or IncrementalCheckpoint.'
+                 'save_steps must be given, and not both, got %r and %r.',
+                 save_secs, save_steps)
     self._save_secs = save_secs
     self._save_steps = save_steps
 

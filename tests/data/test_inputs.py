@@ -72,6 +72,7 @@ def test_csv_and_parquet_give_the_same_batches(read, taobao, shuffle_rows):
   assert both[0] == both[1]
 
 
+@conftest.needs_kernels
 def test_kernels_and_tensorflow_make_the_same_batches(spec, taobao):
   read = reading.Reading(
       spec, ('user_id', 'price'), packing.groups(spec.categories))

@@ -1,5 +1,6 @@
 """Ids by the kernels against ids by TensorFlow, and packed against plain."""
 
+import conftest
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -63,6 +64,7 @@ def unpacked(group, rows, index, splits):
   return found
 
 
+@conftest.needs_kernels
 @pytest.mark.parametrize('begin, end', [(0, 36), (5, 17), (3, 4)])
 def test_both_ways_give_the_same_ids(begin, end):
   whole = table()
@@ -80,6 +82,7 @@ def test_both_ways_give_the_same_ids(begin, end):
         assert again[column.name] == wanted[column.name]
 
 
+@conftest.needs_kernels
 def test_hash_is_tensorflow_s():
   ids = native.hash_text(pa.array([t.encode() for t in TEXTS]), 1 << 40, -1)
   with tf.Session() as sess:
@@ -88,6 +91,7 @@ def test_hash_is_tensorflow_s():
       ids, np.where(np.array(TEXTS) == '', -1, wanted))
 
 
+@conftest.needs_kernels
 @pytest.mark.parametrize('count', [0, 1, 1000])
 def test_unique_numbers_by_appearance(count):
   ids = np.random.RandomState(1).randint(0, 300, count).astype(np.int64) << 20

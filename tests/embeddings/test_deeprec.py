@@ -195,8 +195,8 @@ def test_deeprec_on_stock_tensorflow_is_refused():
 @pytest.mark.parametrize('kwargs, message', [
     ({'name': 'tf'}, r"Engine\.name must be 'auto', 'stock' or 'deeprec', "
                      "got 'tf'"),
-    ({'forms': ['ev']}, r"Engine\.forms must be of embedding_variable, .*, "
-                        "got 'ev'")])
+    ({'forms': ['ev']}, r"Engine\.forms must be a list of embedding_variable, "
+                        r".*, got \['ev'\]")])
 def test_refuses_unknown_values(kwargs, message):
   with pytest.raises(errors.UserError, match=message):
     forms.Engine(**kwargs)
@@ -625,7 +625,8 @@ def test_stock_tensorflow_has_grpc_alone():
         r"lacks \(it has GRPC_SERVER\)\. .*or bind 'grpc'")):
       compat.check_protocol(name)
   with pytest.raises(errors.UserError, match=(
-      r"run_config\.protocol must be 'grpc', 'grpc\+\+', 'star_server', got")):
+      r"run_config\.protocol must be 'grpc', 'grpc\+\+' or 'star_server', "
+      "got 'verbs'")):
     compat.check_protocol('verbs')
 
 

@@ -234,15 +234,15 @@ def test_a_batch_without_ids_is_zero(emb_fusion, fused):
 
 
 @pytest.mark.parametrize('make, message', [
-    (lambda: hashed.HashEmbedding(-1), 'HashEmbedding.stddev must not'),
+    (lambda: hashed.HashEmbedding(-1), 'HashEmbedding.stddev must be'),
     (lambda: hashed.MultiHashEmbedding(stddev=-1),
-     'MultiHashEmbedding.stddev must not be negative, got -1'),
+     'MultiHashEmbedding.stddev must be .* or None, got -1'),
     (lambda: hashed.MultiHashEmbedding('mult'),
      "operation must be 'add', 'mul' or 'concat', got 'mult'"),
     (lambda: hashed.MultiHashEmbedding(min_buckets=0),
-     'MultiHashEmbedding.min_buckets must be a positive integer, got 0'),
+     'MultiHashEmbedding.min_buckets must be an integer of at least 1, got 0'),
     (lambda: hashed.MultiHashEmbedding('add', quotient_dim=1),
-     "quotient_dim must be an integer, .*'concat', got 1 for 'add'"),
+     "quotient_dim must be None without .*'concat', got 1 for 'add'"),
     (lambda: hashed.MultiHashEmbedding(rows={'x': (40,)}),
      r"rows must have two positive integers .* got \(40,\) for 'x'"),
     (lambda: hashed.MultiHashEmbedding(rows={'x': (40, 0)}),

@@ -525,11 +525,11 @@ def test_two_processes_insert_into_one_table(lock, servers):
     (lambda: admission.CbfFilter(2, 0), 'CbfFilter.max_element_size must be an '
      'integer of at least 1, got 0'),
     (lambda: admission.CbfFilter(2, 9, 1.5),
-     r'CbfFilter.false_positive_probability must be in \(0, 1\), got 1.5'),
+     r'CbfFilter.false_positive_probability must be .* in \(0, 1\), got 1.5'),
     (lambda: admission.GlobalStepEviction(0),
      'GlobalStepEviction.steps_to_live must be an integer of at least 1, got'),
     (lambda: admission.L2Eviction(0),
-     'L2Eviction.l2_weight_threshold must be positive, got 0'),
+     'L2Eviction.l2_weight_threshold must be .* above 0, got 0'),
 ])
 def test_refuses(make, message):
   with pytest.raises(errors.UserError, match=message):
@@ -605,11 +605,10 @@ def test_dynamic_dimension_grows_with_the_count():
     (lambda: keyed.AdaptiveEmbedding(
         admission.CounterFilter(2), 0), 'AdaptiveEmbedding.shared_rows must'),
     (lambda: keyed.DynamicDimensionEmbedding((4, 1)),
-     r'frequencies must be integers of at least 1 that do not fall, got '
-     r'\[4, 1\]'),
+     r'frequencies must be integers that do not fall, got \(4, 1\)'),
     (lambda: keyed.DynamicDimensionEmbedding(
         eviction=admission.L2Eviction(1.0)),
-     r'eviction must be @GlobalStepEviction\(\) or None, got L2Eviction'),
+     r'eviction must be .* @GlobalStepEviction\(\) or None, got @L2Eviction'),
     (lambda: embedded(keyed.DynamicDimensionEmbedding((1, 2, 3))),
      'got 3 blocks for dim 4 of c'),
 ])

@@ -136,6 +136,7 @@ def test_fused_and_readable_variables_are_the_same():
   assert names[0] == names[1]
 
 
+@conftest.needs_kernels
 def test_l2_is_half_the_squared_kernels():
   built(True, True, l2=0.5)
   kernels = [v for v in tf.global_variables() if 'kernel' in v.name]

@@ -213,13 +213,14 @@ def test_bfloat16_variables_are_float32():
     ({'num_task_experts': 'a'}, "PLE.num_task_experts must be .*, got 'a'"),
     ({'num_task_experts': 0, 'num_shared_experts': 0},
      r'at least 1, got 0 \+ 0'),
-    ({'expert_units': ()}, 'PLE.expert_units must not be empty'),
-    ({'expert_units': 64}, 'PLE.expert_units must be a tuple .*, got 64'),
-    ({'gate_units': (0,)}, r'PLE.gate_units must be a tuple .*, got \(0,\)'),
-    ({'activation': 'gelu2'}, "PLE.activation must be one of elu, .*'gelu2'"),
-    ({'dropout': 'a'}, r"PLE.dropout must be in \[0, 1\), got 'a'"),
-    ({'dropout': 1.0}, r'PLE.dropout must be in \[0, 1\), got 1.0'),
-    ({'l2': -1}, 'PLE.l2 must not be negative, got -1'),
+    ({'expert_units': ()},
+     r'PLE.expert_units must be a list of positive .*, got \(\)'),
+    ({'expert_units': 64}, 'PLE.expert_units must be a list .*, got 64'),
+    ({'gate_units': (0,)}, r'PLE.gate_units must be a list .*, got \(0,\)'),
+    ({'activation': 'gelu2'}, "PLE.activation must be 'elu', .*'gelu2'"),
+    ({'dropout': 'a'}, r"PLE.dropout must be a number in \[0, 1\), got 'a'"),
+    ({'dropout': 1.0}, r'PLE.dropout must be .* in \[0, 1\), got 1.0'),
+    ({'l2': -1}, 'PLE.l2 must be a finite number of at least 0, got -1'),
 ])
 def test_refuses(bad, message):
   with pytest.raises(errors.UserError, match=message):

@@ -7,10 +7,11 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import errors
 from ple_estimator.network import metrics
 from ple_estimator.network import tasks
+from ple_estimator.network import towers
 
 
 def task(**kwargs):
-  return tasks.Task('t', 'y', tower=None, **kwargs)
+  return tasks.Task('t', 'y', tower=towers.Tower(), **kwargs)
 
 
 def run(tensors):
@@ -97,11 +98,11 @@ def test_better_is_larger_for_auc_and_smaller_for_loss():
     ({'name': 'a b'}, "Task.name must be letters, digits, - and _, got 'a b'"),
     ({'name': 'shared'}, "Task.name must not be 'shared'"),
     ({'loss': 'mse'}, "Task.loss must be 'binary' or 'regression', got 'mse'"),
-    ({'weight': -1}, 'Task.weight must be a number .*, got -1'),
-    ({'weight': 'x'}, "Task.weight must be a number .*, got 'x'"),
-    ({'gamma': 0}, 'Task.gamma must be a positive number, got 0'),
+    ({'weight': -1}, 'Task.weight must be a finite number .*, got -1'),
+    ({'weight': 'x'}, "Task.weight must be a finite number .*, got 'x'"),
+    ({'gamma': 0}, 'Task.gamma must be a finite number above 0, got 0'),
     ({'sample_space': 'clk'}, 'Task.sample_space must be a pair'),
 ])
 def test_refuses(bad, message):
   with pytest.raises(errors.UserError, match=message):
-    tasks.Task(**dict({'name': 't', 'label': 'y', 'tower': None}, **bad))
+    tasks.Task(**dict(dict(name='t', label='y', tower=towers.Tower()), **bad))

@@ -131,9 +131,9 @@ def test_old_rows_are_not_in_a_delta(taobao, tmp_path):
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    ({}, 'IncrementalCheckpoint must have one of save_secs and save_steps, got '
-     'None and None'),
-    ({'save_steps': 0}, 'IncrementalCheckpoint.save_steps must be positive'),
+    ({}, 'IncrementalCheckpoint.save_secs or IncrementalCheckpoint.save_steps '
+     'must be given, and not both, got None and None'),
+    ({'save_steps': 0}, 'IncrementalCheckpoint.save_steps must be an integer'),
 ])
 def test_refuses(kwargs, message):
   with pytest.raises(errors.UserError, match=message):

@@ -66,13 +66,8 @@ class WorkQueue:
     Raises:
       UserError: if a value is out of range.
     """
-    errors.check(
-        slice_rows is None or isinstance(slice_rows, int) and slice_rows > 0,
-        'WorkQueue.slice_rows must be a positive integer or None, got %r.',
-        slice_rows)
-    errors.check(
-        isinstance(lease_secs, (int, float)) and lease_secs > 0,
-        'WorkQueue.lease_secs must be positive, got %r.', lease_secs)
+    errors.check_integer('WorkQueue.slice_rows', slice_rows, 1, or_none=True)
+    errors.check_number('WorkQueue.lease_secs', lease_secs, above=0)
     self.slice_rows = slice_rows
     self._lease_secs = lease_secs
     self._plan = self._link = self._client = self._coordinator = None
