@@ -27,6 +27,7 @@ import pyarrow.parquet
 
 from ple_estimator import config
 from ple_estimator import errors
+from ple_estimator.data import csv_dialect
 from ple_estimator.data import csv_reader
 from ple_estimator.data import feature_spec
 from ple_estimator.data import input_files
@@ -120,7 +121,7 @@ def convert(args, spec):
   bad_rows = row_checks.BadRows(args.skip_bad_rows)
   reader = csv_reader.CsvReader(
       paths, spec.columns, bad_rows, [column.name for column in spec.columns],
-      args.header, args.delimiter)
+      args.header, csv_dialect.Dialect(args.delimiter))
   reader.check()
   stem = args.out or paths[0]
   stem = stem[:-len('.parquet')] if stem.endswith('.parquet') else stem

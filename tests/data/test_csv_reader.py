@@ -4,11 +4,12 @@ import pytest
 import reader_cases
 
 from ple_estimator import errors
+from ple_estimator.data import csv_lines
 from ple_estimator.data import csv_reader
 
 
 def test_blocks_and_slices_of_csv_are_cut_at_lines(tmp_path, monkeypatch):
-  monkeypatch.setattr(csv_reader, '_BLOCK_BYTES', 200)
+  monkeypatch.setattr(csv_lines, '_BLOCK_BYTES', 200)
   monkeypatch.setattr(csv_reader, '_SLICE_BYTES', 333)
   path = tmp_path / 'x.csv'
   path.write_text('\n'.join(reader_cases.lines(500)) + '\n')
@@ -25,14 +26,14 @@ def test_blocks_and_slices_of_csv_are_cut_at_lines(tmp_path, monkeypatch):
     ('one,2,a', "column 'y' must be a number, got 'one'"),
     ('1,100000,a', r"column 'id' must be an integer in \[0, 100000\), got"),
     ('1,-1,a', "column 'id' must be an integer"),
-    ('', "column 'y' must be a number, got ''"),
+    (',7,a', "column 'y' must be a number, got ''"),
 ])
 def test_csv_names_file_and_row(tmp_path, monkeypatch, bad_line, problem,
                                 block):
-  monkeypatch.setattr(csv_reader, '_BLOCK_BYTES', block)
+  monkeypatch.setattr(csv_lines, '_BLOCK_BYTES', block)
   path = tmp_path / 'x.csv'
   rows = reader_cases.lines(100)
-  # Lines that Arrow drops must not shift the numbers of those behind.
+  # Lines that are no rows must not shift the numbers of those behind.
   rows[20], rows[40], rows[70] = '1,2,3,4', bad_line, bad_line
   path.write_text('\n'.join(rows) + '\n')
   reader, bad = reader_cases.of_csv(path, skip=True)
@@ -94,8 +95,8 @@ def test_lines_are_counted_once_until_the_file_changes(tmp_path, monkeypatch):
   path = tmp_path / 'a.csv'
   path.write_text('1,7,x\n0,8,y\n')
   counted = []
-  count_lines = csv_reader._count_lines
-  monkeypatch.setattr(csv_reader, '_count_lines', lambda *args: (
+  count_lines = csv_lines.count
+  monkeypatch.setattr(csv_lines, 'count', lambda *args: (
       counted.append(args), count_lines(*args))[1])
 
   def count():
