@@ -5,6 +5,7 @@ a character is blank and no row. A line of spaces is not blank.
 """
 
 import contextlib
+import io
 import os
 import re
 
@@ -53,14 +54,14 @@ def opened(path, begin=0):
     begin: int, the byte to start at.
 
   Yields:
-    an object with a method read(num_bytes) that returns bytes, b'' at the end.
+    an object with the methods read and readinto of a file.
 
   Raises:
     UserError: while it is open, if the file is damaged.
   """
   compression = codec(path)
   if not compression:
-    with open(path, 'rb') as stream:
+    with open(path, 'rb', buffering=0) as stream:
       stream.seek(begin)
       yield stream
     return
@@ -94,8 +95,8 @@ def header(path):
   match = _FIRST_LINE.match(head, mark)
   errors.check(match.end() < _LONGEST_HEADER, '%s must have a first line of '
                'less than %d bytes.', path, _LONGEST_HEADER)
-  before = Block(_with_line_feeds(head[mark:match.start(1)]))
-  return match.group(1), before.num_lines + 1, match.end()
+  before = _with_line_feeds(head[mark:match.start(1)])
+  return match.group(1), before.count(b'\n') + 1, match.end()
 
 
 def first(path):
@@ -142,71 +143,165 @@ def start(path, offset, least):
 
 
 class Block:
-  """Some whole lines.
+  """Some whole lines, in memory that the next block takes.
 
   Attributes:
-    data: bytes; each line ends in LF.
+    buffer: pa.Buffer of Arrow's own memory, which its threads can free without
+      Python: a LF, the lines, and the line that was asked for behind them. The
+      LF is there because Arrow drops a byte order mark at the start.
     num_lines: int, blank lines included.
-    num_rows: int, of the lines that are not blank.
   """
 
-  def __init__(self, data):
-    """Counts the lines of bytes that each end in LF."""
-    self.data = data
-    self.num_lines = self.num_rows = data.count(b'\n')
-    if data[:1] == b'\n' or b'\n\n' in data:
-      self.num_rows = len(self._numbers())
+  def __init__(self, buffer, text, num_lines):
+    """Keeps the lines.
+
+    Args:
+      buffer: pa.Buffer, see above.
+      text: [bytes] uint8 numpy array, the lines; each ends in LF.
+      num_lines: int.
+    """
+    self.buffer = buffer
+    self.num_lines = num_lines
+    self._text = text
+
+  def num_rows(self):
+    """Returns the number of lines that are not blank."""
+    text = self._text.tobytes()
+    if text[:1] != b'\n' and b'\n\n' not in text:
+      return self.num_lines
+    return len(self._numbers())
 
   def line_of(self, row):
     """Returns the line of a row, both counted from 0 in the block."""
-    if self.num_rows == self.num_lines:
-      return row
     return int(self._numbers()[row])
 
   def rows(self):
     """Returns the lines that are not blank as a list of bytes."""
-    return [line for line in self.data.split(b'\n') if line]
+    return [line for line in self._text.tobytes().split(b'\n') if line]
 
   def _numbers(self):
     """Returns the numbers of the lines that are not blank."""
-    ends = np.flatnonzero(np.frombuffer(self.data, np.uint8) == ord('\n'))
+    ends = np.flatnonzero(self._text == ord('\n'))
     return np.flatnonzero(np.diff(ends, prepend=-1) > 1)
 
 
-def blocks(path, begin, end=None):
+class _Memory:
+  """Where blocks are read to; used again, as new memory costs time."""
+
+  def __init__(self, size, behind):
+    """Takes the memory.
+
+    Args:
+      size: int, bytes of lines that it holds.
+      behind: bytes, put behind each block, with a line break.
+    """
+    self.size = size
+    self._behind = behind
+    self._buffer = pa.allocate_buffer(size + len(behind) + 3)
+    self._bytes = np.frombuffer(self._buffer, np.uint8)
+    self._bytes[0] = ord('\n')
+    self._lines = self._bytes[1:]
+    self._flags = np.empty(size + 1, bool)
+
+  def read(self, stream, rest, most):
+    """Reads from a stream.
+
+    Args:
+      stream: as `opened` gives it.
+      rest: bytes, put before what is read.
+      most: int or inf, bytes to read at most.
+
+    Returns:
+      int, bytes read; 0 at the end of the stream.
+    """
+    self._put(0, rest)
+    stop = min(self.size, len(rest) + most)
+    return stream.readinto(memoryview(self._lines)[len(rest):stop])
+
+  def last_end(self, stop):
+    """Returns the byte behind the last line break before `stop`, or 0.
+
+    A CR just before `stop` does not count: a LF may follow it.
+    """
+    span = 1 << 16
+    while True:
+      text = self.text(max(0, stop - span), stop)
+      ends = len(text) - text.endswith(b'\r')
+      end = max(text.rfind(b'\n', 0, ends), text.rfind(b'\r', 0, ends))
+      if end >= 0:
+        return stop - len(text) + end + 1
+      if span >= stop:
+        return 0
+      span *= 4
+
+  def text(self, begin, stop):
+    """Returns bytes [begin, stop) of what was read."""
+    return self._lines[begin:stop].tobytes()
+
+  def block(self, stop):
+    """Makes a Block of the bytes up to `stop`; changes what is behind."""
+    if self._count(b'\r', stop) or self._lines[stop - 1] != ord('\n'):
+      text = _with_line_feeds(self.text(0, stop))
+      stop = len(text)
+      self._put(0, text)
+    self._put(stop, self._behind + b'\n')
+    return Block(
+        self._buffer.slice(0, stop + len(self._behind) + 2),
+        self._lines[:stop], self._count(b'\n', stop))
+
+  def _put(self, at, text):
+    self._lines[at:at + len(text)] = np.frombuffer(text, np.uint8)
+
+  def _count(self, character, stop):
+    # Ten times faster than bytes.count.
+    return int(np.count_nonzero(np.equal(
+        self._lines[:stop], ord(character), out=self._flags[:stop])))
+
+
+def block_of(lines, behind=b''):
+  """Returns a Block of lines.
+
+  Args:
+    lines: list of bytes without line breaks.
+    behind: bytes, as `blocks`.
+  """
+  text = b''.join(line + b'\n' for line in lines)
+  memory = _Memory(len(text), behind)
+  memory.read(io.BytesIO(text), b'', len(text))
+  return memory.block(len(text))
+
+
+def blocks(path, begin, end=None, behind=b''):
   """Yields the lines of bytes [begin, end) of a file as Block.
 
   Args:
     path: str.
     begin: int, where a line starts.
     end: int, where a line starts or the file ends; None is the end of the file.
+    behind: bytes, a line to put behind those of each block in its `buffer`.
 
   Raises:
     UserError: if a line is longer than memory allows, or the file is damaged.
   """
   left = float('inf') if end is None else end - begin
-  rest, number = b'', 1
+  memory, rest = _Memory(_BLOCK_BYTES, behind), b''
   with opened(path, begin) as stream:
     while True:
-      text = stream.read(min(left, _BLOCK_BYTES))
-      left -= len(text)
-      data = rest + text
-      if not text:
-        if data:
-          yield Block(_with_line_feeds(data))
+      if len(rest) > memory.size // 2:
+        errors.check(
+            len(rest) < _LONGEST_LINE, '%s must have lines of less than %d '
+            'bytes, got a longer one among those from byte %d.', path,
+            _LONGEST_LINE, begin)
+        memory = _Memory(2 * memory.size, behind)
+      num_read = memory.read(stream, rest, left)
+      left -= num_read
+      stop = len(rest) + num_read
+      end_of_lines = memory.last_end(stop) if num_read else stop
+      rest = memory.text(end_of_lines, stop)
+      if end_of_lines:
+        yield memory.block(end_of_lines)
+      if not num_read:
         return
-      # A CR at the end may be the first half of a CRLF.
-      stop = len(data) - data.endswith(b'\r')
-      cut = 1 + max(data.rfind(b'\n', 0, stop), data.rfind(b'\r', 0, stop))
-      rest = data[cut:]
-      if cut:
-        block = Block(_with_line_feeds(data[:cut]))
-        yield block
-        number += block.num_lines
-      errors.check(
-          len(rest) <= _LONGEST_LINE, '%s must have lines of at most %d bytes, '
-          'got a longer one, line %d counted from byte %d.', path,
-          _LONGEST_LINE, number, begin)
 
 
 def count(path, begin, end=None):
@@ -220,7 +315,7 @@ def count(path, begin, end=None):
   lines = rows = 0
   for block in blocks(path, begin, end):
     lines += block.num_lines
-    rows += block.num_rows
+    rows += block.num_rows()
   return lines, rows
 
 

@@ -3,7 +3,6 @@
 import collections
 import os
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
@@ -133,14 +132,14 @@ class CsvReader(reader.Reader):
         self._dialect, self._layout(path).names,
         [column.name for column in self._columns])
     lines_read = 0
-    for block in csv_lines.blocks(path, begin, end):
-      if block.num_rows:
-        problems = _Problems(_LineNumbers(path, begin, lines_read, block))
-        table, rows = parser.parse(block, problems)
-        typed = row_checks.typed(
-            table, self._columns, problems, path,
-            lambda index: index if rows is None else rows[index])
-        problems.tell(bad_rows, path)
+    for block in csv_lines.blocks(path, begin, end, parser.behind):
+      problems = _Problems(_LineNumbers(path, begin, lines_read, block))
+      table, rows = parser.parse(block, problems)
+      typed = row_checks.typed(
+          table, self._columns, problems, path,
+          lambda index: index if rows is None else rows[index])
+      found = problems.tell(bad_rows, path)
+      if found or typed.num_rows:
         yield typed
       lines_read += block.num_lines
 
@@ -178,6 +177,11 @@ class _Parser:
   closed on a later line. But a row is at least one line. So if there are as
   many rows as lines, each row is one line. Only otherwise are the lines looked
   at one by one.
+
+  Attributes:
+    behind: bytes, a row that must stand behind the lines of a block: a quote
+      that the last of them does not close takes this row in, so that there are
+      fewer rows than lines.
   """
 
   def __init__(self, dialect, names, wanted):
@@ -191,9 +195,7 @@ class _Parser:
     self._splitter = dialect.splitter()
     self._num_columns = len(names)
     self._wanted = wanted
-    # A row behind the last, so that a quote which the last row does not close
-    # takes this one in, and rows and lines differ.
-    self._sentinel = (dialect.delimiter * (len(names) - 1) or 'x').encode()
+    self.behind = (dialect.delimiter * (len(names) - 1) or 'x').encode()
     # Arrow knows columns by their place, as names of the files may come twice.
     self._places = [str(names.index(name)) for name in wanted]
     self._parse_options = dialect.parse_options()
@@ -206,16 +208,16 @@ class _Parser:
     """Returns the good rows of a block.
 
     Args:
-      block: csv_lines.Block that has rows.
+      block: csv_lines.Block.
       problems: _Problems, told of the lines that are no rows.
 
     Returns:
       (table, rows): pa.Table of binary columns; list of int, which rows of
       the block these are, or None if all.
     """
-    table = self._parse_all(block.data, block.num_rows)
+    table = self._parse_all(block, block.num_lines)
     if table is not None:
-      return table, None
+      return table, None  # No line is blank.
     lines, good = block.rows(), []
     for row, line in enumerate(lines):
       problem = self._splitter.problem(line, self._num_columns)
@@ -242,8 +244,8 @@ class _Parser:
     """
     if not rows:
       return [], []
-    table = self._parse_all(
-        b''.join(lines[row] + b'\n' for row in rows), len(rows))
+    table = self._parse_all(csv_lines.block_of(
+        [lines[row] for row in rows], self.behind), len(rows))
     if table is not None:
       return [table], rows
     if len(rows) == 1:
@@ -255,36 +257,32 @@ class _Parser:
     more_tables, more = self._parse_some(lines, rows[half:], problems)
     return tables + more_tables, kept + more
 
-  def _parse_all(self, data, num_rows):
+  def _parse_all(self, block, num_rows):
     """Parses lines at once.
 
     Args:
-      data: bytes; each line ends in LF.
-      num_rows: int, lines that are not blank.
+      block: csv_lines.Block with `behind`.
+      num_rows: int, how many rows they should be.
 
     Returns:
-      pa.Table with one row per line, or None if Arrow makes other rows of
-      them.
+      pa.Table with so many rows, or None if Arrow makes other rows of them.
     """
-    # Memory of Arrow's, which its threads can free without Python. The first
-    # byte is a blank line: Arrow would drop a byte order mark at the start.
-    buffer = pa.allocate_buffer(len(data) + len(self._sentinel) + 2)
-    target = np.frombuffer(buffer, np.uint8)
-    target[0] = ord('\n')
-    target[1:len(data) + 1] = np.frombuffer(data, np.uint8)
-    target[len(data) + 1:] = np.frombuffer(self._sentinel + b'\n', np.uint8)
     try:
-      table = pa.csv.read_csv(
-          pa.BufferReader(buffer), pa.csv.ReadOptions(
-              use_threads=False, block_size=len(target),
+      # In Python 3.7 read_csv is half as fast, for what it does about signals.
+      with pa.csv.open_csv(
+          pa.BufferReader(block.buffer), pa.csv.ReadOptions(
+              use_threads=False, block_size=block.buffer.size,
               column_names=list(map(str, range(self._num_columns)))),
-          self._parse_options, self._convert_options)
+          self._parse_options, self._convert_options) as parsed:
+        table = parsed.read_all()
     except (pa.ArrowInvalid, UnicodeError):  # a line has too few or many fields
       return None
     if table.num_rows != num_rows + 1:
       return None
-    return self._named([_without_nulls(column)
-                        for column in table.slice(0, num_rows).columns])
+    columns = table.slice(0, num_rows).columns
+    if self._convert_options.strings_can_be_null:
+      columns = [column.fill_null(b'') for column in columns]
+    return self._named(columns)
 
   def _empty(self):
     return self._named([pa.array([], pa.binary()) for _ in self._places])
@@ -315,9 +313,10 @@ class _Problems:
     self._found.append((row, problem))
 
   def tell(self, bad_rows, path):
-    """Tells a row_checks.BadRows of all."""
+    """Tells a row_checks.BadRows of all; returns how many there are."""
     for row, problem in sorted(self._found):
       bad_rows.add(path, self._numbers.of_row(row), problem)
+    return len(self._found)
 
 
 class _LineNumbers:
@@ -344,8 +343,3 @@ class _LineNumbers:
       self._before = self._lines_read + csv_lines.count(
           self._path, 0, self._begin)[0]
     return self._before + self._block.line_of(row) + 1
-
-
-def _without_nulls(column):
-  """Returns a pa.ChunkedArray with empty text in place of null."""
-  return column.fill_null(b'') if column.null_count else column
