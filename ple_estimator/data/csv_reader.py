@@ -3,6 +3,7 @@
 import collections
 import os
 
+from absl import logging
 import pyarrow as pa
 import pyarrow.csv
 
@@ -53,19 +54,29 @@ class CsvReader(reader.Reader):
     self._layouts = {}  # of the files opened so far, by path
 
   def check(self):
-    """Reads the first block of every file.
+    """Reads the first block of every file; files without rows are skipped.
 
     Raises:
-      UserError: if a file has no rows, is damaged, its header lacks a column,
-        or its first row has another number of fields or a bad value.
+      UserError: if no file has rows, or a file is damaged, its header lacks a
+        column, or its first row has another number of fields or a bad value.
     """
-    for path in self._paths:
-      bad_rows = row_checks.BadRows(self._bad_rows.skip, shown=0)
-      first = next(self._tables(path, self._layout(path).start, None, bad_rows),
-                   None)
-      errors.check(first is not None, '%s has no rows.', path)
-      errors.check(first.num_rows, '%s must have a good row among its first '
-                   '%d, got none.', path, bad_rows.skipped)
+    empty = [path for path in self._paths if not self._has_rows(path)]
+    if len(empty) == len(self._paths):
+      others = len(empty) > 1 and (
+          ', and no other of the %d files has' % len(empty))
+      raise errors.UserError('%s has no rows%s.' % (empty[0], others or ''))
+    if empty:
+      logging.warning('Skipped %d files without rows, such as %s.',
+                      len(empty), empty[0])
+
+  def _has_rows(self, path):
+    """Reads the first block of a file; whether it has one."""
+    bad_rows = row_checks.BadRows(self._bad_rows.skip, shown=0)
+    first = next(self._tables(path, self._layout(path).start, None, bad_rows),
+                 None)
+    errors.check(first is None or first.num_rows, '%s must have a good row '
+                 'among its first %d, got none.', path, bad_rows.skipped)
+    return first is not None
 
   def count_rows(self):
     """Returns the number of lines that hold rows, by counting line breaks.
@@ -154,6 +165,8 @@ class CsvReader(reader.Reader):
   def _read_header(self, path):
     """Returns the _Layout that the header of a file says."""
     line, number, start = csv_lines.header(path)
+    if not line:
+      return _Layout(start, self._names)  # There are no rows either.
     names, problem = self._dialect.splitter().split(line)
     errors.check(not problem, '%s row %d, its header, %s.', path, number,
                  problem)
@@ -162,7 +175,7 @@ class CsvReader(reader.Reader):
     wanted = [column.name for column in self._columns]
     lacking = [name for name in wanted if name not in names]
     errors.check(not lacking, '%s must have a header with %s, got %s.',
-                 path, ', '.join(lacking), ', '.join(names) or 'an empty one')
+                 path, ', '.join(lacking), ', '.join(names))
     double = [name for name in wanted if names.count(name) > 1]
     errors.check(not double, '%s must have a header that names %s once, got '
                  '%s.', path, ', '.join(double), ', '.join(names))

@@ -6,6 +6,7 @@ import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator import files as files_lib
 from ple_estimator.data import csv_dialect
 from ple_estimator.data import csv_reader
 from ple_estimator.data import encoders
@@ -98,6 +99,8 @@ class FileInput:
 
   def paths(self):
     """Lists the files; raises UserError if there are none."""
+    for name, value in [('files', self._files), ('data_dir', self._data_dir)]:
+      files_lib.check_local('%s.%s' % (self._name, name), value)
     return input_files.find(
         self._data_dir, self._files, self.suffix, self._name + '.files')
 

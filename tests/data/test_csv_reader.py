@@ -12,6 +12,7 @@ from ple_estimator import errors
 from ple_estimator.data import csv_dialect
 from ple_estimator.data import csv_lines
 from ple_estimator.data import csv_reader
+from ple_estimator.data import row_checks
 
 
 def test_blocks_and_slices_of_csv_are_cut_at_lines(tmp_path, monkeypatch):
@@ -239,7 +240,7 @@ def test_lines_that_only_arrow_refuses_are_bad_rows(tmp_path, monkeypatch):
     (b'y,id,word,id\n1,2,a,3', 'a header that names id once, got y, id, word'),
     (b'y,id,word\n', 'has no rows.'),
     (b'y,id,word\n\n\r\n', 'has no rows.'),
-    (b'\n\n', 'must have a header with y, id, word, got an empty one.'),
+    (b'\n\n', 'has no rows.'),
 ])
 def test_a_header_that_does_not_fit(tmp_path, text, message):
   path = tmp_path / 'x.csv'
@@ -248,6 +249,26 @@ def test_a_header_that_does_not_fit(tmp_path, text, message):
     reader_cases.of_csv(path, header=True)[0].check()
   assert str(raised.value).startswith(str(path))
   assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize('header', [False, True])
+def test_files_without_rows_are_skipped_among_others(tmp_path, header, caplog):
+  names = b'y,id,word\n' * header
+  paths = [str(tmp_path / name) for name in 'abcd']
+  for path, text in zip(paths, [names, b'\r\n\n', names + b'1,7,a\n', b'']):
+    with open(path, 'wb') as f:
+      f.write(text)
+  def of(paths):
+    return csv_reader.CsvReader(
+        paths, reader_cases.SPEC.columns, row_checks.BadRows(False),
+        ['y', 'id', 'word'], header)
+  of(paths).check()
+  assert reader_cases.ids(of(paths)) == [7] and of(paths).count_rows() == 1
+  assert [r.getMessage() for r in caplog.records] == [
+      'Skipped 3 files without rows, such as %s.' % paths[0]]
+  with pytest.raises(errors.UserError, match='a has no rows, and no other of '
+                     'the 3 files has'):
+    of(paths[:2] + paths[3:]).check()
 
 
 @pytest.mark.parametrize('text', [
