@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import components  # noqa: F401, all that can be bound
 from ple_estimator import errors
+from ple_estimator import files
 from ple_estimator import model as model_lib
 from ple_estimator.cluster import marker
 from ple_estimator.cluster import roles
@@ -289,6 +290,7 @@ def _check_folder(model_dir):
   errors.check_text('Experiment.model_dir', model_dir)
   errors.check(not os.path.isfile(model_dir), 'Experiment.model_dir must be '
                'a folder, got the file %r.', model_dir)
+  files.check_local('Experiment.model_dir', model_dir)
 
 
 def _check_predictions(predict_columns, predictions_path, model):

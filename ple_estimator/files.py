@@ -10,7 +10,25 @@ import os
 import re
 import uuid
 
+from ple_estimator import errors
+
+_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 _CHECKPOINT = re.compile(r'model\.ckpt-(\d+)$')
+
+
+def check_local(binding, paths):
+  """Raises UserError if a path is a URL, such as s3://bucket/file.
+
+  To Python it would be the name of a folder `s3:` here.
+
+  Args:
+    binding: str, what holds the paths, e.g. 'CsvInput.files'.
+    paths: str or list of str.
+  """
+  for path in [paths] if isinstance(paths, str) else paths:
+    errors.check(
+        not _URL.match(path), '%s must be a path, got the URL %r: copy the '
+        'files to a disk, or mount the storage that holds them.', binding, path)
 
 
 def write_json(path, value, indent=None, sync=False):

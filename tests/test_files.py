@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from ple_estimator import errors
 from ple_estimator import files
 
 
@@ -126,3 +127,13 @@ def test_without_a_folder_a_number_is_made_every_time(tmp_path, monkeypatch):
   for _ in range(2):
     files.remembered('a', lambda: made.append(1) or 1)
   assert len(made) == 2
+
+
+@pytest.mark.parametrize('paths, url', [
+    ('s3://bucket/a.csv', 's3://bucket/a.csv'),
+    (['a.csv', 'hdfs://host:9000/b'], 'hdfs://host:9000/b')])
+def test_urls_are_refused(paths, url):
+  with pytest.raises(errors.UserError, match=(
+      "X.files must be a path, got the URL '%s': copy the files" % url)):
+    files.check_local('X.files', paths)
+  files.check_local('X.files', ['/a//b', 'dt=12:00/x', ''])

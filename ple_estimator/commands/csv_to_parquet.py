@@ -27,6 +27,8 @@ import pyarrow.parquet
 
 from ple_estimator import config
 from ple_estimator import errors
+from ple_estimator import files
+from ple_estimator.data import csv_dialect
 from ple_estimator.data import csv_reader
 from ple_estimator.data import feature_spec
 from ple_estimator.data import input_files
@@ -113,6 +115,8 @@ def storable(table, spec):
 
 def convert(args, spec):
   """Streams all rows; returns the outputs by path and the rows skipped."""
+  files.check_local('The arguments', args.csv)
+  files.check_local('--out', args.out or '')
   paths = input_files.find('', args.csv, '', 'The arguments')
   errors.check(args.out or paths == args.csv[:1],
                '--out must be given for more than one file, a directory or a '
@@ -120,7 +124,7 @@ def convert(args, spec):
   bad_rows = row_checks.BadRows(args.skip_bad_rows)
   reader = csv_reader.CsvReader(
       paths, spec.columns, bad_rows, [column.name for column in spec.columns],
-      args.header, args.delimiter)
+      args.header, args.dialect)
   reader.check()
   stem = args.out or paths[0]
   stem = stem[:-len('.parquet')] if stem.endswith('.parquet') else stem
@@ -154,7 +158,12 @@ def parse_args(argv):
   parser.add_argument('--header', action='store_true',
                       help='the first line names the columns')
   parser.add_argument('--delimiter', default=',',
-                      help='one character between fields')
+                      help='one ASCII character between fields')
+  parser.add_argument('--quote', default='"',
+                      help='the same around fields; empty if quotes are text')
+  parser.add_argument('--escape', help='the same, before what is text')
+  parser.add_argument('--null_values', nargs='+', default=(), metavar='TEXT',
+                      help='what counts as an empty field')
   parser.add_argument('--row-group-size', type=int, default=50000,
                       help='rows per row group')
   parser.add_argument('--skip-bad-rows', action='store_true',
@@ -171,8 +180,12 @@ def parse_args(argv):
     args.test_fraction = 0.2
   elif not args.split_by:
     parser.error('--test-fraction needs --split-by')
-  if len(args.delimiter) != 1:
-    parser.error('--delimiter must be one character')
+  args.dialect = csv_dialect.Dialect(
+      args.delimiter, args.quote or None, args.escape, args.null_values)
+  try:
+    args.dialect.check('--')
+  except errors.UserError as error:
+    parser.error(str(error))
   if not 0 < args.test_fraction < 1:
     parser.error('--test-fraction must be between 0 and 1')
   return args

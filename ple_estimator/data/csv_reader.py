@@ -1,31 +1,38 @@
 """Reads CSV files, one block of lines at a time."""
 
-import bisect
-import functools
-import io
+import collections
 import os
 
+from absl import logging
 import pyarrow as pa
 import pyarrow.csv
 
 from ple_estimator import errors
 from ple_estimator import files
+from ple_estimator.data import csv_dialect
+from ple_estimator.data import csv_lines
 from ple_estimator.data import reader
 from ple_estimator.data import row_checks
 
-_BLOCK_BYTES = 4 << 20
 _SLICE_BYTES = 64 << 20
+
+# Where the rows of a file start, in bytes, and the names of its columns.
+_Layout = collections.namedtuple('_Layout', 'start names')
 
 
 class CsvReader(reader.Reader):
   """Reads CSV files; a slice is a range of bytes.
 
-  Fields may be quoted; a line break inside quotes is not supported, since
-  files are cut at line breaks.
+  A row is a line that is not blank, so files can be cut at line breaks. A line
+  with a quote that is not closed on it is a bad row, and so is every line that
+  Arrow does not make one row of: no line is lost.
+
+  A compressed file (.gz, .bz2, .zst) is one slice, since it can be read from
+  its start only.
   """
 
   def __init__(self, paths, columns, bad_rows, names, header=False,
-               delimiter=','):
+               dialect=csv_dialect.Dialect()):
     """Stores the arguments; opens no file.
 
     Args:
@@ -35,58 +42,81 @@ class CsvReader(reader.Reader):
       bad_rows: row_checks.BadRows.
       names: list of str, the columns of the files in their order, for files
         without a header.
-      header: bool, whether the first line of a file names its columns; they
-        may then come in another order, and there may be more of them.
-      delimiter: str, one character.
+      header: bool, whether the first line of a file that is not blank names
+        its columns; they may then come in another order, and there may be more
+        of them.
+      dialect: csv_dialect.Dialect, checked.
     """
     super().__init__(paths, columns, bad_rows)
     self._names = names
     self._header = header
-    self._delimiter = delimiter
+    self._dialect = dialect
+    self._layouts = {}  # of the files opened so far, by path
 
   def check(self):
-    """Reads the first block of every file.
+    """Reads the first block of every file; files without rows are skipped.
 
     Raises:
-      UserError: if a file has no rows, its header lacks a column, or its first
-        row has another number of fields or a bad value.
+      UserError: if no file has rows, or a file is damaged, its header lacks a
+        column, or its first row has another number of fields or a bad value.
     """
-    for path in self._paths:
-      bad_rows = row_checks.BadRows(self._bad_rows.skip, shown=0)
-      first = next(self._parse(
-          path, self._start(path), os.path.getsize(path), bad_rows), None)
-      errors.check(first is not None, '%s has no rows.', path)
-      errors.check(first.num_rows, '%s must have a good row among its first '
-                   '%d, got none.', path, bad_rows.skipped)
+    empty = [path for path in self._paths if not self._has_rows(path)]
+    if len(empty) == len(self._paths):
+      others = len(empty) > 1 and (
+          ', and no other of the %d files has' % len(empty))
+      raise errors.UserError('%s has no rows%s.' % (empty[0], others or ''))
+    if empty:
+      logging.warning('Skipped %d files without rows, such as %s.',
+                      len(empty), empty[0])
+
+  def _has_rows(self, path):
+    """Reads the first block of a file; whether it has one."""
+    bad_rows = row_checks.BadRows(self._bad_rows.skip, shown=0)
+    first = next(self._tables(path, self._layout(path).start, None, bad_rows),
+                 None)
+    errors.check(first is None or first.num_rows, '%s must have a good row '
+                 'among its first %d, got none.', path, bad_rows.skipped)
+    return first is not None
 
   def count_rows(self):
     """Returns the number of lines that hold rows, by counting line breaks.
 
     The lines of a file are counted once: the number is remembered in the
     user's cache folder until the file changes.
+
+    Raises:
+      UserError: if a compressed file is damaged.
     """
     return sum(self._count_rows_of(path) for path in self._paths)
 
   def _count_rows_of(self, path):
-    start, size = self._start(path), os.path.getsize(path)
+    start = self._layout(path).start
     return files.remembered(
-        (os.path.abspath(path), size, os.stat(path).st_mtime, start),
-        lambda: _count_lines(path, start, size))
+        ('CSV rows', os.path.abspath(path), os.path.getsize(path),
+         os.stat(path).st_mtime, start),
+        lambda: csv_lines.count(path, start)[1])
 
   def slices(self, at_least=1, most_rows=None):
     """Returns byte ranges; a line belongs to the range in which it starts.
 
     Args:
-      at_least: int, number of slices.
-      most_rows: int, rows in a slice on average; None is no limit.
+      at_least: int, number of slices; there may be fewer if files are
+        compressed.
+      most_rows: int, rows in a slice on average; None is no limit. Compressed
+        files do not keep to it.
     """
-    total = sum(os.path.getsize(path) for path in self._paths)
+    total = sum(os.path.getsize(path) for path in self._paths
+                if not csv_lines.codec(path))
     if most_rows:
       at_least = max(at_least, -(-self.count_rows() // most_rows))
     size = min(_SLICE_BYTES, max(1, total // max(1, at_least)))
     slices = []
     for path in self._paths:
-      start, stop = self._start(path), os.path.getsize(path)
+      start = self._layout(path).start
+      if csv_lines.codec(path):
+        slices.append(reader.Slice(path, 0, start, None))
+        continue
+      stop = os.path.getsize(path)
       parts = max(1, -(-(stop - start) // size))
       ends = [start + (stop - start) * i // parts for i in range(parts + 1)]
       slices += [reader.Slice(path, 0, ends[i], ends[i + 1])
@@ -97,165 +127,232 @@ class CsvReader(reader.Reader):
     """Yields the rows of a slice as pa.Table.
 
     Raises:
-      UserError: if a row is bad and bad rows are not skipped.
+      UserError: if a row is bad and bad rows are not skipped, or a compressed
+        file is damaged.
     """
-    first = self._start(piece.path)
-    begin = _line_start(piece.path, piece.start, first)
-    end = _line_start(piece.path, piece.stop, first)
-    return self._parse(piece.path, begin, end, self._bad_rows)
+    start = self._layout(piece.path).start
+    if piece.stop is None:
+      return self._tables(piece.path, start, None, self._bad_rows)
+    return self._tables(
+        piece.path, csv_lines.start(piece.path, piece.start, start),
+        csv_lines.start(piece.path, piece.stop, start), self._bad_rows)
 
-  def _start(self, path):
-    """Returns the byte at which the rows of a file start."""
-    if not self._header:
-      return 0
-    with open(path, 'rb') as f:
-      return len(f.readline())
+  def _tables(self, path, begin, end, bad_rows):
+    """Yields the rows of whole lines, bytes [begin, end), as pa.Table."""
+    parser = _Parser(
+        self._dialect, self._layout(path).names,
+        [column.name for column in self._columns])
+    lines_read = 0
+    for block in csv_lines.blocks(path, begin, end, parser.behind):
+      problems = _Problems(_LineNumbers(path, begin, lines_read, block))
+      table, rows = parser.parse(block, problems)
+      typed = row_checks.typed(
+          table, self._columns, problems, path,
+          lambda index: index if rows is None else rows[index])
+      found = problems.tell(bad_rows, path)
+      if found or typed.num_rows:
+        yield typed
+      lines_read += block.num_lines
 
-  def _names_in(self, path):
-    """Returns the names of the columns of a file."""
-    if not self._header:
-      return self._names
-    with open(path, 'rb') as f:
-      line = f.readline()
-    names = pa.csv.read_csv(
-        io.BytesIO(line), parse_options=pa.csv.ParseOptions(
-            delimiter=self._delimiter)).column_names
-    lacking = [c.name for c in self._columns if c.name not in names]
+  def _layout(self, path):
+    """Returns the _Layout of a file."""
+    if path not in self._layouts:
+      self._layouts[path] = (
+          self._read_header(path) if self._header else
+          _Layout(csv_lines.first(path), self._names))
+    return self._layouts[path]
+
+  def _read_header(self, path):
+    """Returns the _Layout that the header of a file says."""
+    line, number, start = csv_lines.header(path)
+    if not line:
+      return _Layout(start, self._names)  # There are no rows either.
+    names, problem = self._dialect.splitter().split(line)
+    errors.check(not problem, '%s row %d, its header, %s.', path, number,
+                 problem)
+    # A name that is not UTF-8 is none that the feature spec has.
+    names = [name.decode('utf-8', 'backslashreplace') for name in names]
+    wanted = [column.name for column in self._columns]
+    lacking = [name for name in wanted if name not in names]
     errors.check(not lacking, '%s must have a header with %s, got %s.',
                  path, ', '.join(lacking), ', '.join(names))
-    return names
+    double = [name for name in wanted if names.count(name) > 1]
+    errors.check(not double, '%s must have a header that names %s once, got '
+                 '%s.', path, ', '.join(double), ', '.join(names))
+    return _Layout(start, names)
 
-  def _parse(self, path, begin, end, bad_rows):
-    """Yields the rows of whole lines, bytes [begin, end), as pa.Table."""
-    if begin >= end:
-      return
-    lines = _LineNumbers(path, begin)
-    names, rows = self._names_in(path), 0
-    with pa.BufferReader(_map(path, begin, end)) as data:
-      try:
-        for batch in self._batches(data, names, lines.drop):
-          lines.report(bad_rows)
-          yield row_checks.typed(
-              pa.Table.from_batches([batch]), self._columns, bad_rows, path,
-              functools.partial(lines.of_row, rows))
-          rows += batch.num_rows
-        lines.report(bad_rows)
-      except pa.ArrowException as error:
-        raise errors.UserError('%s cannot be read as CSV: %s' % (path, error))
 
-  def _batches(self, data, names, drop):
-    """Returns an iterator over the rows as pa.RecordBatch of binary columns.
+class _Parser:
+  """Makes tables of blocks, one row of each line that is not blank.
+
+  Arrow parses a whole block at once, in this thread and without a function or
+  file of Python's. To Arrow a row may be several lines, as a quote may be
+  closed on a later line. But a row is at least one line. So if there are as
+  many rows as lines, each row is one line. Only otherwise are the lines looked
+  at one by one.
+
+  Attributes:
+    behind: bytes, a row that must stand behind the lines of a block: a quote
+      that the last of them does not close takes this row in, so that there are
+      fewer rows than lines.
+  """
+
+  def __init__(self, dialect, names, wanted):
+    """Keeps the settings.
 
     Args:
-      data: Arrow's input stream of whole lines.
-      names: list of str, the columns of a line.
-      drop: function that Arrow calls with each line that it cannot split.
+      dialect: csv_dialect.Dialect.
+      names: list of str, the columns of the lines.
+      wanted: list of str, the columns of the tables.
     """
-    return pa.csv.open_csv(
-        data,
-        read_options=pa.csv.ReadOptions(
-            use_threads=False, block_size=_BLOCK_BYTES, column_names=names),
-        parse_options=pa.csv.ParseOptions(
-            delimiter=self._delimiter, ignore_empty_lines=False,
-            invalid_row_handler=drop),
-        convert_options=pa.csv.ConvertOptions(
-            check_utf8=False, strings_can_be_null=False,
-            include_columns=[column.name for column in self._columns],
-            column_types={name: pa.binary() for name in names}))
+    self._splitter = dialect.splitter()
+    self._num_columns = len(names)
+    self._wanted = wanted
+    self.behind = (dialect.delimiter * (len(names) - 1) or 'x').encode()
+    # Arrow knows columns by their place, as names of the files may come twice.
+    self._places = [str(names.index(name)) for name in wanted]
+    self._parse_options = dialect.parse_options()
+    self._convert_options = pa.csv.ConvertOptions(
+        check_utf8=False, strings_can_be_null=bool(dialect.null_values),
+        null_values=list(dialect.null_values), include_columns=self._places,
+        column_types={place: pa.binary() for place in self._places})
+
+  def parse(self, block, problems):
+    """Returns the good rows of a block.
+
+    Args:
+      block: csv_lines.Block.
+      problems: _Problems, told of the lines that are no rows.
+
+    Returns:
+      (table, rows): pa.Table of binary columns; list of int, which rows of
+      the block these are, or None if all.
+    """
+    table = self._parse_all(block, block.num_lines)
+    if table is not None:
+      return table, None  # No line is blank.
+    lines, good = block.rows(), []
+    for row, line in enumerate(lines):
+      problem = self._splitter.problem(line, self._num_columns)
+      if problem:
+        problems.add(None, row, problem)
+      else:
+        good.append(row)
+    tables, rows = self._parse_some(lines, good, problems)
+    return pa.concat_tables([self._empty()] + tables), rows
+
+  def _parse_some(self, lines, rows, problems):
+    """Parses some lines; those that Arrow does not take are bad rows.
+
+    It halves the lines until it has found them. There are none unless Arrow
+    and Splitter understand a line differently.
+
+    Args:
+      lines: list of bytes.
+      rows: list of int, which lines to parse.
+      problems: as `parse`.
+
+    Returns:
+      (tables, rows): list of pa.Table, and a list of the int that they have.
+    """
+    if not rows:
+      return [], []
+    table = self._parse_all(csv_lines.block_of(
+        [lines[row] for row in rows], self.behind), len(rows))
+    if table is not None:
+      return [table], rows
+    if len(rows) == 1:
+      problems.add(None, rows[0], 'cannot be split into %d columns' %
+                   self._num_columns)
+      return [], []
+    half = len(rows) // 2
+    tables, kept = self._parse_some(lines, rows[:half], problems)
+    more_tables, more = self._parse_some(lines, rows[half:], problems)
+    return tables + more_tables, kept + more
+
+  def _parse_all(self, block, num_rows):
+    """Parses lines at once.
+
+    Args:
+      block: csv_lines.Block with `behind`.
+      num_rows: int, how many rows they should be.
+
+    Returns:
+      pa.Table with so many rows, or None if Arrow makes other rows of them.
+    """
+    try:
+      # In Python 3.7 read_csv is half as fast, for what it does about signals.
+      with pa.csv.open_csv(
+          pa.BufferReader(block.buffer), pa.csv.ReadOptions(
+              use_threads=False, block_size=block.buffer.size,
+              column_names=list(map(str, range(self._num_columns)))),
+          self._parse_options, self._convert_options) as parsed:
+        table = parsed.read_all()
+    except (pa.ArrowInvalid, UnicodeError):  # a line has too few or many fields
+      return None
+    if table.num_rows != num_rows + 1:
+      return None
+    columns = table.slice(0, num_rows).columns
+    if self._convert_options.strings_can_be_null:
+      columns = [column.fill_null(b'') for column in columns]
+    return self._named(columns)
+
+  def _empty(self):
+    return self._named([pa.array([], pa.binary()) for _ in self._places])
+
+  def _named(self, arrays):
+    return pa.Table.from_arrays(arrays, self._wanted)
+
+
+class _Problems:
+  """The bad rows of a block, to be told of in their order.
+
+  It takes the place of row_checks.BadRows, since rows that cannot be split are
+  found before those with a bad value, whatever their order.
+  """
+
+  def __init__(self, numbers):
+    """Starts without any.
+
+    Args:
+      numbers: _LineNumbers of the block.
+    """
+    self._numbers = numbers
+    self._found = []
+
+  def add(self, path, row, problem):
+    """Notes a bad row; `row` counts from 0 in the block."""
+    del path  # that of the block
+    self._found.append((row, problem))
+
+  def tell(self, bad_rows, path):
+    """Tells a row_checks.BadRows of all; returns how many there are."""
+    for row, problem in sorted(self._found):
+      bad_rows.add(path, self._numbers.of_row(row), problem)
+    return len(self._found)
 
 
 class _LineNumbers:
-  """Says in which line of its file a row stands.
+  """Says in which line of its file a row of a block stands."""
 
-  Arrow returns no row for a line with another number of fields, which it drops
-  and tells `drop` of. So the n-th row that it returns need not be in the n-th
-  line.
-  """
-
-  def __init__(self, path, begin):
+  def __init__(self, path, begin, lines_read, block):
     """Counts nothing before a number is asked for.
 
     Args:
       path: str.
-      begin: int, the byte at which Arrow begins to read, the start of a line.
+      begin: int, the byte at which reading began.
+      lines_read: int, lines between there and the block.
+      block: csv_lines.Block.
     """
     self._path = path
     self._begin = begin
-    self._lines_before_begin = None
-    self._dropped = []  # (line counted from begin, problem), ascending
-    self._rows_before = []  # how many rows Arrow returns before each of these
-    self._num_reported = 0
+    self._lines_read = lines_read
+    self._block = block
+    self._before = None
 
-  def drop(self, line):
-    """Notes a line that Arrow could not split; its invalid_row_handler."""
-    problem = 'must have %d columns, got %d' % (
-        line.expected_columns, line.actual_columns)
-    self._rows_before.append(line.number - 1 - len(self._dropped))
-    self._dropped.append((line.number, problem))
-    return 'skip'
-
-  def report(self, bad_rows):
-    """Tells a BadRows of the lines dropped since the last report."""
-    new = self._dropped[self._num_reported:]
-    self._num_reported += len(new)
-    for line, problem in new:
-      bad_rows.add(self._path, self._before_begin() + line, problem)
-
-  def of_row(self, rows_before, index):
-    """Returns the line of a row that Arrow returned, from 1.
-
-    Args:
-      rows_before: int, rows that Arrow returned before this batch.
-      index: int, of the row in its batch.
-    """
-    row = rows_before + index
-    dropped = bisect.bisect_right(self._rows_before, row)
-    return self._before_begin() + row + dropped + 1
-
-  def _before_begin(self):
-    if self._lines_before_begin is None:
-      self._lines_before_begin = _count_lines(self._path, 0, self._begin)
-    return self._lines_before_begin
-
-
-def _map(path, begin, end):
-  """Returns bytes of a file as a pa.Buffer, which reads them when needed.
-
-  It is not a Python file, because of a hang with pyarrow 12: an Arrow stream
-  that ends early holds the GIL while it waits for its read-ahead, and the
-  read-ahead of a Python file needs the GIL to read.
-  """
-  mapped = pa.memory_map(path)
-  mapped.seek(begin)
-  return mapped.read_buffer(end - begin)
-
-
-def _line_start(path, offset, first):
-  """Returns where the first line at or after a byte starts.
-
-  Args:
-    path: str.
-    offset: int, in bytes.
-    first: int, the byte at which the first row starts.
-  """
-  if offset <= first:
-    return first
-  with open(path, 'rb') as f:
-    f.seek(offset - 1)
-    f.readline()
-    return f.tell()
-
-
-def _count_lines(path, begin, end):
-  """Returns how many lines start in bytes [begin, end) of a file.
-
-  The last line counts whether or not it ends in a line break.
-  """
-  lines, last = 0, b'\n'
-  with open(path, 'rb') as f:
-    f.seek(begin)
-    while f.tell() < end:
-      block = f.read(min(_BLOCK_BYTES, end - f.tell()))
-      lines += block.count(b'\n')
-      last = block[-1:]
-  return lines + (last != b'\n')
+  def of_row(self, row):
+    """Returns the line of a row, from 1; `row` counts from 0 in the block."""
+    if self._before is None:
+      self._before = self._lines_read + csv_lines.count(
+          self._path, 0, self._begin)[0]
+    return self._before + self._block.line_of(row) + 1

@@ -6,6 +6,8 @@ import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator import files as files_lib
+from ple_estimator.data import csv_dialect
 from ple_estimator.data import csv_reader
 from ple_estimator.data import encoders
 from ple_estimator.data import input_files
@@ -100,6 +102,8 @@ class FileInput:
 
   def paths(self):
     """Lists the files; raises UserError if there are none."""
+    for name, value in [('files', self._files), ('data_dir', self._data_dir)]:
+      files_lib.check_local('%s.%s' % (self._name, name), value)
     return input_files.find(
         self._data_dir, self._files, self.suffix, self._name + '.files')
 
@@ -236,11 +240,18 @@ class ParquetInput(FileInput):
 
 @gin.register
 class CsvInput(FileInput):
-  """Reads CSV files through pyarrow, one block at a time."""
+  """Reads CSV files through pyarrow, one block at a time.
+
+  A line that is not blank is a row. A line break in quotes is not supported:
+  the line on which the quote is not closed is a bad row. Files whose names end
+  in .gz, .bz2 or .zst are decompressed while they are read; such a file is one
+  slice, so several workers need several files.
+  """
 
   def __init__(self, files=gin.REQUIRED, data_dir='.', batch_size=512,
                shuffle_rows=0, epochs=1, drop_remainder=False, prefetch=2,
-               on_bad_row='error', header=False, delimiter=','):
+               on_bad_row='error', header=False, delimiter=',', quote='"',
+               escape=None, null_values=()):
     """Stores the arguments; opens no file.
 
     Args:
@@ -255,7 +266,14 @@ class CsvInput(FileInput):
       header: bool, whether the first line of each file names its columns;
         they may then come in any order. Without it the columns are those of
         the feature spec.
-      delimiter: str, one character between fields.
+      delimiter: str, one ASCII character between fields.
+      quote: str, one ASCII character around fields that hold the delimiter; a
+        doubled one inside stands for one. None takes quotes as text, which is
+        what Hive and exports to TSV mean by them.
+      escape: str, one ASCII character that makes text of the one behind it,
+        such as '\\\\' of Spark; None if there is none.
+      null_values: tuple of str, texts that count as empty fields, such as
+        ('NULL', '\\\\N'), with quotes around them or without.
 
     Raises:
       UserError: if a value is out of range.
@@ -263,14 +281,12 @@ class CsvInput(FileInput):
     super().__init__(files, data_dir, batch_size, shuffle_rows, epochs,
                      drop_remainder, prefetch, on_bad_row)
     errors.check_bool('CsvInput.header', header)
-    errors.check(isinstance(delimiter, str) and len(delimiter) == 1,
-                 'CsvInput.delimiter must be one character, got %s.',
-                 errors.written(delimiter))
     self._header = header
-    self._delimiter = delimiter
+    self._dialect = csv_dialect.Dialect(delimiter, quote, escape, null_values)
+    self._dialect.check('CsvInput.')
 
   def reader(self, reading):
     return csv_reader.CsvReader(
         self.paths(), reading.columns(), self.bad_rows,
         [column.name for column in reading.spec.columns], self._header,
-        self._delimiter)
+        self._dialect)

@@ -9,6 +9,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ple_estimator import errors
+from ple_estimator import files
 
 
 def check_path(path):
@@ -16,6 +17,7 @@ def check_path(path):
   errors.check(isinstance(path, str) and path.endswith(('.parquet', '.csv')),
                'Experiment.predictions_path must end in .parquet or .csv, got '
                '%s.', errors.written(path))
+  files.check_local('Experiment.predictions_path', path)
 
 
 class Predictions(collections.namedtuple('Predictions', 'path num_rows')):

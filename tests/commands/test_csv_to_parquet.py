@@ -98,6 +98,25 @@ def test_converted_missing_integer_is_read_as_missing(
   assert table['x'].to_pylist() == [1, 2.5]
 
 
+def test_conversion_of_a_dialect(command, tmp_path):
+  (tmp_path / 'x.gin').write_text(
+      "FeatureSpec.columns = [\n"
+      "  {'name': 'word', 'kind': 'hashed', 'num_buckets': 7, 'dim': 2},\n"
+      "  {'name': 'x', 'kind': 'number', 'default': 2.5}]\n")
+  (tmp_path / 'x.csv').write_text("'a;b';1\nc~;d;-\n\n")
+  args = ['csv-to-parquet', tmp_path / 'x.csv', '--gin_file',
+          tmp_path / 'x.gin', '--delimiter', ';']
+  status, _, error = command(
+      *args + ['--quote', "'", '--escape', '~', '--null_values', 'NULL', '-'])
+  assert status == 0, error
+  table = pa.parquet.read_table(str(tmp_path / 'x.csv.parquet'))
+  assert table.to_pydict() == {'word': ['a;b', 'c;d'], 'x': [1, 2.5]}
+  status, _, error = command(*args + ['--quote', ';'])
+  assert status == 2 and '--quote must differ from the delimiter' in error
+  status, _, error = command(*args + ['--out', 's3://bucket/x'])
+  assert status == 1 and "--out must be a path, got the URL 's3://" in error
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('rows', [500000, 2000000])
 def test_conversion_runs_in_constant_memory(tmp_path, rows):

@@ -1,5 +1,6 @@
 """The columns, files and readers that tests of readers share."""
 
+from ple_estimator.data import csv_dialect
 from ple_estimator.data import csv_reader
 from ple_estimator.data import feature_spec
 from ple_estimator.data import parquet_reader
@@ -17,12 +18,12 @@ def lines(count):
   return ['%d,%d,w%s' % (i % 2, i, 'x' * (i % 13)) for i in range(count)]
 
 
-def of_csv(path, skip=False, header=False):
+def of_csv(path, skip=False, header=False, dialect=csv_dialect.Dialect()):
   """Returns a CsvReader and its BadRows."""
   bad = row_checks.BadRows(skip)
   names = [column.name for column in SPEC.columns]
   return csv_reader.CsvReader(
-      [str(path)], SPEC.read(True), bad, names, header), bad
+      [str(path)], SPEC.read(True), bad, names, header, dialect), bad
 
 
 def of_parquet(path, skip=False, labels=True):

@@ -188,6 +188,35 @@ def test_refuses(kind, name, value, message):
     kind('x', **{name: value})
 
 
+@pytest.mark.parametrize('name, value', [
+    ('delimiter', '::'), ('delimiter', '\xa7'), ('quote', ''), ('escape', ','),
+    ('null_values', 'NULL'), ('header', 'False')])
+def test_csv_refuses(name, value):
+  with pytest.raises(errors.UserError, match='CsvInput.%s must ' % name):
+    inputs.CsvInput('x', **{name: value})
+
+
+@pytest.mark.parametrize('files, data_dir, binding', [
+    ('s3://b/x.csv', '.', 'files'), ('x.csv', 'gs://b', 'data_dir')])
+def test_urls_are_refused_in_one_line(files, data_dir, binding):
+  with pytest.raises(errors.UserError, match='CsvInput.%s must be a path, got '
+                     'the URL' % binding) as raised:
+    inputs.CsvInput(files, data_dir).paths()
+  assert '\n' not in str(raised.value)
+
+
+def test_a_dialect_reaches_the_rows(tmp_path):
+  (tmp_path / 'x.csv').write_text('1|"a\n0|NULL\n1|b~|c\n\n')
+  made = inputs.CsvInput('x.csv', str(tmp_path), delimiter='|', quote=None,
+                         escape='~', null_values=('NULL',))
+  read = reading.Reading(feature_spec.FeatureSpec([
+      {'name': 'y', 'kind': 'label'},
+      {'name': 'word', 'kind': 'hashed', 'num_buckets': 100}]))
+  table, = made.tables(read)
+  assert table.to_pydict() == {'y': [1, 0, 1], 'word': [b'"a', b'', b'b|c']}
+  assert made.count_rows(read) == 3
+
+
 def test_both_inputs_have_the_same_defaults():
   csv = inspect.signature(inputs.CsvInput.__init__).parameters
   parquet = inspect.signature(inputs.ParquetInput.__init__).parameters
