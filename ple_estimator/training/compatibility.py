@@ -1,7 +1,6 @@
 """Whether a model_dir belongs to the model of a graph."""
 
 import collections
-import glob
 import os
 import re
 
@@ -21,6 +20,9 @@ _SHOWN = 4
 _SHOWN_VALUE = 60
 
 _BINDING = re.compile(r'^([\w./]+\.\w+) = (.*(?:\n .*)*)$', re.M)
+
+
+_CONFIG = re.compile(r'operative_config-(\d+)\.gin$')
 
 
 # What a model is, beyond the shapes of its variables.
@@ -121,12 +123,11 @@ def _changed_bindings(model_dir):
     2'), of the bindings that have to do with the model.
   """
   configs = sorted(
-      glob.glob(os.path.join(
-          glob.escape(model_dir), 'operative_config-*.gin')),
-      key=lambda path: int(re.findall(r'\d+', os.path.basename(path))[0]))
+      (int(match.group(1)), match.group()) for match in map(
+          _CONFIG.match, os.listdir(model_dir)) if match)
   if not configs:
     return []
-  with open(configs[-1]) as f:
+  with open(os.path.join(model_dir, configs[-1][1]), errors='replace') as f:
     then = dict(_BINDING.findall(f.read()))
   now = dict(_BINDING.findall(gin.operative_config_str()))
   return [(name, '%s = %s, now %s' % (

@@ -28,20 +28,24 @@ def test_what_a_broken_off_save_left_is_removed(tmp_path):
     (tmp_path / name).write_text('x')
   (tmp_path / 'notes.txt').write_text('mine')
   there = set(os.listdir(str(tmp_path)))
-  model_dir_lib.prepare(
-      str(tmp_path), saves=False)  # another process's business
+  model_dir_lib.prepare(str(tmp_path))  # as another process does
   assert set(os.listdir(str(tmp_path))) == there
-  model_dir_lib.prepare(str(tmp_path), saves=True)
-  assert set(os.listdir(str(tmp_path))) == whole | {'notes.txt'}
+  with model_dir_lib.owned(str(tmp_path)):
+    pass
+  assert set(os.listdir(str(tmp_path))) == whole | {
+      'notes.txt', '.lock', 'damaged'}
+  # Data without an index may be mended.
+  assert (tmp_path / 'damaged' / 'model.ckpt-40' /
+          'model.ckpt-40.data-00000-of-00002').read_text() == 'x'
 
 
 def test_a_model_dir_is_made_or_named(tmp_path):
-  model_dir_lib.prepare(str(tmp_path / 'a' / 'b'), saves=True)
+  model_dir_lib.prepare(str(tmp_path / 'a' / 'b'))
   assert os.listdir(str(tmp_path / 'a' / 'b')) == []
   (tmp_path / 'file').write_text('x')
   with pytest.raises(errors.UserError, match='Experiment.model_dir must be a '
                      "folder that can be written to, got '.*/file/x': Not a "):
-    model_dir_lib.prepare(str(tmp_path / 'file' / 'x'), saves=True)
+    model_dir_lib.prepare(str(tmp_path / 'file' / 'x'))
 
 
 def test_a_session_may_be_made_again():
