@@ -43,7 +43,7 @@ ORDER = [
     ('experiment', []),
     ('config', []),
     ('api', []),
-    ('commands', ['words', 'csv_to_parquet', 'inspect_embeddings',
+    ('commands', ['words', 'csv_to_parquet', 'inspect_embeddings', 'loopback',
                   'local_cluster']),
     ('run', []),
 ]
