@@ -17,7 +17,7 @@ from absl import logging
 
 _CHECKPOINT = re.compile(r'model\.ckpt-(\d+)$')
 _PATTERN = re.compile(r'[*?[\\]')
-_warned = set()  # what was said already, in this process
+_warned = {}  # path to what was last said of it, in this process
 _links = {}  # what `without_pattern` has made: link to folder
 
 
@@ -94,6 +94,7 @@ def read_json(path, default=None, keys=()):
     _warn_once('%s counts as missing: it must hold %s, got %s.', path,
                ', '.join(sorted(keys)), json.dumps(value)[:60])
     return default
+  _warned.pop(path, None)
   return value
 
 
@@ -107,9 +108,11 @@ def _has(value, keys):
 
 
 def _warn_once(message, *args):
-  if (message, args[0]) not in _warned:
-    _warned.add((message, args[0]))
-    logging.warning(message, *args)
+  """Logs a warning about a path, the first of args, unless it was the last."""
+  text = message % args
+  if _warned.get(args[0]) != text:
+    _warned[args[0]] = text
+    logging.warning('%s', text)
 
 
 def checkpoint_path(model_dir, step):

@@ -78,6 +78,18 @@ def _files_of(path):
                     os.path.isdir(folder)) else []
 
 
+def _named(model_dir):
+  """marker.named_checkpoint, spelt as files.checkpoint_path spells it."""
+  path = marker.named_checkpoint(model_dir)
+  step = files.checkpoint_step(path) if path else None
+  own = None if step is None else files.checkpoint_path(model_dir, step)
+  return own if own and _is_in(path, model_dir) else path
+
+
+def _is_in(path, model_dir):
+  return os.path.realpath(os.path.dirname(path)) == os.path.realpath(model_dir)
+
+
 def _steps(model_dir):
   """The global steps of which there are files, ascending."""
   found = map(_FILE.match, os.listdir(model_dir))
@@ -96,11 +108,11 @@ def whole(model_dir):
   Raises:
     UserError: if it is damaged; the message says which is whole.
   """
-  path = marker.named_checkpoint(model_dir) or (
-      marker.latest_checkpoint(model_dir))
+  named = _named(model_dir)
+  path = named or marker.latest_checkpoint(model_dir)
   if path is None:
     return None
-  if marker.named_checkpoint(model_dir) is None:
+  if named is None:
     logging.warning('%s is missing or damaged: the newest checkpoint there is '
                     '%s.', files.shown(os.path.join(model_dir, 'checkpoint')),
                     os.path.basename(path))
@@ -147,7 +159,7 @@ def mend(model_dir, unusable=None):
   Raises:
     UserError: if there are checkpoints and none is whole.
   """
-  named = marker.named_checkpoint(model_dir)
+  named = _named(model_dir)
   paths = [files.checkpoint_path(model_dir, step)
            for step in _steps(model_dir)]
   damaged, good = {}, None
@@ -163,7 +175,7 @@ def mend(model_dir, unusable=None):
   if good is None and by_step and max(by_step):
     _refuse(by_step, damaged)
   for step in sorted(by_step):
-    if os.path.dirname(by_step[step]) == model_dir:
+    if _is_in(by_step[step], model_dir):
       _set_aside(model_dir, step, damaged[by_step[step]])
   _say(model_dir, good, by_step, named)
   return good
