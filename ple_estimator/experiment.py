@@ -10,7 +10,6 @@ from ple_estimator import components  # noqa: F401, all that can be bound
 from ple_estimator import errors
 from ple_estimator import files
 from ple_estimator import model as model_lib
-from ple_estimator.cluster import marker
 from ple_estimator.cluster import roles
 from ple_estimator.cluster.work_queue import work_queue as work_queue_lib
 from ple_estimator.data import inputs
@@ -18,6 +17,7 @@ from ple_estimator.data import predictions
 from ple_estimator.data import serving
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import forms
+from ple_estimator.training import checkpoints
 from ple_estimator.training import disk
 from ple_estimator.training import estimator
 from ple_estimator.training import evaluation
@@ -118,8 +118,11 @@ class Experiment:
     engine = engine or forms.Engine()
     if incremental:
       engine.leave_out('embedding_variable', 'Experiment.incremental')
+    role = roles.role()
+    _check_cluster(model_dir, role)
     self._config = estimator.config_for(
-        _configured(run_config, model_dir), model.is_fused())
+        _configured(run_config, files.without_pattern(model_dir)),
+        model.is_fused())
     engine.configure(
         self._config.session_config, model.op_fusion, train_input.prefetch,
         model.micro_batches)
@@ -130,7 +133,7 @@ class Experiment:
         '(%d): what is evaluated is a checkpoint. Got %r.', save_steps,
         eval_steps)
     self.trainer = trainer.Trainer(
-        model, train_input, eval_input, self._config, roles.role(), engine,
+        model, train_input, eval_input, self._config, role, engine,
         trainer.Schedule(
             max_steps, eval_steps, eval_secs, early_stopping,
             exports.exporters(self._receiver_fn()) if exports else [],
@@ -222,7 +225,7 @@ class Experiment:
 
   def _checkpoint(self):
     """The newest state of the run; raises UserError if there is none."""
-    path = marker.latest_checkpoint(self.model_dir)
+    path = checkpoints.whole(self._config.model_dir)
     errors.check(
         path, 'Experiment.model_dir must hold a checkpoint: nothing at %s. '
         'Train first.', os.path.abspath(self.model_dir))
@@ -231,9 +234,11 @@ class Experiment:
   def _user_errors(self):
     """Raises UserErrors in place of TensorFlow's, where a user can help."""
     return errors.translated(
-        self._of_input, keyed_table.full_error, disk.translator(
-            self.model_dir, [
+        self._of_input, keyed_table.full_error,
+        checkpoints.translator(self._config.model_dir), disk.translator(
+            self._config.model_dir, [
                 ('Experiment.model_dir', self.model_dir),
+                ('Experiment.model_dir', self._config.model_dir),
                 ('Experiment.predictions_path', self._predictions_path)]))
 
   def _of_input(self, error):
@@ -291,6 +296,13 @@ def _check_folder(model_dir):
   errors.check(not os.path.isfile(model_dir), 'Experiment.model_dir must be '
                'a folder, got the file %r.', model_dir)
   files.check_local('Experiment.model_dir', model_dir)
+
+
+def _check_cluster(model_dir, role):
+  errors.check(
+      role.is_local or not files.is_pattern(model_dir),
+      'Experiment.model_dir must not have one of * ? [ or a backslash in a cluster, where TensorFlow '
+      'takes it for a pattern, got %r.', model_dir)
 
 
 def _check_predictions(predict_columns, predictions_path, model):

@@ -3,17 +3,25 @@
 Also the user's cache folder, for numbers that are computed once.
 """
 
+import atexit
 import glob
 import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 import uuid
+
+from absl import logging
 
 from ple_estimator import errors
 
 _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 _CHECKPOINT = re.compile(r'model\.ckpt-(\d+)$')
+_PATTERN = re.compile(r'[*?[\\]')
+_warned = {}  # path to what was last said of it, in this process
+_links = {}  # what `without_pattern` has made: link to folder
 
 
 def check_local(binding, paths):
@@ -31,49 +39,43 @@ def check_local(binding, paths):
         'files to a disk, or mount the storage that holds them.', binding, path)
 
 
-def write_json(path, value, indent=None, sync=False):
+def write_json(path, value, indent=None, sync=False, mode=0o666):
   """Writes a JSON file that others see complete or not at all.
-
-  The text goes to a temporary file beside `path`, which then replaces `path`.
-  So a process that is killed leaves the previous file, and several processes
-  may write the same path.
 
   Args:
     path: str; its folder must exist.
     value: what json.dump can write.
     indent: int, spaces per level, or None for one line.
-    sync: bool, whether to wait until the text is on the disk, so that it also
-      survives a loss of power.
+    sync, mode: see write_text.
 
   Raises:
     OSError: if the file cannot be written.
   """
-  _write(path, json.dumps(value, indent=indent, sort_keys=True) + '\n', sync)
+  write_text(path, json.dumps(value, indent=indent, sort_keys=True) + '\n',
+             sync, mode)
 
 
-def read_json(path, default=None, keys=()):
-  """Returns the value of a JSON file, or a default if there is none.
+def write_text(path, text, sync=False, mode=0o666):
+  """Writes a file that others see complete or not at all.
+
+  The text goes to a file with a name of its own beside `path`, which then takes
+  the place of `path`. So a process that is killed leaves the file of before,
+  and several processes may write the same path.
 
   Args:
-    path: str.
-    default: what to return if the file is missing, cannot be read, is no JSON
-      (it may have been cut), or has not the keys.
-    keys: names that the value must have; with them it must be a dict.
+    path: str; its folder must exist.
+    text: str.
+    sync: bool, whether to wait until the text is on the disk, so that it also
+      survives a loss of power.
+    mode: int, the permissions, of which the umask takes away.
+
+  Raises:
+    OSError: if the file cannot be written.
   """
-  try:
-    with open(path) as f:
-      value = json.load(f)
-  except (OSError, ValueError):
-    return default
-  if keys and not (isinstance(value, dict) and set(keys) <= set(value)):
-    return default
-  return value
-
-
-def _write(path, text, sync=False):
   partial = '%s.%s.partial' % (path, uuid.uuid4().hex)
   try:
-    with open(partial, 'w') as f:
+    with os.fdopen(os.open(
+        partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), 'w') as f:
       f.write(text)
       if sync:
         f.flush()
@@ -83,6 +85,52 @@ def _write(path, text, sync=False):
     if os.path.exists(partial):
       os.remove(partial)
     raise
+
+
+def read_json(path, default=None, keys=()):
+  """Returns the value of a JSON file, or a default if there is none.
+
+  A file that is there and cannot be used is named in the log, once.
+
+  Args:
+    path: str.
+    default: what to return if the file is missing, cannot be read, is no JSON
+      (it may have been cut), or has not the keys.
+    keys: names that the value must have; with them it must be a dict. Or a
+      dict of name to the type (or tuple of types) of its value; a bool is no
+      int.
+  """
+  try:
+    with open(path) as f:
+      value = json.load(f)
+  except (FileNotFoundError, NotADirectoryError):
+    return default
+  except (OSError, ValueError, RecursionError) as error:
+    _warn_once('%s cannot be read and counts as missing: %s.', path, error)
+    return default
+  if keys and not _has(value, keys):
+    _warn_once('%s counts as missing: it must hold %s, got %s.', path,
+               ', '.join(sorted(keys)), json.dumps(value)[:60])
+    return default
+  _warned.pop(path, None)
+  return value
+
+
+def _has(value, keys):
+  if not isinstance(value, dict) or not set(keys) <= set(value):
+    return False
+  return not isinstance(keys, dict) or all(
+      isinstance(value[name], kinds) and not (
+          kinds is int and isinstance(value[name], bool))
+      for name, kinds in keys.items())
+
+
+def _warn_once(message, *args):
+  """Logs a warning about a path, the first of args, unless it was the last."""
+  text = message % args
+  if _warned.get(args[0]) != text:
+    _warned[args[0]] = text
+    logging.warning('%s', text)
 
 
 def checkpoint_path(model_dir, step):
@@ -124,32 +172,114 @@ def checkpoint_steps(model_dir):
   return sorted(step for step in steps if step is not None)
 
 
+def is_pattern(path):
+  """Whether TensorFlow takes a path for a pattern: it has * ? [ or \\."""
+  return bool(_PATTERN.search(path))
+
+
+def without_pattern(folder):
+  """A path of a folder that TensorFlow does not take for a pattern.
+
+  TensorFlow writes to a folder such as run[1], but looks for what it has
+  written in run1. So it is given a link to the folder, which lives as long as
+  the process.
+
+  Args:
+    folder: str; may not exist yet.
+
+  Returns:
+    str, `folder` itself unless it is_pattern.
+  """
+  if not is_pattern(folder):
+    return folder
+  home = tempfile.mkdtemp(prefix='ple_estimator-')
+  atexit.register(shutil.rmtree, home, ignore_errors=True)
+  link = os.path.join(home, 'model_dir')
+  logging.warning(
+      'TensorFlow takes %s for a pattern. Training, evaluation and prediction '
+      'work there; a SavedModel must be copied to another folder before it can '
+      'be loaded.', folder)
+  os.symlink(os.path.abspath(folder), link)
+  _links[link] = folder
+  return link
+
+
+def shown(path):
+  """A path as the user knows it, where it leads through without_pattern."""
+  for link, folder in _links.items():
+    if path == link or path.startswith(link + os.sep):
+      return folder + path[len(link):]
+  return path
+
+
 def folder():
   """$XDG_CACHE_HOME/ple_estimator, by default in ~/.cache; may not exist."""
   home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
   return os.path.join(home, 'ple_estimator')
 
 
+def own_folder():
+  """Makes `folder`, which nobody else can write to, mode 0700.
+
+  Returns:
+    str, its path.
+
+  Raises:
+    OSError: if it cannot be made, or belongs to somebody else.
+  """
+  path = folder()
+  os.makedirs(path, mode=0o700, exist_ok=True)
+  if {os.lstat(path).st_uid, os.stat(path).st_uid} != {os.getuid()}:
+    raise PermissionError('%s belongs to another user' % path)
+  if os.stat(path).st_mode & 0o077:
+    os.chmod(path, 0o700)
+  return path
+
+
 def remembered(key, make):
   """Returns make(), a number, or what it returned before for this key.
 
-  If the folder cannot be written to, the number is computed every time.
+  If the folder cannot be written to, or belongs to somebody else, the number is
+  made every time. So it is if the file was changed, or somebody else could have
+  written it.
 
   Args:
     key: a tuple with a repr that says all the number depends on.
     make: function without arguments to an int.
   """
-  path = os.path.join(folder(), 'number-' + hashlib.sha256(
-      repr(key).encode()).hexdigest()[:24])
+  name = 'count-' + hashlib.sha256(repr(key).encode()).hexdigest()[:24]
   try:
-    with open(path) as f:
-      return int(f.read())
-  except (OSError, ValueError):
-    pass
-  number = make()
-  try:
-    os.makedirs(folder(), exist_ok=True)
-    _write(path, str(number))
-  except OSError:
-    pass
+    path = os.path.join(own_folder(), name)
+  except OSError as error:
+    _warn_once('What was counted is not remembered, in %s: %s.', folder(),
+               error)
+    return make()
+  number = _remembered(path, key)
+  if number is None:
+    number = make()
+    try:
+      write_json(path, {'number': number, 'check': _check(key, number)},
+                 mode=0o600)
+    except OSError as error:
+      _warn_once('What was counted is not remembered, in %s: %s.', folder(),
+                 error)
   return number
+
+
+def _remembered(path, key):
+  """The number in a file that the user alone can have written, or None."""
+  try:
+    found = os.lstat(path)
+  except OSError:
+    return None
+  if found.st_uid != os.getuid() or found.st_mode & 0o022:
+    _warn_once('%s is not used: others can write to it.', path)
+    return None
+  said = read_json(path, keys={'number': int, 'check': str})
+  return said['number'] if (
+      said and said['check'] == _check(key, said['number'])) else None
+
+
+def _check(key, number):
+  """What shows that a number was not changed, and belongs to a key."""
+  return hashlib.sha256(repr((key, number)).encode()).hexdigest()

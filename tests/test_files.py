@@ -34,6 +34,40 @@ def test_what_is_missing_cut_or_of_another_form_is_the_default(tmp_path, text):
   assert files.read_json(str(path), 'default', keys=['a', 'b']) == 'default'
 
 
+@pytest.mark.parametrize('text', [
+    '{"step": "7", "of": {}}', '{"step": 7.5, "of": {}}',
+    '{"step": true, "of": {}}', '{"step": null, "of": {}}',
+    '{"step": 7, "of": []}', '{"step": 7}', '[' * 100000])
+def test_a_value_of_another_type_is_the_default_and_said(
+    tmp_path, text, caplog):
+  (tmp_path / 'x').write_text(text)
+  for _ in range(3):  # who waits for a file reads it again and again
+    assert files.read_json(str(tmp_path / 'x'), keys={
+        'step': int, 'of': dict}) is None
+  assert len(caplog.records) == 1
+  assert '%s' % (tmp_path / 'x') in caplog.text
+
+
+def test_values_of_the_types_asked_for_are_returned(tmp_path, caplog):
+  files.write_json(str(tmp_path / 'x'), {'step': 7, 'of': {'a': 1}})
+  assert files.read_json(str(tmp_path / 'x'), keys={'step': int, 'of': dict}) \
+      == {'step': 7, 'of': {'a': 1}}
+  files.read_json(str(tmp_path / 'missing'))
+  assert not caplog.records
+
+
+def test_a_folder_that_looks_like_a_pattern_has_another_path(tmp_path):
+  folder = str(tmp_path / 'run[1]')
+  plain = files.without_pattern(folder)
+  assert not files.is_pattern(plain)
+  assert files.shown(plain + '/x') == folder + '/x'
+  os.makedirs(os.path.realpath(plain))
+  files.write_json(plain + '/x', 1)
+  assert os.listdir(folder) == ['x']
+  assert files.without_pattern(str(tmp_path)) == str(tmp_path)
+  assert files.shown(str(tmp_path)) == str(tmp_path)
+
+
 def test_a_folder_is_no_file(tmp_path):
   assert files.read_json(str(tmp_path), 7) == 7
 
@@ -118,6 +152,51 @@ def test_a_number_is_made_once(tmp_path, monkeypatch):
   for path in (tmp_path / 'ple_estimator').iterdir():
     path.write_text('cut')
   assert files.remembered('a', make) == 43
+
+
+def _remember(tmp_path, monkeypatch, number):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  return files.remembered('a', lambda: number)
+
+
+def test_what_is_remembered_is_the_users_alone(tmp_path, monkeypatch):
+  folder = tmp_path / 'ple_estimator'
+  folder.mkdir()
+  folder.chmod(0o777)
+  before = os.umask(0)
+  try:
+    _remember(tmp_path, monkeypatch, 5)
+  finally:
+    os.umask(before)
+  path, = folder.iterdir()
+  assert folder.stat().st_mode & 0o777 == 0o700
+  assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_number_that_was_changed_is_made_again(tmp_path, monkeypatch):
+  _remember(tmp_path, monkeypatch, 12345)
+  path, = (tmp_path / 'ple_estimator').iterdir()
+  text = path.read_text()
+  for bad in (text.replace('12345', '123'), text.replace('12345', '-1'), '123',
+              '[]', '', text[:20]):
+    path.write_text(bad)
+    assert _remember(tmp_path, monkeypatch, 7) == 7, bad
+  assert _remember(tmp_path, monkeypatch, 8) == 7
+
+
+def test_a_file_that_others_can_write_is_not_used(tmp_path, monkeypatch):
+  _remember(tmp_path, monkeypatch, 5)
+  path, = (tmp_path / 'ple_estimator').iterdir()
+  path.chmod(0o666)
+  assert _remember(tmp_path, monkeypatch, 6) == 6
+  assert _remember(tmp_path, monkeypatch, 7) == 6  # written anew
+
+
+def test_a_folder_of_somebody_else_is_not_used(tmp_path, monkeypatch, caplog):
+  _remember(tmp_path, monkeypatch, 5)
+  monkeypatch.setattr(files.os, 'getuid', lambda: 12345)
+  assert _remember(tmp_path, monkeypatch, 6) == 6
+  assert 'belongs to another user' in caplog.text
 
 
 def test_without_a_folder_a_number_is_made_every_time(tmp_path, monkeypatch):

@@ -307,6 +307,8 @@ def main():
   parser.add_argument('--ps', type=int, nargs='+', default=[1])
   parser.add_argument('--secs', type=float, default=20)
   args = parser.parse_args()
+  if args.measure:  # before TensorFlow's threads: the system wants it so
+    local_cluster.enter_own_network()
   bindings = ['DATA_DIR = %r' % args.data] + args.gin_bindings
   step = describe(args.gin_file, bindings)
   if not args.measure:

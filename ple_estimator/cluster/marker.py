@@ -23,22 +23,41 @@ def trained_step(model_dir, max_steps):
     model_dir: str.
     max_steps: int.
   """
-  note = files.read_json(_marker(model_dir), keys=['max_steps', 'global_step'])
+  note = files.read_json(
+      _marker(model_dir), keys={'max_steps': int, 'global_step': int})
   step = latest_step(model_dir)
   if note is None or step is None or note['max_steps'] != max_steps:
     return None
   return note['global_step'] if note['global_step'] <= step else None
 
 
+def named_checkpoint(model_dir):
+  """The path that the file `checkpoint` of model_dir names, or None.
+
+  None too if that file is missing or damaged. Whether the checkpoint is there
+  is another question.
+  """
+  try:
+    state = tf.train.get_checkpoint_state(model_dir)
+  except (ValueError, tf.errors.OpError):
+    return None
+  return state.model_checkpoint_path or None if state else None
+
+
 def latest_checkpoint(model_dir):
   """The path of the newest full checkpoint of model_dir, or None.
+
+  The one that the file `checkpoint` names, or else the last that is there.
+  training.checkpoints looks whether it is whole.
 
   tf.train.latest_checkpoint takes the path for a pattern, so it does not find
   the checkpoints of a folder such as run[1].
   """
-  state = tf.train.get_checkpoint_state(model_dir)
-  path = state.model_checkpoint_path if state else ''
-  return path if path and os.path.exists(path + '.index') else None
+  path = named_checkpoint(model_dir)
+  if path and os.path.exists(path + '.index'):
+    return path
+  steps = files.checkpoint_steps(model_dir)
+  return files.checkpoint_path(model_dir, steps[-1]) if steps else None
 
 
 def latest_step(model_dir):

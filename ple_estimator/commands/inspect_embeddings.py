@@ -20,8 +20,9 @@ import sys
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from ple_estimator.cluster import marker
+from ple_estimator import files
 from ple_estimator.embeddings import table_parts
+from ple_estimator.training import checkpoints
 from ple_estimator.training import incremental
 
 _ENTRY_BYTES = 48  # of a MutableHashTable, measured with 10 million keys
@@ -31,10 +32,14 @@ _NORM_BINS = 12
 
 def find(checkpoint):
   """Returns the path of the checkpoint that the user named."""
-  path = checkpoint
   if os.path.isdir(checkpoint):
-    path = marker.latest_checkpoint(checkpoint)
+    path = checkpoints.whole(files.without_pattern(checkpoint))
     path = path and incremental.merged(path)
+  else:
+    path = os.path.join(files.without_pattern(os.path.dirname(checkpoint)),
+                        os.path.basename(checkpoint))
+    if os.path.exists(path + '.index'):
+      checkpoints.check(path)
   if not path or not os.path.exists(path + '.index'):
     raise ValueError('no checkpoint at %s' % checkpoint)
   return path

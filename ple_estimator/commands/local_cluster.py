@@ -9,6 +9,11 @@ output appears here with its name in front, and in a file of that name under
 --log_dir. As with the operator, a process that ends with a status of 128 or
 more is started again (--restarts times), any other status but 0 ends the job,
 and the end of the chief ends it too. The exit status is the worst of all.
+
+TensorFlow's servers listen on all interfaces and run what they are sent. So the
+processes get a network of their own, a loopback that nobody else reaches. Where
+the system does not allow that, a line says so and the job runs all the same:
+keep it behind a firewall. --network=host asks for the network of the machine.
 """
 
 import argparse
@@ -21,6 +26,8 @@ import subprocess
 import sys
 import threading
 import time
+
+from ple_estimator.commands import loopback
 
 _ROLES = ('chief', 'worker', 'ps', 'evaluator')
 _GRACE_SECS = 30
@@ -57,6 +64,17 @@ def is_listening(address):
 def exit_status(returncode):
   """The status as in a shell: 128 + signal number for a killed process."""
   return 128 - returncode if returncode < 0 else returncode
+
+
+def enter_own_network():
+  """Lets nobody else reach what this process starts; says if it cannot."""
+  try:
+    loopback.enter()
+  except OSError as error:
+    sys.stderr.write(
+        'The servers of this cluster listen on all interfaces of this machine, '
+        'and run what they are sent: keep others out by a firewall. (A network '
+        'of their own is not allowed here: %s.)\n' % error.strerror)
 
 
 class LocalCluster:
@@ -210,10 +228,13 @@ def main(arguments=None):
   parser.add_argument('--ps', type=int, default=1)
   parser.add_argument('--evaluator', type=int, default=0, choices=(0, 1))
   parser.add_argument('--restarts', type=int, default=0)
+  parser.add_argument('--network', choices=('own', 'host'), default='own')
   parser.add_argument('--log_dir', default=os.path.join('result', 'logs'))
   parser.add_argument('arguments', nargs='+', metavar='-- ARGUMENTS',
                       help='of python -m ple_estimator.run')
   args = parser.parse_args(arguments)
+  if args.network == 'own':
+    enter_own_network()
   cluster = LocalCluster(
       {'chief': args.chief, 'worker': args.workers, 'ps': args.ps,
        'evaluator': args.evaluator},

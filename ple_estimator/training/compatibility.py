@@ -1,7 +1,6 @@
 """Checks that the checkpoint in a model_dir is of the model of a graph."""
 
 import collections
-import glob
 import os
 import re
 
@@ -23,6 +22,7 @@ _SHOWN_VALUE = 60
 _BINDING = re.compile(r'^([\w./]+\.\w+) = (.*(?:\n .*)*)$', re.M)
 
 
+_CONFIG = re.compile(r'operative_config-(\d+)\.gin$')
 # Bindings that define a model beyond the shapes of its variables. If one of
 # them differs, the checkpoint is of another model.
 _IDENTITY = re.compile(
@@ -122,12 +122,11 @@ def _changed_bindings(model_dir):
     2'), of those bindings that concern the model.
   """
   configs = sorted(
-      glob.glob(os.path.join(
-          glob.escape(model_dir), 'operative_config-*.gin')),
-      key=lambda path: int(re.findall(r'\d+', os.path.basename(path))[0]))
+      (int(match.group(1)), match.group()) for match in map(
+          _CONFIG.match, os.listdir(model_dir)) if match)
   if not configs:
     return []
-  with open(configs[-1]) as f:
+  with open(os.path.join(model_dir, configs[-1][1]), errors='replace') as f:
     then = dict(_BINDING.findall(f.read()))
   now = dict(_BINDING.findall(gin.operative_config_str()))
   return [(name, '%s = %s, now %s' % (

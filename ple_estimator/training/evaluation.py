@@ -142,7 +142,7 @@ def check_metric(binding, name, tasks):
 def last_step(model_dir):
   """The global step of the last evaluation in model_dir, or None."""
   written = files.read_json(
-      os.path.join(model_dir, 'metrics.json'), keys=['global_step'])
+      os.path.join(model_dir, 'metrics.json'), keys={'global_step': int})
   return written and written['global_step']
 
 

@@ -23,6 +23,7 @@ import os
 import re
 import shutil
 import time
+import uuid
 
 from absl import logging
 import gin
@@ -36,6 +37,7 @@ from ple_estimator.embeddings import keyed_table
 from ple_estimator.embeddings import table_parts
 from ple_estimator.engine import compat
 from ple_estimator.optimizers import touched_rows
+from ple_estimator.training import checkpoints
 
 _FOLDER = 'incremental'
 _FILES = ('.index', '.data-00000-of-00001')
@@ -195,15 +197,15 @@ def _chain(model_dir, base):
 
 
 def _problem(path, previous):
-  """Returns what is wrong with a delta, a str, or None."""
-  said = files.read_json(path + '.json', keys=['previous', 'sizes'])
-  if said is None:
+  """What is wrong with a delta, or None."""
+  said = files.read_json(path + '.json', keys={'previous': int, 'sizes': dict})
+  if said is None or not set(_FILES) <= set(said['sizes']):
     return 'cannot be read (%s.json is missing or cut)' % os.path.basename(path)
   try:
     if said['previous'] != previous:
       return 'follows that of step %d, which is missing' % said['previous']
-    for suffix, size in said['sizes'].items():
-      if os.path.getsize(path + suffix) != size:
+    for suffix in _FILES:
+      if os.path.getsize(path + suffix) != said['sizes'][suffix]:
         return 'is torn (%s)' % suffix
     reader = tf.train.load_checkpoint(path)
     for name in reader.get_variable_to_shape_map():
@@ -240,7 +242,10 @@ def merged(path):
     return path
   target = files.checkpoint_path(
       os.path.join(model_dir, _FOLDER, str(base), 'merged'), steps[-1])
-  if not os.path.exists(target + '.index'):
+  found = checkpoints.problem(target)
+  if found:
+    if os.path.exists(target + '.index'):
+      logging.warning('%s %s: it is made again.', files.shown(target), found)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     _write(target, _merge(
         [path] + [_delta(model_dir, base, step) for step in steps]))
@@ -250,17 +255,21 @@ def merged(path):
 
 
 def _write(path, tensors):
-  """Writes a checkpoint; its index comes last, so it appears when complete."""
+  """Writes a checkpoint; its index comes last, so it is whole or not there.
+
+  Several processes may write the same.
+  """
+  partial = '%s.%s.partial' % (path, uuid.uuid4().hex)
   names = sorted(tensors)
   with tf.Graph().as_default(), tf.Session() as session:
     feeds = [tf.placeholder(tensors[name].dtype) for name in names]
     save = tf.raw_ops.SaveV2(
-        prefix=path + '.partial', tensor_names=names,
+        prefix=partial, tensor_names=names,
         shape_and_slices=[''] * len(names), tensors=feeds)
     session.run(save, {feed: tensors[name]
                        for feed, name in zip(feeds, names)})
   for suffix in reversed(_FILES):
-    os.replace(path + '.partial' + suffix, path + suffix)
+    os.replace(partial + suffix, path + suffix)
 
 
 def _merge(paths):

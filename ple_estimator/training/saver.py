@@ -1,14 +1,18 @@
 """The Saver of a run: keyed tables, incremental checkpoints, lost chiefs."""
 
 import collections
+import os
 
 from absl import logging
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import errors
 from ple_estimator import files
+from ple_estimator.cluster import marker
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
+from ple_estimator.training import checkpoints
 from ple_estimator.training import incremental
 
 
@@ -91,15 +95,38 @@ class Saver(compat.Saver):
         if self.work_queue:
           self.work_queue.keep()
         return
-    names = set(tf.train.load_checkpoint(save_path).get_variable_to_shape_map())
-    tables = [table.checkpoint for table in keyed_table.of_graph(sess.graph)]
-    feed = {table.sources: table.sources_in(names) for table in tables}
-    feed[self.saver_def.filename_tensor_name] = save_path
-    sess.run(self.saver_def.restore_op_name, feed)
-    # After the variables: restoring them may undo steps of other processes, so
-    # what these have acknowledged until now must not count.
+    save_path = self._read(sess, save_path)
+    # After the variables: what others trained until now may be lost, and what
+    # they have acknowledged until now is forgotten.
     if self.work_queue:
       self.work_queue.load(files.checkpoint_step(save_path))
+
+  def _read(self, sess, path):
+    """Restores a checkpoint; in training an older one if it is damaged.
+
+    Returns:
+      str, the path of the one that was restored.
+    """
+    try:
+      names = set(tf.train.load_checkpoint(path).get_variable_to_shape_map())
+      tables = [table.checkpoint for table in keyed_table.of_graph(sess.graph)]
+      feed = {table.sources: table.sources_in(names) for table in tables}
+      feed[self.saver_def.filename_tensor_name] = path
+      sess.run(self.saver_def.restore_op_name, feed)
+      return path
+    except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
+      model_dir = os.path.dirname(path)
+      # A checkpoint that was merged is made again at the next start.
+      if not self._training or path != marker.latest_checkpoint(model_dir):
+        raise
+      logging.warning('%s: %s', files.shown(path), error.message)
+    older = checkpoints.mend(model_dir, unusable=path)
+    if older is None:
+      raise errors.UserError(
+          'Checkpoint %s cannot be restored, and there is no other. Copy it '
+          'back, or start the same command again to train from step 0.' %
+          files.shown(path))
+    return self._read(sess, incremental.merged(older))
 
   def _is_newer(self, sess, saved_step):
     """Whether the variables have values of a later step than a checkpoint."""

@@ -13,6 +13,7 @@ So all results are there when the process of the chief has ended.
 
 import collections
 import contextlib
+import functools
 import math
 import os
 
@@ -20,6 +21,7 @@ from absl import logging
 import gin.tf
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import files
 from ple_estimator.cluster import marker
 from ple_estimator.cluster import parameter_servers
 from ple_estimator.cluster import roles
@@ -74,13 +76,17 @@ class Trainer:
     self._schedule = schedule
     self._work_queue = work_queue
     self._watch = None  # set by `run`
-    self._max_steps = None  # set by `run`
+    self._max_steps = self._rows = None  # set by `run`
     self._metrics_file = evaluation.MetricsFile()
     self.estimator = tf.estimator.Estimator(
         estimator_lib.ModelFn(
             model, engine, role.is_local, train_input.prefetch, work_queue,
             schedule.incremental, self._saver_hooks),
         config.model_dir, config)
+    # train_and_evaluate asks it. TensorFlow's own answer is None if the file
+    # `checkpoint` was lost.
+    self.estimator.latest_checkpoint = functools.partial(
+        marker.latest_checkpoint, config.model_dir)
 
   # ------------------------------------------------------------- the role
 
@@ -94,8 +100,7 @@ class Trainer:
     if self._role.type == 'ps':
       self._serve()
       return
-    self._prepare()
-    with self._watching(), self._handing_out():
+    with self._prepared(), self._watching(), self._handing_out():
       if self._role.type == 'evaluator':
         self._evaluate_checkpoints()
         return
@@ -108,27 +113,41 @@ class Trainer:
 
   def _serve(self):
     """Runs a parameter server until the job is done."""
-    model_dir_lib.prepare(self._config.model_dir, saves=False)
+    model_dir_lib.prepare(self._config.model_dir)
     self._model.is_fused()  # loads the kernels: the chief may place them here
     parameter_servers.serve(
         self._config, self._role.peers(), self._schedule.peer_timeout_secs)
 
-  def _prepare(self):
-    """Checks the data and model_dir, and logs what the run will do."""
-    reading, config = self._model.reading(), self._config
+  @contextlib.contextmanager
+  def _prepared(self):
+    """Looks at the data and at model_dir, which is this run's until it ends."""
+    self._check_data()
+    if self._role.type != 'worker':  # a worker writes nothing
+      model_dir_lib.prepare(self._config.model_dir)
+    with contextlib.ExitStack() as stack:
+      if self._config.is_chief:
+        stack.enter_context(model_dir_lib.owned(self._config.model_dir))
+      self._say_what_is_to_be_done()
+      yield
+
+  def _check_data(self):
+    """Looks at the data, which say where the training ends."""
+    reading = self._model.reading()
     self._train_input.check(reading)
     if self._eval_input:
       self._eval_input.check(reading)
     rows = self._train_input.count_rows(reading)
     self._max_steps = self._schedule.max_steps or math.ceil(
         rows * self._train_input.epochs / self._train_input.batch_size)
-    if self._role.type != 'worker':  # a worker writes nothing
-      model_dir_lib.prepare(config.model_dir, config.is_chief)
+    self._rows = rows
+
+  def _say_what_is_to_be_done(self):
+    model_dir = self._config.model_dir
     logging.info('%s%s; %d training rows; to step %d; results in %s',
                  self._engine.describe(),
-                 ', fused kernels' if self._model.is_fused() else '', rows,
-                 self._max_steps, config.model_dir)
-    step, last = marker.latest_step(config.model_dir), self._last_step()
+                 ', fused kernels' if self._model.is_fused() else '',
+                 self._rows, self._max_steps, files.shown(model_dir))
+    step, last = marker.latest_step(model_dir), self._last_step()
     if last and step is not None and step >= last:
       logging.info('Trained to step %d before. To train on, raise '
                    'Experiment.max_steps or the epochs of the input.', step)

@@ -401,10 +401,15 @@ def required(version, monkeypatch):
 @pytest.mark.parametrize('version, from_base', [
     ('3.7', set()), ('3.8', {'numpy'}), ('3.11', set())])
 def test_image_has_what_setup_requires(version, from_base, monkeypatch):
-  lines = [line for line in text_of('requirements-%s.txt' % version).split('\n')
+  text = text_of('requirements-%s.txt' % version).replace('\\\n', '')
+  lines = [line for line in text.split('\n')
            if line and not line.startswith('#')]
-  pins = {name.lower(): number for name, number in
-          (line.split('==') for line in lines)}  # each is pinned
+  pins = {}
+  for line in lines:  # each is pinned, to the byte
+    pin, hashed = line.split()
+    name, number = pin.split('==')
+    assert re.match(r'--hash=sha256:[0-9a-f]{64}$', hashed), line
+    pins[name.lower()] = number
   wanted = required(version, monkeypatch)
   assert set(wanted) - set(pins) == from_base
   for name in set(wanted) - from_base:

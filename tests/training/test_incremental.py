@@ -91,6 +91,12 @@ def test_all_modes_go_on_from_the_deltas(taobao, tmp_path, broken):
      'step 30 follows that of step 25, which is missing'),
     (lambda d: _flip(d + 'delta-25.data-00000-of-00001'), 20,
      'step 25 cannot be read'),
+    (lambda d: _write(d + 'delta-30.json', '{"previous": "25", "sizes": {}}'),
+     25, 'step 30 cannot be read'),
+    (lambda d: _write(d + 'delta-30.json', '{"previous": 25, "sizes": {}}'),
+     25, 'step 30 cannot be read'),
+    (lambda d: _write(d + 'delta-30.json', '{"previous": 25, "sizes": [1]}'),
+     25, 'step 30 cannot be read'),
 ])
 def test_restoring_stops_before_a_bad_delta(tmp_path, broken, caplog, spoil,
                                             step, message):
@@ -104,6 +110,25 @@ def test_restoring_stops_before_a_bad_delta(tmp_path, broken, caplog, spoil,
     assert incremental.merged(path) == path
   assert message in caplog.text
   assert 'what was trained after step %d is lost' % step in caplog.text
+
+
+def _write(path, text):
+  with open(path, 'w') as f:
+    f.write(text)
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda path: _flip(path + '.data-00000-of-00001'),
+    lambda path: os.remove(path + '.data-00000-of-00001'),
+    lambda path: os.remove(path + '.index'),
+    lambda path: _write(path + '.index', '')])
+def test_what_was_merged_and_is_damaged_is_merged_again(
+    tmp_path, broken, spoil):
+  run = str(tmp_path / 'run')
+  shutil.copytree(str(broken), run)
+  check_merged(run, 30)
+  spoil(run + '/incremental/20/merged/model.ckpt-30')
+  check_merged(run, 30)
 
 
 def _flip(path):

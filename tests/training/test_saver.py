@@ -6,6 +6,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.training import checkpoints
 from ple_estimator.training import model_dir as model_dir_lib
 from ple_estimator.training import saver
 
@@ -28,20 +29,24 @@ def test_what_a_broken_off_save_left_is_removed(tmp_path):
     (tmp_path / name).write_text('x')
   (tmp_path / 'notes.txt').write_text('mine')
   there = set(os.listdir(str(tmp_path)))
-  model_dir_lib.prepare(
-      str(tmp_path), saves=False)  # another process's business
+  model_dir_lib.prepare(str(tmp_path))  # as another process does
   assert set(os.listdir(str(tmp_path))) == there
-  model_dir_lib.prepare(str(tmp_path), saves=True)
-  assert set(os.listdir(str(tmp_path))) == whole | {'notes.txt'}
+  with model_dir_lib.owned(str(tmp_path)):
+    pass
+  assert set(os.listdir(str(tmp_path))) == whole | {
+      'notes.txt', '.lock', 'damaged'}
+  # Data without an index may be mended.
+  assert (tmp_path / 'damaged' / 'model.ckpt-40' /
+          'model.ckpt-40.data-00000-of-00002').read_text() == 'x'
 
 
 def test_a_model_dir_is_made_or_named(tmp_path):
-  model_dir_lib.prepare(str(tmp_path / 'a' / 'b'), saves=True)
+  model_dir_lib.prepare(str(tmp_path / 'a' / 'b'))
   assert os.listdir(str(tmp_path / 'a' / 'b')) == []
   (tmp_path / 'file').write_text('x')
   with pytest.raises(errors.UserError, match='Experiment.model_dir must be a '
                      "folder that can be written to, got '.*/file/x': Not a "):
-    model_dir_lib.prepare(str(tmp_path / 'file' / 'x'), saves=True)
+    model_dir_lib.prepare(str(tmp_path / 'file' / 'x'))
 
 
 def test_a_session_may_be_made_again():
@@ -68,3 +73,28 @@ def test_a_newer_state_is_left_alone_and_an_older_one_is_not(tmp_path):
   with tf.Session() as session:  # nothing is live
     made.restore(session, path)
     assert session.run(step) == 7
+
+
+@pytest.mark.parametrize('large', [0, 1 << 30])
+def test_what_cannot_be_restored_is_put_aside(tmp_path, monkeypatch, caplog,
+                                              large):
+  # With 0 every variable is left to the restore, as very large ones are.
+  monkeypatch.setattr(checkpoints, '_LARGE', large)
+  step = tf.train.create_global_step()
+  made = saver.Saver(5, training=True)
+  made.build()
+  with tf.Session() as session:
+    for value in (3, 7):
+      session.run(step.assign(value))
+      made.save(session, str(tmp_path / 'model.ckpt'), value)
+  data = tmp_path / 'model.ckpt-7.data-00000-of-00001'
+  data.write_bytes(bytes(len(data.read_bytes())))
+  with tf.Session() as session:
+    made.restore(session, str(tmp_path / 'model.ckpt-7'))
+    assert session.run(step) == 3
+  assert 'what was trained from there up to step 7 is lost' in caplog.text
+  assert (tmp_path / 'damaged' / 'model.ckpt-7' / data.name).exists()
+  (tmp_path / 'model.ckpt-3.data-00000-of-00001').write_bytes(b'')
+  with tf.Session() as session:
+    with pytest.raises(errors.UserError, match='model.ckpt-3 '):
+      made.restore(session, str(tmp_path / 'model.ckpt-3'))

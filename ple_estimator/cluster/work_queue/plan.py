@@ -9,7 +9,7 @@ import numpy as np
 from ple_estimator import files
 from ple_estimator.cluster.work_queue import ledger
 
-_STATE_KEYS = ('files', 'epoch', 'acknowledged')
+_STATE_KEYS = {'files': str, 'epoch': int, 'acknowledged': list}
 
 
 class Plan:
@@ -103,7 +103,7 @@ class Plan:
     if path is None:
       return 0, owner, 'begins: ' + text
     state = files.read_json(path, keys=_STATE_KEYS)
-    if state is None:
+    if state is None or not _fits(state):
       return 0, owner, (
           'begins afresh, %s: the checkpoint has no state that can be read '
           '(%s)' % (text, path))
@@ -116,6 +116,14 @@ class Plan:
       half[np.isin(self.order(epoch + i), slices)] = ledger.DONE
     return epoch, owner, 'goes on: %s, %.1f %% done' % (
         text, 100 * self.progress(epoch, owner)[1])
+
+
+def _fits(state):
+  """Whether a state has the form that `Plan.state` gives it."""
+  halves = state['acknowledged']
+  return state['epoch'] >= 0 and len(halves) == 2 and all(
+      isinstance(half, list) and all(type(x) is int for x in half)
+      for half in halves)
 
 
 def _md5(value):
