@@ -301,8 +301,8 @@ def _check_folder(model_dir):
 def _check_cluster(model_dir, role):
   errors.check(
       role.is_local or not files.is_pattern(model_dir),
-      'Experiment.model_dir must not have one of * ? [ or a backslash in a cluster, where TensorFlow '
-      'takes it for a pattern, got %r.', model_dir)
+      'Experiment.model_dir must not have one of * ? [ or a backslash in a '
+      'cluster, where TensorFlow takes it for a pattern, got %r.', model_dir)
 
 
 def _check_predictions(predict_columns, predictions_path, model):
