@@ -22,23 +22,24 @@ class Saver(compat.Saver):
 
   Attributes:
     last_step: int, the global step of the last checkpoint it saved, or None.
-    work_queue: work_queue.WorkQueue or None.
+    input_state: what of the rows is saved with the variables, see __init__.
   """
 
-  def __init__(self, keep_checkpoint_max, training, work_queue=None,
+  def __init__(self, keep_checkpoint_max, training, input_state=None,
                outlived=True):
     """Makes the Saver of the default graph.
 
     Args:
       keep_checkpoint_max: int, checkpoints kept; 0 keeps all.
       training: bool; hooks may then add variables before the Saver is built.
-      work_queue: work_queue.WorkQueue, whose state is saved and restored with
-        the variables, or None.
+      input_state: work_queue.WorkQueue or input_state.InputState, which says
+        what rows were trained; it is saved and restored with the variables.
+        None saves nothing.
       outlived: bool, whether the variables of training may outlive a process,
         as they do on parameter servers.
     """
     self._training = training
-    self.work_queue = work_queue
+    self.input_state = input_state
     self.last_step = None
     self._looks_for_live = training and outlived
     self._is_live = None
@@ -72,13 +73,13 @@ class Saver(compat.Saver):
           global_step if isinstance(global_step, (int, np.integer))
           else tf.train.global_step(sess, global_step))
     # Before the variables: what is acknowledged by now will be in them.
-    if self.work_queue and global_step is not None:
-      self.work_queue.save(global_step)
+    if self.input_state and global_step is not None:
+      self.input_state.save(global_step)
     saved = super().save(sess, save_path, global_step, **kwargs)
     if global_step is not None:
       self.last_step = global_step
-    if self.work_queue:
-      self.work_queue.clean()
+    if self.input_state:
+      self.input_state.clean()
     return saved
 
   def restore(self, sess, save_path):
@@ -86,8 +87,8 @@ class Saver(compat.Saver):
       save_path = incremental.merged(save_path)
       if self._looks_for_live and self._is_newer(
           sess, files.checkpoint_step(save_path)):
-        if self.work_queue:
-          self.work_queue.keep()
+        if self.input_state:
+          self.input_state.keep()
         return
     names = set(tf.train.load_checkpoint(save_path).get_variable_to_shape_map())
     tables = [table.checkpoint for table in keyed_table.of_graph(sess.graph)]
@@ -96,8 +97,8 @@ class Saver(compat.Saver):
     sess.run(self.saver_def.restore_op_name, feed)
     # After the variables: what others trained until now may be lost, and what
     # they have acknowledged until now is forgotten.
-    if self.work_queue:
-      self.work_queue.load(files.checkpoint_step(save_path))
+    if self.input_state:
+      self.input_state.load(files.checkpoint_step(save_path))
 
   def _is_newer(self, sess, saved_step):
     """Whether the variables have values, of a later step than a checkpoint."""
