@@ -10,6 +10,7 @@ import logging
 import os
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow.compat.v1 as tf
 
@@ -17,9 +18,12 @@ from ple_estimator import errors
 from ple_estimator.cluster import roles
 from ple_estimator.data import feature_spec
 from ple_estimator.data import inputs
+from ple_estimator.data import read_plan
 from ple_estimator.data import reading
+from ple_estimator.training import estimator
 from ple_estimator.training import hooks
 from ple_estimator.training import incremental
+from ple_estimator.training import input_plan
 from ple_estimator.training import input_state
 from ple_estimator.training import saver
 
@@ -150,7 +154,8 @@ def lines(caplog):
   return found
 
 
-@pytest.mark.parametrize('shuffle_rows', [0, 1, 40])
+@pytest.mark.parametrize('shuffle_rows', [
+    0, 40, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_row_is_trained_once_an_epoch(run, caplog, shuffle_rows):
   # 200 rows in 29 batches; epoch 2 begins in the middle of the 15th.
   files, saved = ['a.csv', 'b.csv'], []
@@ -292,9 +297,7 @@ def test_states_go_with_their_checkpoints(run):
       'state-%s.json' % step for step in set(steps + deltas))
 
 
-@pytest.mark.parametrize('text', [
-    None, '', '[]', '{"files": [{}], "part": null}',
-    '{"files": [], "part": {"paths": 3}, "last_step": 1}'])
+@pytest.mark.parametrize('text', [None, '[]'])
 def test_a_checkpoint_without_a_state_goes_by_its_step(run, caplog, text):
   saved = run.broken_off('a.csv', 7)
   path = os.path.join(run.model_dir, 'input', 'state-%d.json' % saved)
@@ -309,6 +312,21 @@ def test_a_checkpoint_without_a_state_goes_by_its_step(run, caplog, text):
       'named now as read.' % (path, 7 * saved),
       'Input: goes on in epoch 1 at row %d of 60: %s/a.csv.' % (
           7 * saved, run.folder)]
+
+
+def test_a_state_of_another_shape_is_none():
+  found = {'path': 'a', 'size': 1, 'mtime': 1.5, 'digest': 'x', 'epochs': 0}
+  part = {'paths': ['a'], 'epoch': 0, 'row': 1, 'seed': 3, 'shuffle_rows': 0}
+  good = {'files': [found], 'part': part, 'last_step': 7}
+  assert input_plan.is_state(good)
+  assert input_plan.is_state(dict(good, part=None))
+  for other in [
+      None, [], {}, 'x', dict(good, files={}), dict(good, files=[3]),
+      dict(good, files=[dict(found, path=['a'])]), dict(good, last_step=None),
+      dict(good, files=[dict(found, epochs='1')]), dict(good, part=[]),
+      dict(good, part=dict(part, row=1.5)), dict(good, part=dict(part, paths=3)),
+      dict(good, part={'paths': ['a']}), {'files': [found], 'part': part}]:
+    assert not input_plan.is_state(other), other
 
 
 def test_max_steps_stops_before_the_end_of_the_rows(run):
@@ -412,3 +430,57 @@ def test_a_worker_goes_by_the_newest_checkpoint(run):
   # A copy on another machine has another date; the chief judges.
   os.utime(str(run.folder / 'a.csv'), (1e9, 1e9))
   assert rows_of(worker, source, 1, 2, 3) == wanted
+
+
+class _Stage:
+  """An engine that makes batches ahead, as DeepRec does."""
+
+  def staged(self, tensors, capacity):
+    assert capacity == 4
+    return tf.nest.map_structure(
+        lambda x: tf.identity(x, name='stage'), tensors), []
+
+
+class _Model:
+
+  def model_fn(self, features, labels, mode, **kwargs):
+    assert sorted(features) == ['raw/row', 'row']
+    step = tf.train.get_global_step()
+    return tf.estimator.EstimatorSpec(
+        mode, loss=tf.reduce_mean(labels['clk']),
+        train_op=tf.assign_add(step, 1))
+
+
+def test_a_number_goes_through_the_stage_with_its_batch(run):
+  # To fetch what goes into the stage would draw a batch that nobody trains.
+  state, source = run.state('a.csv')
+  state.prepare(read())
+  tf.train.create_global_step()
+  features, labels = tf.data.make_initializable_iterator(source.dataset(
+      read(), parts=state.parts, follow=state.iterate)).get_next()
+  estimator.ModelFn(_Model(), _Stage(), True, 4, state)(
+      features, labels, tf.estimator.ModeKeys.TRAIN,
+      roles.run_config(run.model_dir))
+  number = tf.get_default_graph().get_tensor_by_name('input_rows_read:0')
+  assert number.op.inputs[0].op.name.startswith('stage')
+
+
+def test_a_place_behind_rows_is_found_in_a_plan():
+  part = read_plan.Part(['a'], 1, 7, 3, 0, 0)  # 3 + 10 rows
+  other = read_plan.Part(['b'], 0, 0, 1, 0, 0)  # 10 rows
+  assert read_plan.num_rows([part, other], lambda paths: 10) == 23
+  places = [read_plan.after([part, other], rows, lambda paths: 10)
+            for rows in (0, 2, 3, 12, 13, 22, 23, 99)]
+  assert places == [(0, 1, 7), (0, 1, 9), (0, 2, 0), (0, 2, 9), (1, 0, 0),
+                    (1, 0, 9), (2, 0, 0), (2, 0, 0)]
+
+
+def test_numbers_of_another_iteration_do_not_count():
+  part = read_plan.Part(['a'], 1, 7, 3, 0, 0)
+  old, new = read_plan.Progress([part]), read_plan.Progress([part])
+  numbers = [[number for _, number in progress.sent(
+      progress.counted([pa.table({'x': [1, 2]})] * 2))]
+             for progress in (old, new)]
+  assert new.place(numbers[1][0]) == (0, 1, 9)
+  assert new.place(numbers[0][0]) == new.place(0) == (0, 1, 7)
+  assert new.place(numbers[1][1]) == (1, 0, 0)  # the end
