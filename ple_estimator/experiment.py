@@ -31,7 +31,7 @@ class Experiment:
 
   What it writes to model_dir: checkpoints, event files (training in model_dir
   itself, evaluation in eval/), operative_config-<step>.gin, metrics.json,
-  predictions, export/ and, if asked for, timelines, incremental/ and
+  predictions, export/, input/ and, if asked for, timelines, incremental/ and
   work_queue/.
 
   Attributes:
@@ -59,7 +59,8 @@ class Experiment:
                incremental=None,
                peer_timeout_secs=1800,
                engine=None,
-               work_queue=None):
+               work_queue=None,
+               on_changed_files='error'):
     """Checks the bindings; reads no data and builds no graph.
 
     Args:
@@ -73,8 +74,8 @@ class Experiment:
         the rows of eval_input.
       predict_columns: names of input columns to copy to the predictions.
       predictions_path: str, ending in .parquet or .csv; relative to model_dir.
-      max_steps: int, the global step to stop at; 0 is the number of batches
-        in the epochs of train_input, or where work_queue ends.
+      max_steps: int, the global step to stop at; 0 is where all epochs of all
+        rows of train_input are read, or where work_queue ends.
       eval_steps: int, global steps between evaluations, a multiple of
         run_config.save_steps; None evaluates every checkpoint.
       eval_secs: int, least seconds between evaluations.
@@ -92,6 +93,9 @@ class Experiment:
         Engine('auto').
       work_queue: work_queue.WorkQueue, which hands out slices of train_input
         to whichever process is free; None gives each process its own share.
+      on_changed_files: what to do, when training continues, with a file of
+        train_input that has other bytes than when it was read: 'error' refuses
+        it, 'restart' reads it from its first row as a new file.
 
     Raises:
       UserError: if a value is out of range or names an unknown metric.
@@ -105,6 +109,8 @@ class Experiment:
     _check_parts(model, early_stopping, exports, incremental, engine,
                  work_queue, hooks)
     _check_inputs(train_input, eval_input, predict_input)
+    errors.check_choice('Experiment.on_changed_files', on_changed_files,
+                        ('error', 'restart'))
     _check_folder(model_dir)
     _check_predictions(predict_columns, predictions_path, model)
     _check_evaluations(eval_input, early_stopping, exports, model.tasks)
@@ -137,7 +143,8 @@ class Experiment:
         trainer.Schedule(
             max_steps, eval_steps, eval_secs, early_stopping,
             exports.exporters(self._receiver_fn()) if exports else [],
-            timeline_steps, list(hooks), incremental, peer_timeout_secs),
+            timeline_steps, list(hooks), incremental, peer_timeout_secs,
+            on_changed_files),
         work_queue)
     self._estimator = self.trainer.estimator
 

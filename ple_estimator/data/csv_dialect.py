@@ -56,8 +56,8 @@ class Dialect(collections.namedtuple(
     errors.check(
         isinstance(self.null_values, (list, tuple)) and
         all(isinstance(text, str) for text in self.null_values),
-        "%snull_values must be a tuple of texts, such as ('NULL',), got %r.",
-        owner, self.null_values)
+        "%snull_values must be a tuple of texts, such as ('NULL',), got %s.",
+        owner, errors.written(self.null_values))
     for text in self.null_values:
       errors.check(
           self.escape is None or self.escape not in text, '%snull_values must '
@@ -176,4 +176,4 @@ def _check_character(name, value, or_none=''):
   errors.check(
       isinstance(value, str) and len(value) == 1 and '\0' < value < '\x80' and
       value not in '\r\n', '%s must be one ASCII character%s, and no line '
-      'break, got %r.', name, or_none, value)
+      'break, got %s.', name, or_none, errors.written(value))

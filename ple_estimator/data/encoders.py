@@ -10,7 +10,6 @@ An encoder works in three steps, each called with what the one before returned:
 import pyarrow as pa
 import tensorflow.compat.v1 as tf
 
-from ple_estimator.cluster.work_queue import work_queue
 from ple_estimator.data import column_kinds
 from ple_estimator.data import packing
 
@@ -121,32 +120,34 @@ class KernelEncoder(_Encoder):
 
 
 class SerialEncoder:
-  """An encoder of batches that a work queue has numbered.
+  """An encoder of batches that are numbered, so that they can be followed.
 
-  It takes pairs of (pa.Table, serial number) in `arrays`; the number becomes
-  the feature work_queue.BATCH, a scalar int64.
+  It takes pairs of (pa.Table, number) in `arrays`; the number becomes a
+  feature, a scalar int64.
   """
 
-  def __init__(self, encoder):
+  def __init__(self, encoder, feature):
     """Wraps an encoder that returns features and labels.
 
     Args:
       encoder: TensorFlowEncoder or KernelEncoder.
+      feature: str, the name of the feature.
     """
     self._encoder = encoder
+    self._feature = feature
     self.convert = encoder.convert
     self.dtypes = encoder.dtypes + (tf.int64,)
     self.shapes = encoder.shapes + (tf.TensorShape([]),)
 
   def arrays(self, batch):
-    """Returns the arrays of the table, then the serial number."""
+    """Returns the arrays of the table, then the number."""
     table, serial = batch
     return self._encoder.arrays(table) + (serial,)
 
   def encode(self, *values):
-    """Returns features, with work_queue.BATCH among them, and labels."""
+    """Returns features, with the number among them, and labels."""
     features, labels = self._encoder.encode(*values[:-1])
-    features[work_queue.BATCH] = values[-1]
+    features[self._feature] = values[-1]
     return features, labels
 
 

@@ -1,5 +1,7 @@
 """Inputs: Parquet and CSV files as batches for a model."""
 
+import copy
+import functools
 import math
 
 import gin
@@ -7,11 +9,13 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator import files as files_lib
+from ple_estimator.cluster.work_queue import work_queue
 from ple_estimator.data import csv_dialect
 from ple_estimator.data import csv_reader
 from ple_estimator.data import encoders
 from ple_estimator.data import input_files
 from ple_estimator.data import parquet_reader
+from ple_estimator.data import read_plan
 from ple_estimator.data import row_checks
 from ple_estimator.data import row_sources
 from ple_estimator.data import stream
@@ -38,7 +42,9 @@ class FileInput:
     batch_size: int, rows per batch.
     shuffle_rows: int, size of the shuffle buffer; 0 keeps the order.
     epochs: int, how often all rows are read.
+    drop_remainder: bool, whether a last batch with fewer rows is dropped.
     prefetch: int, batches to prepare ahead.
+    selection: list of str, the files to read; None reads all that are named.
     bad_rows: row_checks.BadRows, for the reader: what to do with a row that
       cannot be used.
     error: the UserError that ended reading of the last `dataset`, or None.
@@ -80,11 +86,12 @@ class FileInput:
     errors.check_choice(self._name + '.on_bad_row', on_bad_row,
                         ('error', 'skip'))
     self._files = files
+    self.selection = None
     self._data_dir = data_dir
     self.batch_size = batch_size
     self.shuffle_rows = shuffle_rows
     self.epochs = epochs
-    self._drop_remainder = drop_remainder
+    self.drop_remainder = drop_remainder
     self.prefetch = prefetch
     self.bad_rows = row_checks.BadRows(on_bad_row == 'skip')
     self.error = None
@@ -104,8 +111,18 @@ class FileInput:
     """Lists the files; raises UserError if there are none."""
     for name, value in [('files', self._files), ('data_dir', self._data_dir)]:
       files_lib.check_local('%s.%s' % (self._name, name), value)
-    return input_files.find(
+    return self.selection or input_files.find(
         self._data_dir, self._files, self.suffix, self._name + '.files')
+
+  def of(self, paths):
+    """Returns an input that reads some of the files, in a given order.
+
+    Args:
+      paths: list of str, of those that `paths` lists.
+    """
+    part = copy.copy(self)
+    part.selection = paths
+    return part
 
   def check(self, reading):
     """Looks at every file, so that training does not stop for it later.
@@ -131,8 +148,8 @@ class FileInput:
     """
     return self.reader(reading).slices(most_rows=most_rows)
 
-  def tables(self, reading, shard=(0, 1), seed=0, first_row=0, convert=None,
-             micro_batches=1):
+  def tables(self, reading, shard=(0, 1), seed=0, parts=None, convert=None,
+             micro_batches=1, progress=None):
     """Returns an iterator over the batches of all epochs as pa.Table.
 
     Args:
@@ -140,56 +157,84 @@ class FileInput:
       shard: (index, count), the share of the rows to read. Shares do not
         overlap and together have all rows.
       seed: int, of the order of files and rows.
-      first_row: int, how many rows, over all epochs, to leave out at the
-        start: those that a run saw before it was interrupted. Of one share
-        among several it is approximate, as shares differ in size.
+      parts: list of read_plan.Part, what to read, in place of all epochs of all
+        files, e.g. what a run has not read before it was interrupted.
       convert: function of pa.Table to pa.Table with the same rows, applied
         before rows are shuffled and batched; None changes nothing.
       micro_batches: int, how many of the batches have batch_size rows.
+      progress: read_plan.Progress, which is told of what is read, or None.
     """
-    rows = row_sources.FileRows(
-        self.reader(reading), self._tally(), self.shuffle_rows, seed, convert)
+    if parts is None:
+      parts = [self.part(self.paths(), 0, seed)]
+    tables = self._of_parts(reading, shard, parts, convert, progress)
     return stream.batched(
-        rows.epochs(self.epochs, shard, first_row),
-        math.ceil(self.batch_size / micro_batches), self._drop_remainder)
+        progress.counted(tables) if progress else tables,
+        math.ceil(self.batch_size / micro_batches), self.drop_remainder)
 
-  def dataset(self, reading, shard=(0, 1), seed=0, first_row=0,
-              micro_batches=1, queue=None):
+  def part(self, paths, epoch, seed):
+    """Returns the read_plan.Part of files from an epoch to the last one."""
+    return read_plan.Part(
+        paths, epoch, 0, self.epochs, seed, self.shuffle_rows)
+
+  def _of_parts(self, reading, shard, parts, convert, progress):
+    """Yields the rows of parts as pa.Table, one part after the other."""
+    for i, part in enumerate(parts):
+      rows = row_sources.FileRows(
+          self.of(part.paths).reader(reading), self._tally(),
+          part.shuffle_rows, part.seed, convert)
+      for table in rows.epochs(
+          part.stop, shard, part.epoch, part.row,
+          progress and functools.partial(progress.begins, i)):
+        yield table
+
+  def dataset(self, reading, shard=(0, 1), seed=0, parts=None,
+              micro_batches=1, queue=None, follow=None):
     """Returns the tf.data.Dataset of what the model reads.
 
     Args:
       reading: reading.Reading.
       shard: (index, count), see `tables`.
       seed: int, see `tables`.
-      first_row: int, see `tables`.
+      parts: function without arguments to the parts that `tables` takes,
+        called whenever an iteration over the data starts; None reads all.
       micro_batches: int, see `tables`.
       queue: work_queue.WorkQueue, started, which hands out slices in place of
-        shard and first_row. The reading must have labels.
+        shard and parts. The reading must have labels.
+      follow: function of the parts to a read_plan.Progress, called likewise,
+        to follow the rows of an iteration; None follows none.
 
     Returns:
       tf.data.Dataset of (features, labels), or of features without labels;
       both are dicts as FeatureSpec.encode makes them, with the packed ids of
-      groups. With a queue, features also have work_queue.BATCH.
+      groups. With a queue, features also have work_queue.BATCH; with
+      `follow`, read_plan.ROWS.
 
     Raises:
       UserError: if there is a queue and drop_remainder.
     """
     errors.check(
-        not (queue and self._drop_remainder), '%s.drop_remainder must be False '
+        not (queue and self.drop_remainder), '%s.drop_remainder must be False '
         'with Experiment.work_queue: rows that are dropped are never trained, '
         'and their slices never done.', self._name)
     encoder = encoders.create(reading)
-    if queue:
-      encoder = encoders.SerialEncoder(encoder)
+    if queue or follow:
+      encoder = encoders.SerialEncoder(
+          encoder, work_queue.BATCH if queue else read_plan.ROWS)
     self.error = None
+
+    def batches():
+      if queue:
+        return self._from_queue(
+            queue, reading, seed, encoder.convert, micro_batches)
+      found = parts() if parts else None
+      progress = follow(found) if follow else None
+      tables = self.tables(reading, shard, seed, found, encoder.convert,
+                           micro_batches, progress)
+      return progress.sent(tables) if progress else tables
 
     def arrays():
       try:
-        for batch in (
-            self._from_queue(queue, reading, seed, encoder.convert,
-                             micro_batches) if queue else
-            self.tables(reading, shard, seed, first_row, encoder.convert,
-                        micro_batches)):
+        for batch in batches():
           yield encoder.arrays(batch)
       except errors.UserError as error:
         self.error = error

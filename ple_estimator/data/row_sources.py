@@ -4,6 +4,8 @@ Both sources yield the rows as a stream of pa.Table, shuffled if asked for, and
 not yet cut into batches.
 """
 
+import os
+
 from absl import logging
 import numpy as np
 
@@ -94,26 +96,27 @@ class _Rows:
 class FileRows(_Rows):
   """Reads a share of the files, epoch after epoch."""
 
-  def epochs(self, epochs, shard=(0, 1), first_row=0):
-    """Yields the rows of all epochs as pa.Table.
+  def epochs(self, stop, shard=(0, 1), epoch=0, row=0, begins=None):
+    """Yields the rows of some epochs as pa.Table.
 
     Args:
-      epochs: int, how often to read all rows.
+      stop: int, the epoch before which to stop; None goes on without end.
       shard: (index, count), the share of the rows to read. Shares do not
         overlap and together have all rows.
-      first_row: int, how many rows, over all epochs, to leave out at the
-        start. Of one share among several it is approximate, as shares differ
-        in size.
+      epoch: int, the first epoch to read, from 0.
+      row: int, how many usable rows of this epoch to leave out. Of one share
+        among several it is approximate, as shares differ in size.
+      begins: function of (epoch, row), called before the rows of an epoch.
     """
     index, count = shard
     slices = self._reader.slices(at_least=count)[index::count]
-    first_epoch, rest = 0, 0
-    if first_row:
-      first_epoch, rest = divmod(
-          first_row, max(1, self._reader.count_rows() // count))
-    return stream.without_first(
-        (table for epoch in range(first_epoch, epochs)
-         for table in self.epoch(slices, epoch)), rest)
+    while stop is None or epoch < stop:
+      if begins:
+        begins(epoch, row)
+      for table in stream.without_first(
+          self.epoch(slices, epoch), row // count):
+        yield table
+      epoch, row = epoch + 1, 0
 
   def epoch(self, slices, epoch):
     """Yields the rows of slices in the order of one epoch.
@@ -189,6 +192,6 @@ class QueueRows(_Rows):
 
 def _with_files_shuffled(slices, rng):
   """Puts files in random order; the slices of a file keep theirs."""
-  paths = sorted({piece.path for piece in slices})
+  paths = sorted({piece.path for piece in slices}, key=os.path.abspath)
   rank = dict(zip(paths, rng.permutation(len(paths))))
   return sorted(slices, key=lambda piece: rank[piece.path])

@@ -30,8 +30,8 @@ def config_for(config, fused):
 class ModelFn:
   """The model_fn of an Estimator: the graph of a model, saved and restored."""
 
-  def __init__(self, model, engine, is_alone, prefetch=0, work_queue=None,
-               incremental=None, training_hooks=None):
+  def __init__(self, model, engine, is_alone, prefetch=0, input_state=None,
+               incremental=False, training_hooks=None):
     """Builds no graph.
 
     Args:
@@ -40,8 +40,9 @@ class ModelFn:
       is_alone: bool, whether one process does all of the training; there are
         then no parameter servers that keep the variables when it ends.
       prefetch: int, batches that the training input prepares ahead.
-      work_queue: work_queue.WorkQueue of the training input, or None.
-      incremental: incremental.IncrementalCheckpoint, or None.
+      input_state: work_queue.WorkQueue or input_state.InputState of the
+        training input, whose batches carry numbers, or None.
+      incremental: bool, whether incremental checkpoints are saved.
       training_hooks: function of the saver_lib.Saver of a training graph to a
         list of tf.train.SessionRunHook; None adds none.
     """
@@ -49,7 +50,7 @@ class ModelFn:
     self._engine = engine
     self._is_alone = is_alone
     self._prefetch = prefetch
-    self._work_queue = work_queue
+    self._input_state = input_state
     self._incremental = incremental
     self._training_hooks = training_hooks
 
@@ -69,21 +70,19 @@ class ModelFn:
     return self._with_scaffold(spec, saver)
 
   def _training_spec(self, features, labels, mode, config):
-    if self._work_queue:
-      self._work_queue.follow(features)
     (features, labels), hooks = self._engine.staged(
         (features, labels), self._prefetch)
+    # Behind the stage, so that the number is that of the batch of the step.
+    if self._input_state:
+      self._input_state.follow(features)
     spec = self._model.model_fn(
         features, labels, mode, num_ps=config.num_ps_replicas,
-        track_rows=bool(self._incremental), engine=self._engine)
+        track_rows=self._incremental, engine=self._engine)
     if hooks:
       self._engine.mark(spec.train_op)
     saver = saver_lib.Saver(
-        config.keep_checkpoint_max, True, self._work_queue,
+        config.keep_checkpoint_max, True, self._input_state,
         variables_remain=not self._is_alone)
-    if self._incremental:
-      spec = spec._replace(training_chief_hooks=[
-          self._incremental.hook(config.model_dir, saver)])
     if self._training_hooks:
       hooks = hooks + self._training_hooks(saver)
     compatibility.check(config.model_dir, training=True)

@@ -126,8 +126,8 @@ class _Hook(tf.train.SessionRunHook):
     path = _delta(self._model_dir, self._base, step)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     begin = time.time()
-    if self._saver.work_queue:
-      self._saver.work_queue.save(step)
+    if self._saver.input_state:
+      self._saver.input_state.save(step)
     self.save(session, path, self._last)
     sizes = {suffix: os.path.getsize(path + suffix) for suffix in _FILES}
     files.write_json(path + '.json', {'previous': self._last, 'sizes': sizes})

@@ -26,23 +26,24 @@ class Saver(compat.Saver):
 
   Attributes:
     last_step: int, the global step of the last checkpoint it saved, or None.
-    work_queue: work_queue.WorkQueue or None.
+    input_state: what of the rows is saved with the variables, see __init__.
   """
 
-  def __init__(self, keep_checkpoint_max, training, work_queue=None,
+  def __init__(self, keep_checkpoint_max, training, input_state=None,
                variables_remain=True):
     """Makes the Saver of the default graph.
 
     Args:
       keep_checkpoint_max: int, checkpoints kept; 0 keeps all.
       training: bool; hooks may then add variables before the Saver is built.
-      work_queue: work_queue.WorkQueue, whose state is saved and restored with
-        the variables, or None.
+      input_state: work_queue.WorkQueue or input_state.InputState, which says
+        what rows were trained; it is saved and restored with the variables.
+        None saves nothing.
       variables_remain: bool, whether the variables may still have values when
         this process is started again, as they do on parameter servers.
     """
     self._training = training
-    self.work_queue = work_queue
+    self.input_state = input_state
     self.last_step = None
     self._looks_for_live = training and variables_remain
     self._is_live = None
@@ -76,15 +77,15 @@ class Saver(compat.Saver):
       global_step = int(
           global_step if isinstance(global_step, (int, np.integer))
           else tf.train.global_step(sess, global_step))
-    # Before the variables: they then include all slices that this state lists
-    # as acknowledged.
-    if self.work_queue and global_step is not None:
-      self.work_queue.save(global_step)
+    # Before the variables: they then include all rows that this state lists
+    # as trained.
+    if self.input_state and global_step is not None:
+      self.input_state.save(global_step)
     saved = super().save(sess, save_path, global_step, **kwargs)
     if global_step is not None:
       self.last_step = global_step
-    if self.work_queue:
-      self.work_queue.clean()
+    if self.input_state:
+      self.input_state.clean()
     return saved
 
   def restore(self, sess, save_path):
@@ -92,14 +93,14 @@ class Saver(compat.Saver):
       save_path = incremental.merged(save_path)
       if self._looks_for_live and self._is_newer(
           sess, files.checkpoint_step(save_path)):
-        if self.work_queue:
-          self.work_queue.keep()
+        if self.input_state:
+          self.input_state.keep()
         return
     save_path = self._read(sess, save_path)
     # After the variables: what others trained until now may be lost, and what
     # they have acknowledged until now is forgotten.
-    if self.work_queue:
-      self.work_queue.load(files.checkpoint_step(save_path))
+    if self.input_state:
+      self.input_state.load(files.checkpoint_step(save_path))
 
   def _read(self, sess, path):
     """Restores a checkpoint; in training an older one if it is damaged.

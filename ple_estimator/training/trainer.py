@@ -29,12 +29,13 @@ from ple_estimator.cluster import watch as watch_lib
 from ple_estimator.training import estimator as estimator_lib
 from ple_estimator.training import evaluation
 from ple_estimator.training import hooks
-from ple_estimator.training import incremental
+from ple_estimator.training import input_state
 from ple_estimator.training import model_dir as model_dir_lib
 
 Schedule = collections.namedtuple('Schedule', [
     'max_steps', 'eval_steps', 'eval_secs', 'early_stopping', 'exporters',
-    'timeline_steps', 'hooks', 'incremental', 'peer_timeout_secs'])
+    'timeline_steps', 'hooks', 'incremental', 'peer_timeout_secs',
+    'on_changed_files'])
 Schedule.__doc__ = """When what happens in a run; see Experiment.
 
 Attributes:
@@ -47,6 +48,7 @@ Attributes:
   hooks: list of tf.train.SessionRunHook, the user's own.
   incremental: incremental.IncrementalCheckpoint or None.
   peer_timeout_secs: number, seconds without progress before giving up.
+  on_changed_files: 'error' or 'restart'.
 """
 
 
@@ -75,13 +77,16 @@ class Trainer:
     self._engine = engine
     self._schedule = schedule
     self._work_queue = work_queue
+    self._input_state = None if work_queue else input_state.InputState(
+        train_input, config, schedule.on_changed_files)
     self._watch = None  # set by `run`
     self._max_steps = self._rows = None  # set by `run`
     self._metrics_file = evaluation.MetricsFile()
     self.estimator = tf.estimator.Estimator(
         estimator_lib.ModelFn(
-            model, engine, role.is_local, train_input.prefetch, work_queue,
-            schedule.incremental, self._saver_hooks),
+            model, engine, role.is_local, train_input.prefetch,
+            work_queue or self._input_state, bool(schedule.incremental),
+            self._saver_hooks),
         config.model_dir, config)
     # train_and_evaluate asks it. TensorFlow's own answer is None if the file
     # `checkpoint` was lost.
@@ -137,9 +142,12 @@ class Trainer:
     if self._eval_input:
       self._eval_input.check(reading)
     rows = self._train_input.count_rows(reading)
-    self._max_steps = self._schedule.max_steps or math.ceil(
-        rows * self._train_input.epochs / self._train_input.batch_size)
     self._rows = rows
+    if self._input_state:
+      self._input_state.prepare(reading)
+    self._max_steps = self._schedule.max_steps or (
+        self._input_state.last_step() if self._input_state else math.ceil(
+            rows * self._train_input.epochs / self._train_input.batch_size))
 
   def _say_what_is_to_be_done(self):
     model_dir = self._config.model_dir
@@ -147,10 +155,18 @@ class Trainer:
                  self._engine.describe(),
                  ', fused kernels' if self._model.is_fused() else '',
                  self._rows, self._max_steps, files.shown(model_dir))
+    if self._input_state:
+      self._input_state.say()
     step, last = marker.latest_step(model_dir), self._last_step()
     if last and step is not None and step >= last:
       logging.info('Trained to step %d before. To train on, raise '
-                   'Experiment.max_steps or the epochs of the input.', step)
+                   'Experiment.max_steps or the epochs of the input, or name '
+                   'new files.', step)
+    elif self._input_state and self._role.is_local and (
+        self._input_state.is_at_end()):
+      logging.warning('No row is left to read, so nothing is trained: all '
+                      'epochs of all files were read by step %s. Raise the '
+                      'epochs of the input, or name new files.', step)
 
   def _last_step(self):
     """The global step at which training stops; None if the data end it.
@@ -189,12 +205,13 @@ class Trainer:
     before_saving, last = self._hooks(), self._last_step()
     if not self._eval_input or (
         self._role.is_local and self._role.has_evaluator):
-      self.estimator.train(self.input_fn, before_saving, max_steps=last)
+      self.estimator.train(
+          self._training_input_fn, before_saving, max_steps=last)
       return
     with roles.own_server(self._config):
       tf.estimator.train_and_evaluate(
           self.estimator,
-          tf.estimator.TrainSpec(self.input_fn, last, before_saving),
+          tf.estimator.TrainSpec(self._training_input_fn, last, before_saving),
           tf.estimator.EvalSpec(
               self._eval_input_fn, steps=None, start_delay_secs=0,
               throttle_secs=self._schedule.eval_secs,
@@ -202,22 +219,31 @@ class Trainer:
               exporters=self._exporters()))
 
   def input_fn(self):
-    """The input_fn of training: tf.data.Dataset of (features, labels)."""
+    """What a training that starts now reads, to be looked at.
+
+    Returns:
+      tf.data.Dataset of (features, labels). A run that continues goes on behind
+      the rows that its checkpoint was trained on.
+    """
+    if self._input_state:
+      self._input_state.prepare(self._model.reading())
+    return self._dataset()
+
+  def _training_input_fn(self):
+    """As `input_fn`, with the numbers by which batches are followed."""
+    return self._dataset(self._input_state and self._input_state.iterate)
+
+  def _dataset(self, follow=None):
     model, config = self._model, self._config
     reading = model.reading()
     if self._work_queue:
       self._work_queue.start(config, self._train_input, reading)
-    # A run that is continued skips the rows that it has trained on.
-    step = incremental.newest_step(config.model_dir) or 0
-    index, count = roles.shard(config)
     slices = self._engine.slices(model.micro_batches)
-    rows = self._train_input.dataset(
-        reading, shard=(index, count), seed=config.tf_random_seed,
-        first_row=step * self._train_input.batch_size // count,
+    return self._train_input.dataset(
+        reading, shard=roles.shard(config), seed=config.tf_random_seed,
+        parts=self._input_state and self._input_state.parts,
         micro_batches=model.micro_batches if slices else 1,
-        queue=self._work_queue)
-    # A worker that finishes its share before max_steps starts its share again.
-    return rows if count == 1 or self._work_queue else rows.repeat()
+        queue=self._work_queue, follow=follow)
 
   def _eval_input_fn(self):
     return self._eval_input.dataset(
@@ -231,6 +257,8 @@ class Trainer:
         self._train_input.batch_size, config.save_summary_steps)]
     if self._work_queue:
       added.append(self._work_queue.hook(config.save_summary_steps))
+    else:
+      added.append(self._input_state.hook())
     if schedule.early_stopping:
       added.append(schedule.early_stopping.hook(
           self.estimator, schedule.eval_steps or config.save_checkpoints_steps))
@@ -247,18 +275,20 @@ class Trainer:
   def _saver_hooks(self, saver):
     """The hooks that need the Saver of a graph; called as it is built.
 
-    They are called after those of `_hooks`. So the work queue knows that a step
-    was trained before a checkpoint of it is saved.
+    They are called after those of `_hooks`. So what is known of the rows that
+    were trained includes a step before a checkpoint of it is saved.
     """
     self._saver = saver
     config = self._config
     if not config.is_chief:
       return []
+    deltas = [self._schedule.incremental.hook(config.model_dir, saver)
+              ] if self._schedule.incremental else []
     evaluates = (not self._role.is_local and self._eval_input and
                  not self._role.has_evaluator)
     listeners = [evaluation.EvaluateSaved(
         self._evaluation(), self._schedule.eval_secs)] if evaluates else []
-    return [hooks.CheckpointHook(
+    return deltas + [hooks.CheckpointHook(
         config.model_dir, saver, config.save_checkpoints_steps,
         self._schedule.eval_steps, listeners)]
 

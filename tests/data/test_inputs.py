@@ -96,13 +96,14 @@ def test_epochs_differ_in_order_but_not_in_rows(read, taobao):
   assert again == seen and other != seen
 
 
-@pytest.mark.parametrize('first_row', [0, 700, 3000, 4100])
-def test_a_continued_run_goes_on_with_the_next_row(read, taobao, first_row):
+@pytest.mark.parametrize('epoch, row', [(0, 0), (0, 700), (1, 0), (1, 1100)])
+def test_a_continued_run_goes_on_with_the_next_row(read, taobao, epoch, row):
   made = inputs.ParquetInput('taobao_train_data.parquet', taobao, 100, 800, 2)
   whole = sum(map(ids, batches(made.dataset(read, seed=1))), [])
+  part = made.part(made.paths(), epoch, seed=1)._replace(row=row)
   rest = sum(map(ids, batches(
-      made.dataset(read, seed=1, first_row=first_row))), [])
-  assert rest == whole[first_row:] and len(whole) == 6000
+      made.dataset(read, parts=lambda: [part]))), [])
+  assert rest == whole[3000 * epoch + row:] and len(whole) == 6000
 
 
 def test_several_files_and_the_remainder(read, taobao):

@@ -68,10 +68,10 @@ def tally(numbers):
   return row_sources.Tally('NumberInput', 'abc', numbers._bad_rows)
 
 
-def of_files(skip=(), epochs=1, shard=(0, 1), first_row=0, **kwargs):
+def of_files(skip=(), epochs=1, shard=(0, 1), epoch=0, row=0, **kwargs):
   numbers = Numbers(skip)
   rows = row_sources.FileRows(numbers, tally(numbers), **kwargs)
-  return [x for table in rows.epochs(epochs, shard, first_row)
+  return [x for table in rows.epochs(epochs, shard, epoch, row)
           for x in table['id'].to_pylist()]
 
 
@@ -99,11 +99,12 @@ def test_shares_have_all_rows_once():
   assert sorted(sum(shares, [])) == list(range(ROWS)) and all(shares)
 
 
-@pytest.mark.parametrize('first_row', [1, ROWS, ROWS + 7])
-def test_first_rows_are_left_out_over_epochs(first_row):
-  whole = of_files(shuffle_rows=25, epochs=2)
-  assert of_files(shuffle_rows=25, epochs=2, first_row=first_row) == (
-      whole[first_row:])
+@pytest.mark.parametrize('epoch, row', [(0, 1), (1, 0), (0, 58), (1, 7)])
+def test_rows_are_left_out_before_a_place(epoch, row):
+  # Rows 3 and 4 are skipped, so an epoch has 58 that count.
+  whole = of_files(skip=(3, 4), shuffle_rows=25, epochs=2)
+  assert of_files(skip=(3, 4), shuffle_rows=25, epochs=2, epoch=epoch,
+                  row=row) == whole[58 * epoch + row:]
 
 
 def test_rows_are_converted_before_they_are_shuffled():
