@@ -52,7 +52,8 @@ class FileInput:
     """Keeps what to read; opens nothing.
 
     Args:
-      files: str or list of str: files, glob patterns or directories.
+      files: str or list of str: files, glob patterns (** stands for any
+        number of folders) or directories, see input_files.
       data_dir: str, what relative names in `files` start from.
       batch_size: int, rows per batch.
       shuffle_rows: int, size of the buffer from which rows are drawn at
@@ -71,6 +72,9 @@ class FileInput:
         ('batch_size', batch_size, 1), ('shuffle_rows', shuffle_rows, 0),
         ('epochs', epochs, 1), ('prefetch', prefetch, 0)]:
       errors.check_integer('%s.%s' % (self._name, parameter), value, least)
+    input_files.check_entries(self._name + '.files', files)
+    errors.check(isinstance(data_dir, str) and data_dir,
+                 '%s.data_dir must be a folder, got %r.', self._name, data_dir)
     errors.check(on_bad_row in ('error', 'skip'),
                  "%s.on_bad_row must be 'error' or 'skip', got %r.",
                  self._name, on_bad_row)
@@ -213,7 +217,9 @@ class ParquetInput(FileInput):
   """Reads Parquet files through pyarrow, one row group at a time.
 
   A multi-valued column may be text with separators or a list of text. Columns
-  that the feature spec does not name are not read.
+  that the feature spec does not name are not read. A column that it names and
+  that a file does not have may stand in the file's path: in all rows of
+  dt=2024-01-01/part-0.parquet the column dt is '2024-01-01'.
   """
 
   suffix = '.parquet'

@@ -65,6 +65,7 @@ def test_parquet_schema_is_checked(tmp_path):
   with pytest.raises(errors.UserError, match="a column 'word', got y, id"):
     reader_cases.of_parquet(path)[0].check()
   pa.parquet.write_table(
-      pa.table({'y': [0.0], 'id': ['1'], 'word': ['a']}), str(path))
-  with pytest.raises(errors.UserError, match="'id' must be integer, got str"):
+      pa.table({'y': [0.0], 'id': [[1]], 'word': ['a']}), str(path))
+  with pytest.raises(errors.UserError, match="'id' must be an integer, or text "
+                     'or another number that is one, got list'):
     reader_cases.of_parquet(path)[0].check()
