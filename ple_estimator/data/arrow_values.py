@@ -115,8 +115,9 @@ def _whole(array):
   """Returns floats as int64, as `numbers` does."""
   values = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
   missing = np.isnan(values)  # null has become NaN
-  bad = ~missing & ~((np.abs(values) <= _EXACT) &
-                     (np.floor(values) == values))
+  with np.errstate(invalid='ignore'):  # comparisons of NaN
+    bad = ~missing & ~((np.abs(values) <= _EXACT) &
+                       (np.floor(values) == values))
   none = missing | bad
   return pa.array(np.where(none, 0, values).astype(np.int64), mask=none), bad
 

@@ -286,7 +286,8 @@ class _Numeric(Column):
       empty |= nan
       found = np.where(nan, found.dtype.type(default), found)
       values = pa.array(found)
-    bad |= is_bad(found) & ~empty
+    with np.errstate(invalid='ignore'):  # comparisons of NaN
+      bad |= is_bad(found) & ~empty
     if default is None:
       bad |= empty
     return values, bad if bad.any() else None
