@@ -1,8 +1,10 @@
 """Inputs: they turn files into the batches that a model reads."""
 
 import math
+import re
 
 import gin
+import pyarrow as pa
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
@@ -10,10 +12,12 @@ from ple_estimator.data import csv_reader
 from ple_estimator.data import encoders
 from ple_estimator.data import input_files
 from ple_estimator.data import parquet_reader
+from ple_estimator.data import path_columns
 from ple_estimator.data import row_checks
 from ple_estimator.data import row_sources
 from ple_estimator.data import stream
 
+_HEADER_BYTES = 1 << 16  # in which the first line of a file is looked for
 _NUM_ENCODERS = 2  # batches that are encoded at a time; their order stays
 
 
@@ -231,7 +235,12 @@ class ParquetInput(FileInput):
 
 @gin.register
 class CsvInput(FileInput):
-  """Reads CSV files through pyarrow, one block at a time."""
+  """Reads CSV files through pyarrow, one block at a time.
+
+  A column that the feature spec names may stand in the paths of the files, as
+  for ParquetInput: if all of them name it, and the header, if there is one, does
+  not. Files without header must not have it then.
+  """
 
   def __init__(self, files=gin.REQUIRED, data_dir='.', batch_size=512,
                shuffle_rows=0, epochs=1, drop_remainder=False, prefetch=2,
@@ -262,6 +271,22 @@ class CsvInput(FileInput):
     self._header = header
     self._delimiter = delimiter
 
+  def has_column(self, path, name):
+    """Whether a file has a column that its path names, see path_columns.
+
+    A file without header does not: Hive and Spark leave such columns out.
+    """
+    if not self._header:
+      return False
+    try:
+      with pa.input_stream(path) as stream:
+        lines = stream.read(_HEADER_BYTES).splitlines()
+    except (pa.ArrowException, OSError):
+      return True  # The reader says what is wrong.
+    return bool(re.search(rb'(?<!\w)%s(?!\w)' % re.escape(name.encode()),
+                          next(filter(None, lines), b'')))
+
+  @path_columns.added
   def reader(self, reading):
     return csv_reader.CsvReader(
         self.paths(), reading.columns(), self.bad_rows,
