@@ -392,7 +392,7 @@ class Number(_Numeric):
     errors.check(_is_finite(mean), 'mean must be a finite number, got %r.',
                  mean)
     errors.check(_is_finite(std) and np.float32(std) > 0,
-                 'std must be a positive number, got %r.', std)
+                 'std must be a finite number above 0, got %r.', std)
     self._log1p = log1p
     self._mean = mean
     self._std = std
@@ -453,7 +453,7 @@ class Label(_Numeric):
     errors.check(
         values is None or isinstance(values, (list, tuple)) and values and
         all(map(_is_finite, values)),
-        'values must be a tuple of numbers, such as (0, 1), got %r.', values)
+        'values must be a list of numbers, such as (0, 1), got %r.', values)
     self.values = values
 
   def bounds(self):
@@ -565,7 +565,7 @@ def _check_clip(clip, least, most):
 def _check_default(value, least, most):
   """Raises UserError unless a default is None or a number in [least, most]."""
   errors.check(value is None or _is_finite(value),
-               'default must be a finite number, got %r.', value)
+               'default must be a finite number or None, got %r.', value)
   errors.check(value is None or least <= value <= most,
                'default must be from %.7g to %.7g, as the values of this '
                'column, got %r.', least, most, value)
@@ -586,8 +586,7 @@ def _as_float(value):
 
 
 def _positive(name, value):
-  errors.check(
-      isinstance(value, int) and not isinstance(value, bool) and
-      0 < value <= _NUM_KEYS, '%s must be a positive integer, got %r.', name,
-      value)
+  errors.check_integer(name, value, 1)
+  errors.check(not isinstance(value, bool) and value <= _NUM_KEYS,
+               '%s must be an integer of at most 2^63 - 1, got %r.', name, value)
   return value

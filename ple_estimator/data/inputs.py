@@ -76,9 +76,6 @@ class FileInput:
         ('batch_size', batch_size, 1), ('shuffle_rows', shuffle_rows, 0),
         ('epochs', epochs, 1), ('prefetch', prefetch, 0)]:
       errors.check_integer('%s.%s' % (self._name, parameter), value, least)
-    input_files.check_entries(self._name + '.files', files)
-    errors.check(isinstance(data_dir, str) and data_dir,
-                 '%s.data_dir must be a folder, got %r.', self._name, data_dir)
     errors.check(on_bad_row in ('error', 'skip'),
                  "%s.on_bad_row must be 'error' or 'skip', got %r.",
                  self._name, on_bad_row)
@@ -223,7 +220,9 @@ class ParquetInput(FileInput):
   A multi-valued column may be text with separators or a list of text. Columns
   that the feature spec does not name are not read. A column that it names and
   that a file does not have may stand in the file's path: in all rows of
-  dt=2024-01-01/part-0.parquet the column dt is '2024-01-01'.
+  dt=2024-01-01/part-0.parquet the column dt is '2024-01-01'. CsvInput does the
+  same where the paths of all files name the column and the header of the first
+  does not; files without header must not have it then.
   """
 
   suffix = '.parquet'
@@ -235,12 +234,7 @@ class ParquetInput(FileInput):
 
 @gin.register
 class CsvInput(FileInput):
-  """Reads CSV files through pyarrow, one block at a time.
-
-  A column that the feature spec names may stand in the paths of the files, as
-  for ParquetInput: if all of them name it, and the header, if there is one, does
-  not. Files without header must not have it then.
-  """
+  """Reads CSV files through pyarrow, one block at a time."""
 
   def __init__(self, files=gin.REQUIRED, data_dir='.', batch_size=512,
                shuffle_rows=0, epochs=1, drop_remainder=False, prefetch=2,

@@ -213,7 +213,7 @@ def test_text_has_the_same_ids_by_both_ways(default):
     ('Number', {'default': -5, 'log1p': True}, 'default must be from -0.9+ to'),
     ('Number', {'default': math.inf}, 'default must be a finite number'),
     ('Number', {'default': 1e39}, 'default must be a finite number'),
-    ('Number', {'default': True}, 'default must be a finite number, got True'),
+    ('Number', {'default': True}, 'default must be a finite number or None'),
     ('Number', {'default': 2.0**25}, 'default must be from -1.677722e.07 to'),
     ('Number', {'default': -1, 'clip': (0, 9)}, 'default must be from 0 to 9'),
     ('Number', {'clip': 5}, r'clip must be two numbers, .* such as \(0, 100\)'),
@@ -222,12 +222,12 @@ def test_text_has_the_same_ids_by_both_ways(default):
     ('Number', {'clip': (-1, 9), 'log1p': True}, 'clip must have numbers from'),
     ('Number', {'clip': (0, 1e9)}, 'clip must have numbers from -1.677722e.07'),
     ('Number', {'log1p': 'False'}, "log1p must be True or False, got 'False'"),
-    ('Number', {'std': 1e-60}, 'std must be a positive number, got 1e-60'),
+    ('Number', {'std': 1e-60}, 'std must be a finite number above 0'),
     ('Number', {'mean': math.nan}, 'mean must be a finite number, got nan'),
     ('Weight', {'default': -1}, r'default must be from 0 to 1e.15, .* got -1'),
     ('Weight', {'default': 1e20}, 'default must be from 0 to 1e.15'),
-    ('Label', {'values': (0, math.nan)}, 'values must be a tuple of numbers'),
-    ('Label', {'values': ()}, 'values must be a tuple of numbers'),
+    ('Label', {'values': (0, math.nan)}, 'values must be a list of numbers'),
+    ('Label', {'values': ()}, 'values must be a list of numbers'),
 ])
 def test_what_a_column_would_refuse_is_refused_where_it_is_bound(
     kind, settings, message):
