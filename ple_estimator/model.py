@@ -3,6 +3,7 @@
 import collections
 
 import gin
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
@@ -221,8 +222,8 @@ class Model:
 
   def _predict_spec(self, features, logits):
     """Builds the spec of prediction and of a SavedModel."""
-    predictions = {task.name: task.predictions(logits[task.name])
-                   for task in self.tasks}
+    predictions = {task.name: self._answered(
+        features, task.predictions(logits[task.name])) for task in self.tasks}
     # A SavedModel answers with one vector per task, and no other columns.
     output = tf.estimator.export.PredictOutput(dict(predictions))
     return tf.estimator.EstimatorSpec(
@@ -230,6 +231,19 @@ class Model:
         export_outputs={
             tf.saved_model.signature_constants
             .DEFAULT_SERVING_SIGNATURE_DEF_KEY: output})
+
+  def _answered(self, features, predictions):
+    """Returns [batch] predictions, NaN in rows that a file could not have.
+
+    A file with such a row is refused. A served model cannot refuse one row, and
+    an activation such as relu may hide the NaN that stands for its number.
+    """
+    numbers = [features[name] for name in self.features.numbers]
+    if not numbers:
+      return predictions
+    valid = tf.reduce_all(tf.is_finite(tf.stack(numbers, axis=1)), axis=1)
+    return tf.where(
+        valid, predictions, tf.fill(tf.shape(predictions), np.float32(np.nan)))
 
 
 def _check_parts(features, embedding, network, precision):

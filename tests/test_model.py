@@ -97,6 +97,29 @@ def test_predict_spec_needs_no_labels():
   assert got['dwell'].shape == (3,)
 
 
+@pytest.mark.parametrize('age', [np.nan, np.inf, -np.inf, 1e20])
+def test_a_row_that_no_file_may_have_is_answered_by_nan_alone(age, monkeypatch):
+  whole = run_predictions()
+  monkeypatch.setitem(RAW, 'age', np.array([20, age, 45], 'f'))
+  # A network that hides the number, as relu may hide its NaN.
+  for hides in (False, True):
+    got = run_predictions(hides)
+    for task in ('ctr', 'dwell'):
+      assert np.isnan(got[task]).tolist() == [False, True, False]
+      if not hides:
+        np.testing.assert_allclose(got[task][::2], whole[task][::2], rtol=1e-6)
+
+
+def run_predictions(hides=False):
+  with tf.Graph().as_default():
+    tf.set_random_seed(3)
+    made = make(network=lambda inputs, names, purpose: (
+        {name: tf.ones([tf.shape(inputs)[0], 2]) for name in names}, {})
+                ) if hides else make()
+    spec = spec_of(made, tf.estimator.ModeKeys.PREDICT)
+    return run({name: spec.predictions[name] for name in ('ctr', 'dwell')})
+
+
 @pytest.mark.parametrize('space, inside', [
     (None, [1, 1, 1]), (('clk', 1), [1, 0, 1]), (('ad', 'b'), [0, 1, 0]),
     (('ad', 'c'), [0, 0, 0])])

@@ -24,6 +24,7 @@ nothing learns common twice. That is what PLE is for.
 """
 
 import argparse
+import inspect
 import json
 import os
 import sys
@@ -270,7 +271,7 @@ def write(world, rng, rows, path):
     for start in range(0, rows, CHUNK_ROWS):
       table, chances = world.rows(rng, min(CHUNK_ROWS, rows - start))
       pa.csv.write_csv(table, csv, options)
-      parquet = parquet or pa.parquet.ParquetWriter(
+      parquet = parquet or _parquet_writer(
           path + '.parquet.partial', table.schema)
       parquet.write_table(table)
       for task in TASKS:
@@ -281,6 +282,14 @@ def write(world, rng, rows, path):
     os.replace(name + '.partial', name)
   return {task: tuple(map(np.concatenate, found))
           for task, found in truth.items()}
+
+
+def _parquet_writer(path, schema):
+  """Returns a ParquetWriter that writes page checksums, if pyarrow can."""
+  kind = pa.parquet.ParquetWriter
+  name = 'write_page_checksum'
+  known = name in inspect.signature(kind.__init__).parameters
+  return kind(path, schema, **({name: True} if known else {}))
 
 
 def ceiling(truth):

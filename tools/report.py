@@ -4,9 +4,10 @@ r"""Prints a Markdown table of finished runs.
   python tools/report.py result/base result/bf16 --ceiling data/ceiling.json
 
 A row per run, from its metrics.json and event files: the metrics named by
---metrics, and steps/s, the median over training. With --ceiling (of
-make_data.py, tasks ctr and cvr on labels clk and buy) the first row has the
-metrics of the true probabilities, which no model can be expected to exceed.
+--metrics, or else AUC and log loss of every binary task and RMSE and MAE of
+every regression; and steps/s, the median over training. With --ceiling (of
+make_data.py) the first row is what no model can beat. It is by label; --labels
+says which label a task has, if not as in gin/base.gin.
 """
 
 import argparse
@@ -20,7 +21,8 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator.engine import compat  # noqa: F401, silences deprecations
 
-_CEILING_TASKS = {'ctr': 'clk', 'cvr': 'buy'}
+_METRICS = ('auc', 'log_loss', 'rmse', 'mae')
+_LABELS = ['ctr=clk', 'cvr=buy']  # of gin/base.gin
 
 
 def steps_per_second(model_dir):
@@ -36,23 +38,71 @@ def cell(value, form='%.4f'):
   return '-' if value is None else form % value
 
 
+def load(path):
+  """Reads a JSON file that must hold a dict; ValueError names it otherwise."""
+  with open(path) as f:
+    try:
+      found = json.load(f)
+    except ValueError as error:
+      raise ValueError('%s must be JSON, got: %s' % (path, error))
+  if not isinstance(found, dict):
+    raise ValueError('%s must hold a JSON object, got %r.' % (path, found))
+  return found
+
+
+def known_metrics(found):
+  """The metrics of tasks that runs have, all tasks of one metric together.
+
+  Args:
+    found: list of dicts as metrics.json has them.
+  """
+  names = [name for metrics in found for name in sorted(metrics)
+           if name.count('/') == 1]
+  return sorted(
+      {name for name in names if name.split('/')[1] in _METRICS},
+      key=lambda name: (_METRICS.index(name.split('/')[1]), name))
+
+
+def ceiling(path, labels):
+  """What no model can beat, by the names of metrics.
+
+  Args:
+    path: str, of ceiling.json.
+    labels: list of 'task=label'; a task without one has a label of its name.
+  """
+  best = load(path)
+  of_task = {label: label for label in best}
+  for entry in labels:
+    task, equals, label = entry.partition('=')
+    if not (equals and task and label):
+      raise ValueError('--labels must be task=label, got %r.' % entry)
+    if label in best:
+      of_task[task] = label
+    elif entry not in _LABELS:
+      raise ValueError('--labels must name a label of %s (%s), got %r.' % (
+          path, ', '.join(sorted(best)), entry))
+  return {'%s/%s' % (task, metric): value for task, label in of_task.items()
+          for metric, value in best[label].items()}
+
+
 def rows(args):
   """Yields the lines of the table."""
-  yield ['run', 'step'] + args.metrics + ['steps/s']
-  yield ['---'] * (len(args.metrics) + 3)
+  found = [load(os.path.join(run, 'metrics.json')) for run in args.runs]
+  names = args.metrics or known_metrics(found)
+  unknown = [name for name in names if not any(name in f for f in found)]
+  if unknown:
+    raise ValueError('--metrics must be of the runs (%s), got %s.' % (
+        ', '.join(sorted(set().union(*found) - {'global_step'})),
+        ', '.join(unknown)))
+  yield ['run', 'step'] + names + ['steps/s']
+  yield ['---'] * (len(names) + 3)
   if args.ceiling:
-    with open(args.ceiling) as f:
-      best = json.load(f)
-    known = {'%s/%s' % (task, metric): best[label][metric]
-             for task, label in _CEILING_TASKS.items()
-             for metric in ('auc', 'log_loss')}
-    yield ['ceiling', ''] + [cell(known.get(m)) for m in args.metrics] + ['']
-  for run in args.runs:
-    with open(os.path.join(run, 'metrics.json')) as f:
-      found = json.load(f)
+    known = ceiling(args.ceiling, args.labels)
+    yield ['ceiling', ''] + [cell(known.get(name)) for name in names] + ['']
+  for run, metrics in zip(args.runs, found):
     yield ([os.path.basename(os.path.normpath(run)),
-            str(found['global_step'])]
-           + [cell(found.get(m)) for m in args.metrics]
+            str(metrics.get('global_step', '-'))]
+           + [cell(metrics.get(name)) for name in names]
            + [cell(steps_per_second(run), '%.1f')])
 
 
@@ -61,8 +111,11 @@ def main():
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('runs', nargs='+', help='model_dirs')
   parser.add_argument('--ceiling', help='ceiling.json of make_data.py')
-  parser.add_argument('--metrics', nargs='+', default=[
-      'ctr/auc', 'cvr/auc', 'ctr/log_loss', 'cvr/log_loss'])
+  parser.add_argument('--metrics', nargs='+', help='such as ctr/auc; default: '
+                      'those of all tasks')
+  parser.add_argument('--labels', nargs='+', default=_LABELS,
+                      metavar='TASK=LABEL', help='for --ceiling; default: '
+                      + ' '.join(_LABELS))
   args = parser.parse_args()
   try:
     for row in rows(args):

@@ -23,7 +23,6 @@ import gin
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 
 from ple_estimator import config
 from ple_estimator import errors
@@ -32,6 +31,7 @@ from ple_estimator.data import csv_dialect
 from ple_estimator.data import csv_reader
 from ple_estimator.data import feature_spec
 from ple_estimator.data import input_files
+from ple_estimator.data import parquet_files
 from ple_estimator.data import row_checks
 
 
@@ -42,7 +42,7 @@ class Output:
     self._path = path
     self._row_group_size = row_group_size
     self._partial = path + '.partial'
-    self._writer = pa.parquet.ParquetWriter(self._partial, schema)
+    self._writer = parquet_files.writer(self._partial, schema)
     self._held, self._held_rows = [], 0
     self.rows = 0
 

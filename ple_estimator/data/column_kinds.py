@@ -18,11 +18,18 @@ import pyarrow.compute as pc
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.data import arrow_values
 from ple_estimator.engine import native
 
 NO_ID = -1  # the id of a missing value that has no default: a zero vector
 _NUM_KEYS = 2**63 - 1  # hashes that an int64 holds without a sign
 RAW = 'raw/'  # prefix of a feature that carries a column as the file has it
+# The largest size of a standardised number. From here on float32 cannot tell x
+# from x + 1, so that one such input wipes out what all others contribute.
+LARGEST_INPUT = 2.0**24
+# The largest size of a label that is not one of fixed values, and of a weight.
+# A square of it, summed over 10^8 rows, is still finite in float32.
+LARGEST_TARGET = 1e15
 
 
 class Column:
@@ -32,8 +39,8 @@ class Column:
     name: str.
     arrow_type: pa.DataType of what `parse` returns.
     dtype: tf.DType of what `encode` takes; the same type in TensorFlow.
-    missing: the value of that type that stands for an empty field, or None if
-      there is none.
+    missing: the value of that type by which a caller of a served model says
+      that it has none; NaN of a number.
     is_category: bool, whether it becomes ids for an embedding.
     wants: str, the types that `accepts` takes, for errors.
   """
@@ -42,7 +49,7 @@ class Column:
   dtype = tf.string
   missing = ''
   is_category = False
-  wants = 'text or integer'
+  wants = 'text, or a number that is whole'
 
   def __init__(self, name):
     self.name = name
@@ -57,7 +64,7 @@ class Column:
 
   def accepts(self, arrow_type):
     """Whether `parse` takes a Parquet column of this type."""
-    return _is_text(_plain(arrow_type)) or pa.types.is_integer(arrow_type)
+    return arrow_values.is_value(arrow_type)
 
   def parse(self, array):
     """Gives one column its type and finds its bad rows.
@@ -69,15 +76,20 @@ class Column:
       (values, bad): pa.Array of arrow_type without nulls, and a [rows] bool
       numpy array that is true where a value cannot be used, or None if all can.
     """
-    if pa.types.is_dictionary(array.type):
-      array = array.dictionary_decode()
-    if not _is_text(array.type):
-      array = array.cast(pa.string())
-    return pc.fill_null(array.cast(pa.binary()), b''), None
+    texts, bad = arrow_values.texts(array)
+    return pc.fill_null(texts, b''), bad if bad.any() else None
 
   def requirement(self):
     """Returns what a value must be, for the error about a bad row."""
-    return 'be text'
+    return 'be text or a whole number of at most 2^53'
+
+  def problem(self, value):
+    """What is wrong with a bad value, e.g. "must be text, got 0.5".
+
+    Args:
+      value: as Python has it; bytes as text.
+    """
+    return 'must %s, got %r' % (self.requirement(), value)
 
   def ids(self, array):
     """Makes the same ids as `encode`, by the C++ kernels.
@@ -105,8 +117,18 @@ class Column:
 class Ignored(Column):
   """A column that the model does not see."""
 
+  wants = 'one value per row'
+
   def accepts(self, arrow_type):
-    return True
+    return not pa.types.is_nested(arrow_type)
+
+  def parse(self, array):
+    """As Column; any value becomes the text that Arrow writes for it."""
+    if pa.types.is_dictionary(array.type):
+      array = array.dictionary_decode()
+    if not arrow_values.is_text(array.type):
+      array = array.cast(pa.string())
+    return pc.fill_null(array.cast(pa.binary()), b''), None
 
 
 class Hashed(Column):
@@ -166,7 +188,7 @@ class Hashed(Column):
 class HashedList(Hashed):
   """Several hashed categories in one field, pooled into one vector."""
 
-  wants = 'text, integer or a list of them'
+  wants = 'text, a number that is whole, or a list of them'
 
   def __init__(self, name, num_buckets, dim, default='', separator='|',
                combiner='mean'):
@@ -188,28 +210,31 @@ class HashedList(Hashed):
     self.combiner = combiner
 
   def accepts(self, arrow_type):
-    if _is_list(arrow_type):
+    if arrow_values.is_list(arrow_type):
       return super().accepts(arrow_type.value_type)
     return super().accepts(arrow_type)
 
   def parse(self, array):
-    if not _is_list(array.type):
+    if not arrow_values.is_list(array.type):
       return super().parse(array)
     # A list is joined to the text that a file without lists would have.
-    items, _ = super().parse(array.flatten())
+    items, bad_items = super().parse(array.flatten())
     lengths = pc.list_value_length(array).fill_null(0).to_numpy()
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     lists = pa.ListArray.from_arrays(pa.array(offsets), items)
-    holds = pc.match_substring(items, self._separator)
+    holds = pc.match_substring(items, self._separator).to_numpy(
+        zero_copy_only=False)
+    if bad_items is not None:
+      holds = holds | bad_items
     bad = None
-    if pc.any(holds).as_py():
-      counts = np.concatenate(
-          [[0], np.cumsum(holds.to_numpy(zero_copy_only=False))])
+    if holds.any():
+      counts = np.concatenate([[0], np.cumsum(holds)])
       bad = counts[offsets[1:]] > counts[offsets[:-1]]
     return pc.binary_join(lists, self._separator.encode()), bad
 
   def requirement(self):
-    return 'have no separator %r inside an item' % self._separator
+    return ('have items of text or whole numbers of at most 2^53, without the '
+            'separator %r inside' % self._separator)
 
   def encode(self, text):
     """[batch] string -> SparseTensor [batch, items] of int64 ids."""
@@ -235,32 +260,50 @@ class _Numeric(Column):
 
   arrow_type = pa.float32()
   dtype = tf.float32
-  missing = None
-  wants = 'number'
-
-  def accepts(self, arrow_type):
-    return (pa.types.is_integer(arrow_type) or pa.types.is_boolean(arrow_type)
-            or pa.types.is_floating(arrow_type))
+  missing = float('nan')
+  wants = 'a number, or text that is one'
 
   def _parse(self, array, default, is_bad):
     """Parses numbers to arrow_type.
 
     Args:
       array: pa.Array, text or numbers.
-      default: what an empty field stands for; None refuses it.
+      default: what an empty field or NaN stands for; None refuses both.
       is_bad: function of a numpy array of values to a bool array.
 
     Returns:
       As `parse`.
     """
-    values, bad = _numbers(array, self.arrow_type)
+    values, bad = arrow_values.numbers(array, self.arrow_type)
     empty = values.is_null().to_numpy(zero_copy_only=False) & ~bad
     fill = 0 if default is None else default
     values = pc.fill_null(values, pa.scalar(fill, self.arrow_type))
-    bad |= is_bad(values.to_numpy()) & ~empty
+    found = values.to_numpy()
+    nan = np.isnan(found)
+    if default is not None and nan.any():
+      empty |= nan
+      found = np.where(nan, found.dtype.type(default), found)
+      values = pa.array(found)
+    with np.errstate(invalid='ignore'):  # comparisons of NaN
+      bad |= is_bad(found) & ~empty
     if default is None:
       bad |= empty
     return values, bad if bad.any() else None
+
+  def bounds(self):
+    """The least and the largest number that is taken, or None."""
+    return None
+
+  def problem(self, value):
+    """As Column; says the bounds of a number that lies outside."""
+    bounds, number = self.bounds(), _as_float(value)
+    if bounds is None or number is None or not np.isfinite(number) or (
+        bounds[0] <= number <= bounds[1]):
+      return super().problem(value)
+    return 'must be from %.7g to %.7g%s, got %r' % (
+        bounds + (self._remedy, value))
+
+  _remedy = ''
 
 
 class Integer(_Numeric):
@@ -270,7 +313,7 @@ class Integer(_Numeric):
   dtype = tf.int64
   missing = NO_ID
   is_category = True
-  wants = 'integer'
+  wants = 'an integer, or text or another number that is one'
 
   def __init__(self, name, num_buckets, dim, default=NO_ID):
     """Checks and stores the arguments of the column.
@@ -291,9 +334,6 @@ class Integer(_Numeric):
         'default must be -1 or in [0, %d), got %s.', num_buckets,
         errors.written(default))
     self._default = default
-
-  def accepts(self, arrow_type):
-    return pa.types.is_integer(arrow_type)
 
   def parse(self, array):
     return self._parse(
@@ -321,47 +361,81 @@ class Integer(_Numeric):
 
 
 class Number(_Numeric):
-  """A number that the network reads as it is, or transformed."""
+  """A number that the network reads as it is, or transformed.
 
-  def __init__(self, name, log1p=False, mean=0.0, std=1.0, default=None):
-    """Checks and stores the arguments; the input is (f(x) - mean) / std.
+  A number is refused if its standardised value, what the network reads, would
+  be larger than 2^24 = 16,777,216 in size: from there on float32 cannot tell x
+  from x + 1, so that one such input wipes out what all others contribute, and
+  what is much larger overflows. `mean` and `std`, `log1p` or `clip` admit it.
+  """
+
+  _remedy = " ('mean' and 'std', 'log1p' or 'clip' admit others)"
+
+  def __init__(self, name, log1p=False, mean=0.0, std=1.0, default=None,
+               clip=None):
+    """Checks the arguments; the input is (f(clipped x) - mean) / std.
 
     Args:
       name: str.
       log1p: bool, whether f is log(1 + x), which needs x > -1; else f(x) = x.
       mean: float, subtracted after log1p.
       std: float, positive, divided by.
-      default: float, the x of an empty field; None refuses empty fields.
+      default: float, the x of an empty field and of NaN; None refuses both.
+      clip: (low, high), numbers: a smaller x becomes low, a larger one high,
+        and so do -inf and inf, which 1e39 is in float32. None clips nothing
+        and refuses what is infinite or too large.
     """
     super().__init__(name)
     errors.check_bool('log1p', log1p)
     errors.check_number('mean', mean)
     errors.check_number('std', std, above=0)
-    errors.check_number('default', default, above=-1 if log1p else None,
-                        or_none=True)
     self._log1p = log1p
     self._mean = mean
     self._std = std
-    self.missing = default
+    self._least, self._most = _usable(log1p, mean, std)
+    _check_clip(clip, self._least, self._most)
+    self._clip = clip
+    _check_default(default, *(clip or (self._least, self._most)))
+    self._default = default
+
+  def bounds(self):
+    return (-np.inf, np.inf) if self._clip else (self._least, self._most)
 
   def parse(self, array):
-    return self._parse(array, self.missing, self._is_bad)
+    return self._parse(array, self._default, self._is_bad)
 
   def _is_bad(self, x):
-    return ~np.isfinite(x) | (x <= -1 if self._log1p else False)
+    least, most = self.bounds()
+    return ~((x >= least) & (x <= most))
 
   def requirement(self):
-    return 'be a number' + (' above -1' if self._log1p else '')
+    above = self._log1p and not self._clip
+    return 'be a number' + (' above -1' if above else '')
 
   def encode(self, values):
-    """[batch] float32 -> [batch] float32."""
+    """[batch] float32 -> [batch] float32.
+
+    A served model cannot refuse a row: what a file may not have counts as
+    missing. Where the column has no default, it becomes NaN, and so does the
+    model's answer for this row, see Model.
+    """
+    default = np.float32(np.nan if self._default is None else self._default)
+    least, most = self.bounds()
+    usable = (values >= least) & (values <= most)  # not for NaN
+    if self._clip:
+      values = tf.clip_by_value(values, *map(float, self._clip))
+    values = tf.where(usable, values, tf.fill(tf.shape(values), default))
     if self._log1p:
       values = tf.log1p(values)
     return (values - self._mean) / self._std
 
 
 class Label(_Numeric):
-  """A label: the value that a task predicts."""
+  """A label: the value that a task predicts.
+
+  Without fixed values it is at most 10^15 in size, so that squared errors of
+  many rows can be summed in float32.
+  """
 
   def __init__(self, name, values=None):
     """Checks and stores the arguments of the column.
@@ -377,12 +451,15 @@ class Label(_Numeric):
                         'numbers, such as (0, 1)')
     self.values = values
 
+  def bounds(self):
+    return None if self.values else (-LARGEST_TARGET, LARGEST_TARGET)
+
   def parse(self, array):
     return self._parse(array, None, self._is_bad)
 
   def _is_bad(self, x):
     if self.values is None:
-      return ~np.isfinite(x)
+      return ~(np.abs(x) <= LARGEST_TARGET)
     return ~np.isin(x, np.asarray(self.values, np.float32))
 
   def requirement(self):
@@ -392,22 +469,26 @@ class Label(_Numeric):
 
 
 class Weight(_Numeric):
-  """The weight of a row in losses and metrics."""
+  """The weight of a row in losses and metrics, from 0 to 10^15."""
 
   def __init__(self, name, default=None):
     """Checks and stores the arguments of the column.
 
     Args:
       name: str.
-      default: float, of an empty field; None refuses empty fields.
+      default: float, of an empty field and of NaN; None refuses both.
     """
     super().__init__(name)
-    errors.check_number('default', default, least=0, or_none=True)
+    errors.check_number('default', default, least=0, most=LARGEST_TARGET,
+                        or_none=True)
     self._default = default
+
+  def bounds(self):
+    return (0.0, LARGEST_TARGET)
 
   def parse(self, array):
     return self._parse(
-        array, self._default, lambda x: ~np.isfinite(x) | (x < 0))
+        array, self._default, lambda x: ~((x >= 0) & (x <= LARGEST_TARGET)))
 
   def requirement(self):
     return 'be a number that is not negative'
@@ -452,58 +533,53 @@ def register_kind(name):
   return register
 
 
-def _positive(name, value):
-  errors.check_integer(name, value, 1)
-  return value
+def _usable(log1p, mean, std):
+  """The least and largest number that a Number can standardise, in float32."""
+  most = float(np.finfo(np.float32).max)
+  ends = mean + np.array([-1, 1]) * LARGEST_INPUT * std
+  if log1p:
+    with np.errstate(over='ignore'):
+      ends = np.expm1(ends)
+    ends[0] = max(ends[0], np.nextafter(np.float32(-1), np.float32(0)))
+  return tuple(float(np.float32(end)) for end in np.clip(ends, -most, most))
 
 
-def _is_text(arrow_type):
-  return (pa.types.is_string(arrow_type) or pa.types.is_binary(arrow_type) or
-          pa.types.is_large_string(arrow_type) or
-          pa.types.is_large_binary(arrow_type) or
-          pa.types.is_null(arrow_type))
+def _check_clip(clip, least, most):
+  """Raises UserError unless clip is None or bounds that can be standardised."""
+  errors.check(
+      clip is None or isinstance(clip, (list, tuple)) and len(clip) == 2 and
+      all(map(_is_finite, clip)) and clip[0] < clip[1],
+      'clip must be two numbers, the lower one first, such as (0, 100), got '
+      '%r.', clip)
+  errors.check(
+      clip is None or least <= clip[0] and clip[1] <= most,
+      'clip must have numbers from %.7g to %.7g, got %r: log1p needs numbers '
+      'above -1, and a standardised value is at most 2^24 in size.', least,
+      most, clip)
 
 
-def _is_list(arrow_type):
-  return pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type)
+def _check_default(value, least, most):
+  """Raises UserError unless a default is None or a number in [least, most]."""
+  errors.check_number('default', value, or_none=True)
+  errors.check(value is None or least <= value <= most,
+               'default must be from %.7g to %.7g, as the values of this '
+               'column, got %r.', least, most, value)
 
 
-def _plain(arrow_type):
-  """The value type of a dictionary-encoded type."""
-  if pa.types.is_dictionary(arrow_type):
-    return arrow_type.value_type
-  return arrow_type
+def _is_finite(value):
+  """Whether a binding holds a number, no bool, that float32 can hold."""
+  return (errors.is_number(value) and not isinstance(value, bool) and
+          abs(value) <= float(np.finfo(np.float32).max))
 
 
-def _numbers(array, arrow_type):
-  """Converts text or numbers to arrow_type.
-
-  Args:
-    array: pa.Array, text or numbers.
-    arrow_type: pa.DataType, int64 or float32.
-
-  Returns:
-    (values, bad): pa.Array with null where the field was empty or unreadable,
-    and a [rows] bool numpy array that is true where it was unreadable.
-  """
-  bad = np.zeros(len(array), bool)
-  if not _is_text(array.type):
-    return array.cast(arrow_type, safe=False), bad
+def _as_float(value):
+  """Returns what a file has as a float, or None if it is no number."""
   try:
-    text = pc.ascii_trim_whitespace(array.cast(pa.string()))
-    empty = pc.equal(text, '')
-    return pc.if_else(
-        empty, pa.scalar(None, pa.string()), text).cast(arrow_type), bad
-  except pa.ArrowInvalid:  # Some row is bad: look for it one by one.
-    values = []
-    number = int if pa.types.is_integer(arrow_type) else float
-    for i, field in enumerate(array.cast(pa.binary()).to_pylist()):
-      field = (field or b'').strip()
-      try:
-        value = number(field) if field else None
-        bad[i] = b'_' in field  # which Python takes and Arrow does not
-        values.append(pa.scalar(value, arrow_type).as_py())
-      except (ValueError, OverflowError):
-        values.append(None)
-        bad[i] = True
-    return pa.array(values, arrow_type), bad
+    return float(value)
+  except (TypeError, ValueError, OverflowError):
+    return None
+
+
+def _positive(name, value):
+  errors.check_integer(name, value, 1, _NUM_KEYS)
+  return value

@@ -1,9 +1,34 @@
-"""Finds the files that a binding names."""
+"""Finds the files that a binding names, and what their paths say.
+
+A directory stands for the files in it whose names end as those of its format
+do. Where no file ends so, as Hive writes 000000_0, it stands for the files
+whose names have no ending at all. Folders inside that are called name=value, as
+Hive and Spark call partitions, are read too; other folders inside are not, and
+a warning says so. Names that start with '_' or '.', such as _SUCCESS, are not
+data, unless they are named.
+"""
 
 import glob
 import os
+from urllib import parse
+
+from absl import logging
 
 from ple_estimator import errors
+
+_said = set()  # warnings, as files are looked for several times in a run
+_NO_VALUE = '__HIVE_DEFAULT_PARTITION__'  # Hive's name for a missing value
+
+
+def check_entries(binding, entries):
+  """Raises UserError unless a binding may name files, see `find`."""
+  listed = [entries] if isinstance(entries, str) else entries
+  errors.check(
+      isinstance(listed, (list, tuple)) and listed and
+      all(isinstance(entry, str) and entry for entry in listed),
+      '%s must be a file, a folder, a pattern or a list of these, got %r.',
+      binding, entries)
+  return listed
 
 
 def find(data_dir, entries, suffix, binding):
@@ -11,37 +36,127 @@ def find(data_dir, entries, suffix, binding):
 
   Args:
     data_dir: str, what relative names start from.
-    entries: str or list of str: files, directories or glob patterns.
+    entries: str or list of str: files, directories or glob patterns; ** stands
+      for any number of folders. A pattern may match directories.
     suffix: str, of the files to take from a directory; '' takes all.
     binding: str, the name of the binding, for errors.
 
   Returns:
     list of paths, sorted within each entry; a file that several entries name
-    stands at the first.
+    stands at the first. Files of 0 bytes, which some programs write for a part
+    without rows, are left out with a warning, but for one that is named itself.
 
   Raises:
-    UserError: if an entry names no file, or a file is empty.
+    UserError: if an entry names no file, a named file is empty, or all are.
   """
-  paths = []
-  for entry in [entries] if isinstance(entries, str) else entries:
+  paths, seen, empty = [], set(), []
+  for entry in check_entries(binding, entries):
     path = os.path.join(data_dir, entry)
-    matches = _matches(path, suffix)
+    matches = _matches(data_dir, entry, suffix, binding)
     errors.check(
-        matches, '%s must name existing files, got %r: nothing at %s.',
-        binding, entry, os.path.abspath(path))
-    paths += [match for match in matches if match not in paths]
-  errors.check(paths, '%s must name at least one file, got %r.',
-               binding, entries)
-  for path in paths:
-    errors.check(os.path.getsize(path), '%s is empty.', path)
+        matches, '%s must name existing files, got %r: nothing%s at %s.',
+        binding, entry, ' that ends in %s' % suffix
+        if suffix and os.path.isdir(path) else '', os.path.abspath(path))
+    for match in matches:
+      if os.path.abspath(match) in seen:
+        continue
+      seen.add(os.path.abspath(match))
+      if os.path.getsize(match):
+        paths.append(match)
+      else:
+        errors.check(match != path, '%s is empty.', match)
+        empty.append(match)
+  errors.check(paths, '%s must name a file that is not empty, got %r: all %d '
+               'files, such as %s, have 0 bytes.', binding, entries,
+               len(empty), (empty or [''])[0])
+  if empty:
+    _warn('%s %r: left out %d files of 0 bytes, such as %s.',
+          binding, entries, len(empty), empty[0])
   return paths
 
 
-def _matches(path, suffix):
-  """Returns the sorted files of a directory, or those of a glob pattern."""
+def partitions(path):
+  """Returns what the folders of a path say about all rows of its file.
+
+  Args:
+    path: str, e.g. 'data/dt=2024-01-01/hour=07/part-0.parquet'.
+
+  Returns:
+    dict of str to str, e.g. {'dt': '2024-01-01', 'hour': '07'}; None for Hive's
+    missing value. The innermost folder of a name counts. %3A is ':'.
+  """
+  found = {}
+  for folder in os.path.dirname(path).split(os.sep):
+    name, equals, value = folder.partition('=')
+    if equals and name:
+      found[parse.unquote(name)] = (
+          None if value == _NO_VALUE else parse.unquote(value))
+  return found
+
+
+def _matches(data_dir, entry, suffix, binding):
+  """Returns the sorted files of an entry."""
+  path = os.path.join(data_dir, entry)
+  if os.path.isfile(path):
+    return [path]
   if os.path.isdir(path):
-    matches = [os.path.join(path, name) for name in os.listdir(path)
-               if name[0] not in '._' and name.endswith(suffix)]
-  else:
-    matches = glob.glob(path)
-  return sorted(match for match in matches if os.path.isfile(match))
+    return _chosen(_in_folder(path, binding), suffix, binding, entry)
+  pattern = entry if os.path.isabs(entry) else os.path.join(
+      glob.escape(data_dir), entry)
+  found = [match for match in glob.glob(pattern, recursive=True)
+           if not _is_hidden(match, path)]
+  files = sorted(match for match in found if os.path.isfile(match))
+  if os.path.basename(entry) == '**':  # all folders, and the files in them
+    return _chosen(files, suffix, binding, entry)
+  inside = [name for match in sorted(found) if os.path.isdir(match)
+            for name in _in_folder(match, binding)]
+  return files + _chosen(inside, suffix, binding, entry)
+
+
+def _in_folder(path, binding):
+  """Returns the sorted files of a folder and of its partitions."""
+  files, partition_folders, others = [], [], []
+  for name in sorted(os.listdir(path)):
+    inside = os.path.join(path, name)
+    if name[0] in '._':
+      continue
+    if not os.path.isdir(inside):
+      errors.check(os.path.exists(inside), '%s: %s is a link to nothing.',
+                   binding, inside)
+      files.append(inside)
+    else:
+      (partition_folders if '=' in name[1:] else others).append(inside)
+  if others:
+    _warn('%s: left out %d folders in %s, such as %r; %r would read the files '
+          'in them.', binding, len(others), path, os.path.basename(others[0]),
+          os.path.join(path, '**'))
+  return files + [name for folder in partition_folders
+                  for name in _in_folder(folder, binding)]
+
+
+def _chosen(files, suffix, binding, entry):
+  """Returns the files in folders that are of the format."""
+  ending = [name for name in files if name.endswith(suffix)]
+  if not ending:
+    ending = [name for name in files if '.' not in os.path.basename(name)]
+  left_out = set(files) - set(ending)
+  if left_out and ending:
+    _warn('%s %r: left out %d files without the ending %s, such as %s.',
+          binding, entry, len(left_out), suffix, min(left_out))
+  return sorted(ending)
+
+
+def _is_hidden(match, pattern):
+  """Whether a match has a part that is no data and that nobody named."""
+  named = pattern.split(os.sep)
+  return named[-1][:1] not in ('_', '.') and any(
+      part[:1] in ('_', '.') and part not in named
+      for part in match.split(os.sep))
+
+
+def _warn(*message):
+  """Logs a warning, but not twice."""
+  text = message[0] % message[1:]
+  if text not in _said:
+    _said.add(text)
+    logging.warning('%s', text)

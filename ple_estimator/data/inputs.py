@@ -3,8 +3,10 @@
 import copy
 import functools
 import math
+import re
 
 import gin
+import pyarrow as pa
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
@@ -15,11 +17,13 @@ from ple_estimator.data import csv_reader
 from ple_estimator.data import encoders
 from ple_estimator.data import input_files
 from ple_estimator.data import parquet_reader
+from ple_estimator.data import path_columns
 from ple_estimator.data import read_plan
 from ple_estimator.data import row_checks
 from ple_estimator.data import row_sources
 from ple_estimator.data import stream
 
+_HEADER_BYTES = 1 << 16  # in which the first line of a file is looked for
 _NUM_ENCODERS = 2  # batches that are encoded at a time; their order stays
 
 
@@ -60,7 +64,8 @@ class FileInput:
     """Stores the arguments; opens no file.
 
     Args:
-      files: str or list of str: files, glob patterns or directories.
+      files: str or list of str: files, glob patterns (** stands for any
+        number of folders) or directories, see input_files.
       data_dir: str, what relative names in `files` start from.
       batch_size: int, rows per batch.
       shuffle_rows: int, size of the buffer from which rows are drawn at
@@ -273,7 +278,11 @@ class ParquetInput(FileInput):
   """Reads Parquet files through pyarrow, one row group at a time.
 
   A multi-valued column may be text with separators or a list of text. Columns
-  that the feature spec does not name are not read.
+  that the feature spec does not name are not read. A column that it names and
+  that a file does not have may stand in the file's path: in all rows of
+  dt=2024-01-01/part-0.parquet the column dt is '2024-01-01'. CsvInput does the
+  same where the paths of all files name the column and the header of the first
+  does not; files without header must not have it then.
   """
 
   suffix = '.parquet'
@@ -330,6 +339,22 @@ class CsvInput(FileInput):
     self._dialect = csv_dialect.Dialect(delimiter, quote, escape, null_values)
     self._dialect.check('CsvInput.')
 
+  def has_column(self, path, name):
+    """Whether a file has a column that its path names, see path_columns.
+
+    A file without header does not: Hive and Spark leave such columns out.
+    """
+    if not self._header:
+      return False
+    try:
+      with pa.input_stream(path) as stream:
+        lines = stream.read(_HEADER_BYTES).splitlines()
+    except (pa.ArrowException, OSError):
+      return True  # The reader says what is wrong.
+    return bool(re.search(rb'(?<!\w)%s(?!\w)' % re.escape(name.encode()),
+                          next(filter(None, lines), b'')))
+
+  @path_columns.added
   def reader(self, reading):
     return csv_reader.CsvReader(
         self.paths(), reading.columns(), self.bad_rows,

@@ -6,10 +6,10 @@ import os
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet
 
 from ple_estimator import errors
 from ple_estimator import files
+from ple_estimator.data import parquet_files
 
 
 def check_path(path):
@@ -35,7 +35,7 @@ class Predictions(collections.namedtuple('Predictions', 'path num_rows')):
     if self.path.endswith('.csv'):
       tables = pa.csv.open_csv(self.path)
     else:
-      tables = pa.parquet.ParquetFile(self.path).iter_batches()
+      tables = parquet_files.opened(self.path).iter_batches()
     for table in tables:
       yield {name: table.column(i).to_numpy(zero_copy_only=False)
              for i, name in enumerate(table.schema.names)}
@@ -75,7 +75,7 @@ def write(path, batches):
 def _open(partial, path, schema):
   if path.endswith('.csv'):
     return pa.csv.CSVWriter(partial, schema)
-  return pa.parquet.ParquetWriter(partial, schema)
+  return parquet_files.writer(partial, schema)
 
 
 def _as_text(table, path):

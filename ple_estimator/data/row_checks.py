@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 
 from ple_estimator import errors
+from ple_estimator.data import arrow_values
 
 _SHOWN_BAD_ROWS = 10
 
@@ -71,8 +72,8 @@ def typed(table, columns, bad_rows, path, number_of):
     values, bad = column.parse(array)
     arrays.append(values)
     for index in [] if bad is None else np.flatnonzero(bad).tolist():
-      problems.setdefault(index, 'column %r must %s, got %r' % (
-          column.name, column.requirement(), _shown(array[index])))
+      problems.setdefault(index, 'column %r %s' % (
+          column.name, column.problem(_shown(array[index]))))
   table = pa.Table.from_arrays(arrays, [column.name for column in columns])
   if not problems:
     return table
@@ -84,7 +85,16 @@ def typed(table, columns, bad_rows, path, number_of):
 
 
 def _shown(scalar):
-  """Returns a pa.Scalar as Python has it, bytes as text."""
+  """Returns a pa.Scalar as Python has it, bytes as text.
+
+  What should be UTF-8 and is not is shown as far as it goes.
+  """
+  kind = scalar.type
+  if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    return str(scalar.as_buffer().to_pybytes(), 'utf-8',
+               'replace') if scalar.is_valid else None
+  elif arrow_values.is_list(kind) and scalar.is_valid:
+    return [_shown(item) for item in scalar.values]
   value = scalar.as_py()
   return value.decode('utf-8', 'replace') if isinstance(
       value, bytes) else value

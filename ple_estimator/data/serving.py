@@ -8,9 +8,19 @@ from ple_estimator.data import packing
 def input_receiver_fn(reading):
   """Returns the function that makes the inputs of a SavedModel.
 
-  The model takes the columns by name, [batch] each, as the files have them
-  ('' or, for an integer, -1 where a value is missing); or, by its other
-  signature, serialized tf.train.Examples with one value per column.
+  The model takes the columns by name, [batch] each, as the files have them; or,
+  by its other signature, serialized tf.train.Examples with at most one value
+  per column. A value means in both what it means in a file:
+
+    missing    '' of a text, -1 of an integer, NaN of a number; in an Example
+               also a feature that is left out. It is the column's default.
+    refused    what a file may not have: an integer out of range, a number that
+               is infinite or too large, see column_kinds.Number. A served
+               model cannot refuse a row, so it counts as missing.
+
+  A missing number whose column has no default makes all answers of its row NaN,
+  and those of no other row. A missing category without default has the zero
+  vector, as in a file.
 
   Args:
     reading: reading.Reading, whose spec and groups are used: a served model

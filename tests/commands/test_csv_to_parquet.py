@@ -1,14 +1,19 @@
 """`ple-estimator csv-to-parquet`: rows, splits, and what it refuses."""
 
+import inspect
 import os
 import subprocess
 import sys
 
 import conftest
 from conftest import tool
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+
+from ple_estimator.data import parquet_files
+from ple_estimator.data import predictions
 
 
 def test_converted_csv_is_the_parquet(command, made, tmp_path):
@@ -115,6 +120,38 @@ def test_conversion_of_a_dialect(command, tmp_path):
   assert status == 2 and '--quote must differ from the delimiter' in error
   status, _, error = command(*args + ['--out', 's3://bucket/x'])
   assert status == 1 and "--out must be a path, got the URL 's3://" in error
+
+
+@pytest.mark.parametrize('gin_file', ['gin/base.gin', 'gin/work_queue.gin'])
+def test_a_whole_experiment_says_the_columns(command, tmp_path, gin_file):
+  (tmp_path / 'x.csv').write_text(
+      '1,0,p,a,c,m,u,b,i,s,g,f,l,v,h,o,n,t|u,w,7\n' * 3)
+  status, said, error = command(
+      'csv-to-parquet', tmp_path / 'x.csv', '--gin_file', gin_file)
+  assert status == 0, error
+  assert said == '%s.parquet: 3 rows\n' % (tmp_path / 'x.csv')
+
+
+@pytest.mark.skipif(
+    'write_page_checksum' not in inspect.signature(
+        pa.parquet.ParquetWriter.__init__).parameters,
+    reason='this pyarrow writes no checksums')
+def test_all_that_writes_parquet_writes_checksums(command, made, tmp_path):
+  source = made / 'taobao_test_data'
+  status, _, error = command(
+      'csv-to-parquet', source, '--out', tmp_path / 'x.parquet')
+  assert status == 0, error
+  predictions.write(str(tmp_path / 'p.parquet'), [{'price': np.arange(99)}])
+  for path in (tmp_path / 'x.parquet', tmp_path / 'p.parquet',
+               made / 'taobao_test_data.parquet'):
+    data = bytearray(path.read_bytes())
+    found = pa.parquet.ParquetFile(str(path))
+    column = found.metadata.row_group(0).column(
+        found.schema_arrow.names.index('price'))
+    data[column.data_page_offset - 1] ^= 1  # the end of the dictionary
+    (tmp_path / 'flipped').write_bytes(bytes(data))
+    with pytest.raises(OSError, match='CRC checksum'):
+      parquet_files.opened(str(tmp_path / 'flipped')).read(['price'])
 
 
 @pytest.mark.slow

@@ -273,6 +273,47 @@ def test_an_input_of_an_own_format(tmp_path):
     made.check(read)
 
 
+@pytest.mark.parametrize('header', [False, True])
+def test_folders_name_a_column_of_csv_files(tmp_path, header):
+  spec = feature_spec.FeatureSpec([
+      {'name': 'y', 'kind': 'label'},
+      {'name': 'day', 'kind': 'integer', 'num_buckets': 7},
+      {'name': 'x', 'kind': 'number'}])
+  read = reading.Reading(spec, keep=('day',))
+  for day, rows in [('1', '1,2.5\n0,3.5\n'),
+                    ('__HIVE_DEFAULT_PARTITION__', '1,4.5\n')]:
+    (tmp_path / ('day=' + day)).mkdir()
+    (tmp_path / ('day=' + day) / 'part-0').write_text(
+        ('y,x\n' if header else '') + rows)
+  made = inputs.CsvInput('.', str(tmp_path), 10, header=header)
+  made.check(read)
+  assert made.count_rows(read) == 3
+  (features, labels), = batches(made.dataset(read))
+  assert features['day'].tolist() == features['raw/day'].tolist() == [1, 1, -1]
+  assert features['x'].tolist() == [2.5, 3.5, 4.5]
+  assert labels['y'].tolist() == [1, 0, 1]
+  (tmp_path / 'day=9').mkdir()
+  (tmp_path / 'day=9' / 'part-0').write_text(
+      ('y,x\n' if header else '') + '1,2.5\n0,3.5\n')
+  with pytest.raises(errors.UserError, match="day=9/part-0 row 1 column 'day' "
+                     "must be an integer in .0, 7., got '9'"):
+    made.check(read)
+  made = inputs.CsvInput('.', str(tmp_path), 10, header=header,
+                         on_bad_row='skip')
+  assert sum(t.num_rows for t in made.tables(read)) == 3
+  assert made.bad_rows.skipped == 2
+
+
+def test_a_column_of_the_file_counts_more_than_its_path(tmp_path):
+  read = reading.Reading(feature_spec.FeatureSpec([
+      {'name': 'y', 'kind': 'label'}, {'name': 'x', 'kind': 'number'}]))
+  (tmp_path / 'x=7').mkdir()
+  (tmp_path / 'x=7' / 'a.csv').write_text('y,"x"\n1,2.5\n')
+  made = inputs.CsvInput('x=7/a.csv', str(tmp_path), header=True)
+  made.check(read)
+  assert [t['x'].to_pylist() for t in made.tables(read)] == [[2.5]]
+
+
 @pytest.mark.skipif(not os.path.exists(conftest.REAL_ROWS),
                     reason='the real rows are not at hand')
 def test_real_rows_are_read(read):

@@ -714,7 +714,7 @@ def test_deeprec_slices_a_batch_itself(
   columns, labels = batches.get_next()
   tf.train.create_global_step()
   made.model.model_fn(
-      columns, labels, tf.estimator.ModeKeys.TRAIN, engine=made._engine)
+      columns, labels, tf.estimator.ModeKeys.TRAIN, engine=made.trainer._engine)
   assert loops == any('micro_batches' in op.name
                       for op in tf.get_default_graph().get_operations())
   with tf.Session() as session:
