@@ -588,5 +588,6 @@ def _as_float(value):
 def _positive(name, value):
   errors.check_integer(name, value, 1)
   errors.check(not isinstance(value, bool) and value <= _NUM_KEYS,
-               '%s must be an integer of at most 2^63 - 1, got %r.', name, value)
+               '%s must be an integer of at most 2^63 - 1, got %r.', name,
+               value)
   return value

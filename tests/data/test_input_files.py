@@ -76,12 +76,14 @@ def test_brackets_in_the_name_of_a_folder_are_no_pattern(tmp_path):
   assert found(tmp_path / 'run[1]', '*.parquet') == [
       'a.parquet', 'b[2].parquet']
   assert found(tmp_path / 'run[1]', 'b[2].parquet') == ['b[2].parquet']
-  assert found(tmp_path, 'run[1]') == ['run[1]/a.parquet', 'run[1]/b[2].parquet']
+  assert found(tmp_path, 'run[1]') == [
+      'run[1]/a.parquet', 'run[1]/b[2].parquet']
   with pytest.raises(errors.UserError, match=r"got 'run\[1': nothing at"):
     found(tmp_path, 'run[1')
 
 
-@pytest.mark.parametrize('files', [None, 5, [], [None], ['a', 3], '', {'a': 1}])
+@pytest.mark.parametrize(
+    'files', [None, 5, [], [None], ['a', 3], '', {'a': 1}])
 def test_what_names_no_files_is_refused(files, tmp_path):
   with pytest.raises(errors.UserError, match='In.files must be a file, a folder'
                      ', a pattern or a list of these, got '):
@@ -90,8 +92,8 @@ def test_what_names_no_files_is_refused(files, tmp_path):
 
 def test_only_files_of_0_bytes_are_refused(tmp_path):
   tree(tmp_path, 'a.parquet!', 'b.parquet!')
-  with pytest.raises(errors.UserError, match='In.files must name a file that is '
-                     'not empty, .* all 2 files, such as .*a.parquet, have 0'):
+  with pytest.raises(errors.UserError, match='In.files must name a file that '
+                     'is not empty, .* all 2 files, such as .*a.parquet, have 0'):
     found(tmp_path, '*.parquet')
 
 

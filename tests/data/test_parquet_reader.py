@@ -172,8 +172,8 @@ def test_items_that_are_not_utf8(tmp_path):
       "2^53, without the separator '|' inside, got ['\ufffd|b']." % path)
   assert rows_of([path], many, skip=True) == {'x': [b'a', b'c\xff']}
   path = write(tmp_path / 'y.parquet', x=lists.flatten())
-  with pytest.raises(errors.UserError, match="y.parquet row 1 column 'x' must be"
-                     " a number, got 'a'"):
+  with pytest.raises(errors.UserError, match="y.parquet row 1 column 'x' must "
+                     "be a number, got 'a'"):
     rows_of([path], NUMBER)
   with pytest.raises(errors.UserError, match="got '\ufffd.b'"):
     write(tmp_path / 'z.parquet', x=lists.flatten()[1:])
