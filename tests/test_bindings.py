@@ -80,7 +80,8 @@ LEGAL = {
     'Experiment.model_dir': ['x'], 'Task.name': ['x'],
     'ParquetInput.files': ['x'], 'ParquetInput.data_dir': ['x', ''],
     'CsvInput.files': ['x'], 'CsvInput.data_dir': ['x', ''],
-    'CsvInput.delimiter': ['x'],
+    'CsvInput.delimiter': ['x'], 'CsvInput.quote': ['x', None],
+    'CsvInput.escape': ['x', None], 'CsvInput.null_values': [[]],
     # lists that may be empty; [3] are the widths of layers
     'PLE.expert_units': [[3]], 'PLE.gate_units': [[], [3]],
     'Tower.units': [[], [3]],
@@ -353,8 +354,8 @@ def test_a_wrong_argument_of_a_column_is_told_in_one_line(kind):
 
 @pytest.mark.parametrize('column, message', [
     (dict(name='x', kind='number', log1p=True, default=-1),
-     'above -1 .*got -1'),
-    (dict(name='x', kind='weight', default=-1), 'of at least 0 .*got -1'),
+     'from -0.9999999 .*got -1'),
+    (dict(name='x', kind='weight', default=-1), r'in \[0, 1e\+15\] .*got -1'),
 ])
 def test_a_default_that_the_column_refuses_is_refused(column, message):
   with pytest.raises(errors.UserError, match="'x': default must .*" + message):

@@ -550,7 +550,7 @@ def _check_clip(clip, least, most):
       clip is None or isinstance(clip, (list, tuple)) and len(clip) == 2 and
       all(map(_is_finite, clip)) and clip[0] < clip[1],
       'clip must be two numbers, the lower one first, such as (0, 100), got '
-      '%r.', clip)
+      '%s.', errors.written(clip))
   errors.check(
       clip is None or least <= clip[0] and clip[1] <= most,
       'clip must have numbers from %.7g to %.7g, got %r: log1p needs numbers '

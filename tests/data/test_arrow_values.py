@@ -224,8 +224,8 @@ def test_text_has_the_same_ids_by_both_ways(default):
     ('Number', {'log1p': 'False'}, "log1p must be True or False, got 'False'"),
     ('Number', {'std': 1e-60}, 'std must be a finite number above 0'),
     ('Number', {'mean': math.nan}, 'mean must be a finite number, got nan'),
-    ('Weight', {'default': -1}, r'default must be from 0 to 1e.15, .* got -1'),
-    ('Weight', {'default': 1e20}, 'default must be from 0 to 1e.15'),
+    ('Weight', {'default': -1}, r'a number in \[0, 1e.15\] or None, got -1'),
+    ('Weight', {'default': 1e20}, r'a number in \[0, 1e.15\]'),
     ('Label', {'values': (0, math.nan)}, 'values must be a list of numbers'),
     ('Label', {'values': ()}, 'values must be a list of numbers'),
 ])

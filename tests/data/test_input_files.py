@@ -82,7 +82,8 @@ def test_brackets_in_the_name_of_a_folder_are_no_pattern(tmp_path):
     found(tmp_path, 'run[1')
 
 
-@pytest.mark.parametrize('files', [None, 5, [], [None], ['a', 3], '', {'a': 1}])
+@pytest.mark.parametrize(
+    'files', [None, 5, [], [None], ['a', 3], '', {'a': 1}])
 def test_what_names_no_files_is_refused(files, tmp_path):
   with pytest.raises(errors.UserError, match='In.files must be a file, a folder'
                      ', a pattern or a list of these, got '):
@@ -91,8 +92,9 @@ def test_what_names_no_files_is_refused(files, tmp_path):
 
 def test_only_files_of_0_bytes_are_refused(tmp_path):
   tree(tmp_path, 'a.parquet!', 'b.parquet!')
-  with pytest.raises(errors.UserError, match='In.files must name a file that '
-                     'is not empty, .* all 2 files, such as .*a.parquet, have 0'):
+  with pytest.raises(
+      errors.UserError, match='In.files must name a file that is not empty, '
+      '.* all 2 files, such as .*a.parquet, have 0'):
     found(tmp_path, '*.parquet')
 
 

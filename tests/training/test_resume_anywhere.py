@@ -10,7 +10,8 @@ from ple_estimator import errors
 
 def _train(run, taobao, steps):
   made = load('gin/base.gin', run, taobao, 'Experiment.exports = None',
-              'Experiment.early_stopping = None', 'Experiment.eval_input = None',
+              'Experiment.early_stopping = None',
+              'Experiment.eval_input = None',
               'Experiment.max_steps = %d' % steps,
               'run_config.keep_checkpoint_max = 2')
   made.train()
