@@ -329,21 +329,6 @@ def server(config):
                              error.message.rstrip('.')))
 
 
-@contextlib.contextmanager
-def own_server(config):
-  """Keeps train_and_evaluate from starting a second server.
-
-  Args:
-    config: tf.estimator.RunConfig.
-  """
-  if not config.cluster_spec:
-    yield
-    return
-  # This is how Estimator is told that a server was started by somebody else.
-  with _environment(role(), environment='google'):
-    yield
-
-
 def shard(config):
   """Which share of the training rows is for this process: (index, count).
 

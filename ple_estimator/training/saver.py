@@ -1,15 +1,20 @@
 """What a checkpoint holds, and whether a model_dir belongs to this model."""
 
 import collections
+import math
+import os
 
 from absl import logging
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import errors
 from ple_estimator import files
+from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
 from ple_estimator.training import incremental
+from ple_estimator.training import losses
 
 
 class Saver(compat.Saver):
@@ -62,6 +67,20 @@ class Saver(compat.Saver):
           compat.is_initialized(v) for v in tf.global_variables()]))
       self._step = tf.train.get_global_step()
     super().build()
+    if self._training:
+      self._check = _Check()
+
+  def check(self, sess, model_dir):
+    """Raises UserError if a variable that is trained is not finite.
+
+    So a step that has spoilt the model leaves no checkpoint, though its loss
+    was that of the step before.
+
+    Args:
+      sess: tf.Session.
+      model_dir: str.
+    """
+    self._check(sess, model_dir)
 
   def save(self, sess, save_path, global_step=None, **kwargs):
     # The graph is in the event file; to write it beside every checkpoint again
@@ -71,6 +90,8 @@ class Saver(compat.Saver):
       global_step = int(
           global_step if isinstance(global_step, (int, np.integer))
           else tf.train.global_step(sess, global_step))
+    if self._training:
+      self.check(sess, os.path.dirname(save_path))
     # Before the variables: what is acknowledged by now will be in them.
     if self.work_queue and global_step is not None:
       self.work_queue.save(global_step)
@@ -107,6 +128,29 @@ class Saver(compat.Saver):
     logging.info('Going on at step %d, which the parameter servers are at; the '
                  'last checkpoint is of step %d.', step, saved_step)
     return True
+
+
+class _Check:
+  """Sums up the variables of a graph, which shows what is not finite.
+
+  Those of keyed tables are not looked at: they have rows without values.
+  """
+
+  def __init__(self):
+    plain = {id(v) for v in plain_variables()} - {
+        id(v) for v in deeprec.variables()}
+    self._sums = collections.OrderedDict()
+    for variable in tf.trainable_variables():
+      if id(variable) in plain and variable.dtype.is_floating:
+        with tf.device(variable.device):
+          self._sums[variable.op.name] = tf.reduce_sum(variable.read_value())
+
+  def __call__(self, sess, model_dir):
+    for name, total in sess.run(self._sums).items():
+      errors.check(
+          math.isfinite(total), 'The variable %s is no longer finite: training '
+          'has diverged, and this step is not saved. %s.', name,
+          losses.way_on(model_dir))
 
 
 class _Copies(compat.SaveableObject):
