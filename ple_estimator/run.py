@@ -51,6 +51,12 @@ def _load_experiment():
     return experiment.Experiment()
 
 
+def _of_loss(error):
+  """The UserError of a loss that a hook of TensorFlow's finds to be NaN."""
+  from ple_estimator.training import losses
+  return losses.user_error(error)
+
+
 def _on_sigterm(signum, frame):
   # As process 1 of a container Python would not hear it otherwise.
   del frame
@@ -73,7 +79,8 @@ def main(argv):
         'last. Got %r.', _CHECKPOINT.value)
     more = {} if _MODE.value == 'train' else {
         'checkpoint': _CHECKPOINT.value or 'last'}
-    getattr(_load_experiment(), _MODE.value)(**more)
+    with errors.translated(_of_loss):
+      getattr(_load_experiment(), _MODE.value)(**more)
   except errors.UserError as error:
     logging.debug('Where it was raised:', exc_info=True)
     sys.stderr.write('ple_estimator: %s\n' % error)

@@ -23,6 +23,22 @@ def way_on(model_dir):
                      if step else 'there is no checkpoint of a later step yet')
 
 
+def user_error(error):
+  """The UserError of what TensorFlow's NanTensorHook raises; else None.
+
+  LossesHook comes before the one that Estimator adds, but a user may have a
+  hook, too.
+
+  Args:
+    error: an exception.
+  """
+  if not isinstance(error, tf.train.NanLossDuringTrainingError):
+    return None
+  return errors.UserError(
+      'The loss is nan. %s; the same command goes on from the last checkpoint.'
+      % metrics_file.ADVICE)
+
+
 class LossesHook(tf.train.SessionRunHook):
   """Ends training at a loss that is not finite, before that step is saved.
 
@@ -48,8 +64,8 @@ class LossesHook(tf.train.SessionRunHook):
 
   def begin(self):
     graph = tf.get_default_graph()
-    self._fetches = {'step': tf.train.get_global_step(),
-                     'losses': graph.get_tensor_by_name('all_losses:0'),
+    self._step = tf.train.get_global_step()
+    self._fetches = {'losses': graph.get_tensor_by_name('all_losses:0'),
                      'weights': graph.get_tensor_by_name('all_weights:0')}
 
   def before_run(self, run_context):
@@ -59,7 +75,8 @@ class LossesHook(tf.train.SessionRunHook):
     found = run_values.results
     # The sum is not finite if one of them is not.
     if not math.isfinite(sum(found['losses'].tolist())):
-      self._refuse(int(found['step']), found['losses'])
+      # Read now, since a step that is fetched may be that of before.
+      self._refuse(int(run_context.session.run(self._step)), found['losses'])
     self._weights += found['weights']
     self._steps += 1
     if self._steps >= self._every_steps:

@@ -268,9 +268,6 @@ class Trainer:
         self._train_input.batch_size, config.save_summary_steps)]
     if self._work_queue:
       found.append(self._work_queue.hook(config.save_summary_steps))
-    if schedule.results.early_stopping:
-      found.append(early_stopping.StopHook(
-          schedule.results.early_stopping, schedule.results.evaluations))
     if config.is_chief:
       found.append(gin.tf.GinConfigSaverHook(config.model_dir))
       if schedule.timeline_steps:
@@ -285,18 +282,22 @@ class Trainer:
     """The hooks that need the Saver of a graph; called as it is built.
 
     They come after those of `_hooks`. So the work queue knows of a step before
-    a checkpoint of it is saved.
+    a checkpoint of it is saved. Early stopping comes after the evaluation, so
+    that no step is made in between.
     """
     self._saver = saver
-    config = self._config
+    config, results = self._config, self._schedule.results
+    stops = [early_stopping.StopHook(
+        results.early_stopping, results.evaluations)
+            ] if results.early_stopping else []
     if not config.is_chief:
-      return []
+      return stops
     evaluates = self._eval_input and not self._role.has_evaluator
     listeners = [evaluation.EvaluateSaved(
         self._evaluation, self._schedule.eval_secs)] if evaluates else []
     return [hooks.CheckpointHook(
         config.model_dir, saver, config.save_checkpoints_steps,
-        self._schedule.eval_steps, listeners)]
+        self._schedule.eval_steps, listeners)] + stops
 
   def _save(self, session):
     self._saver.save(session, os.path.join(self._config.model_dir,
