@@ -20,7 +20,7 @@ def way_on(model_dir):
   step = marker.latest_step(model_dir)
   return '%s; %s' % (metrics_file.ADVICE, (
       'the same command goes on from the checkpoint of step %d' % step)
-                     if step else 'there is no checkpoint of a later step yet')
+                     if step else 'nothing has been saved yet')
 
 
 def user_error(error):

@@ -47,6 +47,7 @@ class Saver(compat.Saver):
     self.last_step = None
     self._looks_for_live = training and outlived
     self._is_live = None
+    self._check = None
     super().__init__(
         sharded=True, max_to_keep=keep_checkpoint_max,
         save_relative_paths=True, builder=compat.SaverBuilder(),
@@ -67,10 +68,10 @@ class Saver(compat.Saver):
           compat.is_initialized(v) for v in tf.global_variables()]))
       self._step = tf.train.get_global_step()
     super().build()
-    if self._training:
+    if self._training and self._check is None:
       self._check = _Check()
 
-  def check(self, sess, model_dir):
+  def check(self, sess, model_dir, step):
     """Raises UserError if a variable that is trained is not finite.
 
     So a step that has spoilt the model leaves no checkpoint, though its loss
@@ -79,8 +80,9 @@ class Saver(compat.Saver):
     Args:
       sess: tf.Session.
       model_dir: str.
+      step: int, the global step.
     """
-    self._check(sess, model_dir)
+    self._check(sess, model_dir, step)
 
   def save(self, sess, save_path, global_step=None, **kwargs):
     # The graph is in the event file; to write it beside every checkpoint again
@@ -91,7 +93,7 @@ class Saver(compat.Saver):
           global_step if isinstance(global_step, (int, np.integer))
           else tf.train.global_step(sess, global_step))
     if self._training:
-      self.check(sess, os.path.dirname(save_path))
+      self.check(sess, os.path.dirname(save_path), global_step)
     # Before the variables: what is acknowledged by now will be in them.
     if self.work_queue and global_step is not None:
       self.work_queue.save(global_step)
@@ -145,11 +147,11 @@ class _Check:
         with tf.device(variable.device):
           self._sums[variable.op.name] = tf.reduce_sum(variable.read_value())
 
-  def __call__(self, sess, model_dir):
+  def __call__(self, sess, model_dir, step):
     for name, total in sess.run(self._sums).items():
       errors.check(
-          math.isfinite(total), 'The variable %s is no longer finite: training '
-          'has diverged, and this step is not saved. %s.', name,
+          math.isfinite(total), 'The variable %s is not finite at step %s, '
+          'which is not saved: training has diverged. %s.', name, step,
           losses.way_on(model_dir))
 
 

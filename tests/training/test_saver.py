@@ -68,3 +68,25 @@ def test_a_newer_state_is_left_alone_and_an_older_one_is_not(tmp_path):
   with tf.Session() as session:  # nothing is live
     made.restore(session, path)
     assert session.run(step) == 7
+
+
+def test_a_variable_that_is_not_finite_is_not_saved(tmp_path):
+  tf.train.create_global_step()
+  tf.get_variable('fine', [2, 3])
+  bad = tf.get_variable('bad', [5], initializer=tf.ones_initializer())
+  made = saver.Saver(5, training=True)
+  made.build()
+  initialize = tf.global_variables_initializer()
+  tf.get_default_graph().finalize()
+  made.build()  # as a session does that is made again
+  with tf.Session() as session:
+    session.run(initialize)
+    made.save(session, str(tmp_path / 'model.ckpt'), 1)
+    saved = set(os.listdir(str(tmp_path)))
+    for value in ('nan', 'inf'):
+      bad.load([1, 2, float(value), 4, 5], session)
+      with pytest.raises(errors.UserError, match='The variable bad is not '
+                         'finite at step 2, which is not saved: .* Lower the '
+                         r'learning rate.* from the checkpoint of step 1\.$'):
+        made.save(session, str(tmp_path / 'model.ckpt'), 2)
+      assert set(os.listdir(str(tmp_path))) == saved
