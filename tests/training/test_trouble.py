@@ -5,6 +5,7 @@ import json
 import os
 import re
 
+import experiments
 from experiments import SMALL
 import gin
 import numpy as np
@@ -174,3 +175,23 @@ def test_checkpoint_is_not_for_training(run_cli):
   done = run_cli('--gin_file=gin/base.gin', '--checkpoint=best')
   assert done.returncode == 1
   assert '--checkpoint is for the modes' in done.stderr
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_of_a_growing_table_restores(taobao, tmp_path):
+  def load(*bindings):
+    return experiments.experiment_of(
+        'ev', tmp_path, taobao, 'PLE.num_levels = 1',
+        'Experiment.early_stopping = None', 'Experiment.max_steps = 29',
+        *bindings)
+  load('LEARNING_RATE = 0.01').train()
+  load('Experiment.max_steps = 37', 'LEARNING_RATE = 9.0').train()
+  with open(str(tmp_path / 'evaluations.json')) as f:
+    step = json.load(f)['kept']['global_step']
+  assert step in (20, 29)
+  best = predicted(load(), 'best')
+  assert np.isfinite(best).all()
+  path = str(tmp_path / 'best' / ('model.ckpt-%d' % step))
+  np.testing.assert_array_equal(predicted(load(), path), best)
+  assert abs(predicted(load(), 'last') - best).max() > 0.01
+  assert os.path.exists(load().export('best'))
