@@ -76,7 +76,7 @@ def check_values(values, tasks):
   Raises:
     UserError: if a prediction of a task, or the loss, is not finite.
   """
-  step = int(values['global_step'])
+  step, counted = int(values['global_step']), False
   for task in tasks:
     own = {name[len(task.name) + 1:]: float(value)
            for name, value in values.items()
@@ -86,6 +86,7 @@ def check_values(values, tasks):
           'Evaluation at step %d: no row counts for task %s, so it has no '
           'metrics: %s.', step, task.name, no_row(task))
       continue
+    counted = True
     bad = sorted(name for name, value in own.items() if not math.isfinite(
         value) and name not in ('auc', 'calibration'))
     errors.check(
@@ -100,6 +101,11 @@ def check_values(values, tasks):
           'Evaluation at step %d: %s of task %s cannot be computed, since all '
           'labels are alike (their mean is %g).', step, ' and '.join(lacking),
           task.name, own.get('label/mean', math.nan))
+  if not counted:
+    logging.warning(
+        'Evaluation at step %d: no row counts for any task. Has Experiment.'
+        'eval_input a batch (its drop_remainder), and rows with a weight?',
+        step)
   loss = float(values.get('loss', 0))
   errors.check(math.isfinite(loss), 'The loss is %s in the evaluation at step '
                '%d. %s; or choose an earlier checkpoint.', loss, step, ADVICE)

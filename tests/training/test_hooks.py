@@ -119,3 +119,11 @@ def test_evaluation_refuses_what_is_not_finite(more, text):
 def test_evaluation_warns_of_what_is_not_defined(caplog, more, text):
   metrics_file.check_values(dict(GOOD, **more), [CTR, CVR])
   assert text in caplog.text if text else not caplog.text
+  assert 'for any task' not in caplog.text
+
+
+def test_evaluation_of_no_row_at_all_is_said(caplog):
+  metrics_file.check_values(dict(
+      GOOD, loss=0, **{'ctr/label/mean': NAN, 'cvr/label/mean': NAN}),
+                            [CTR, CVR])
+  assert 'no row counts for any task. Has Experiment.eval_input' in caplog.text
