@@ -65,26 +65,36 @@ class Run:
     """Trains to the last step, evaluating on the way; see Experiment.train."""
     self.experiment.train()
 
-  def evaluate(self):
-    """Evaluates the last checkpoint.
+  def evaluate(self, checkpoint='last'):
+    """Evaluates a checkpoint.
+
+    Args:
+      checkpoint: 'last'; 'best', which training keeps; or the path of one.
 
     Returns:
       dict of metric name to float, as in metrics.json.
     """
-    return self.experiment.evaluate()
+    return self.experiment.evaluate(checkpoint)
 
-  def predict(self):
-    """Writes the predictions of the last checkpoint.
+  def predict(self, checkpoint='last'):
+    """Writes the predictions of a checkpoint.
+
+    Args:
+      checkpoint: see `evaluate`.
 
     Returns:
       predictions.Predictions: `path` of the file, `num_rows`, and `batches()`,
       which reads it batch by batch as dicts of name to numpy array.
     """
-    return self.experiment.predict()
+    return self.experiment.predict(checkpoint)
 
-  def export(self):
-    """Writes a SavedModel of the last checkpoint; returns its folder, a str."""
-    return self.experiment.export()
+  def export(self, checkpoint='last'):
+    """Writes a SavedModel of a checkpoint; returns its folder, a str.
+
+    Args:
+      checkpoint: see `evaluate`.
+    """
+    return self.experiment.export(checkpoint)
 
 
 def load(*gin_files, bindings=()):

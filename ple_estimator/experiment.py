@@ -19,9 +19,13 @@ from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import forms
 from ple_estimator.training import checkpoints
 from ple_estimator.training import disk
+from ple_estimator.training import early_stopping as early_stopping_lib
 from ple_estimator.training import estimator
 from ple_estimator.training import evaluation
+from ple_estimator.training import evaluations as evaluations_lib
+from ple_estimator.training import exports as exports_lib
 from ple_estimator.training import incremental as incremental_lib
+from ple_estimator.training import metrics_file
 from ple_estimator.training import trainer
 
 
@@ -29,10 +33,11 @@ from ple_estimator.training import trainer
 class Experiment:
   """One run, from data to a served model; each method is a --mode of run.py.
 
-  What it writes to model_dir: checkpoints, event files (training in model_dir
-  itself, evaluation in eval/), operative_config-<step>.gin, metrics.json,
-  predictions, export/, input/ and, if asked for, timelines, incremental/ and
-  work_queue/.
+  What it writes to model_dir: checkpoints, the best of them in best/, event
+  files (training in model_dir itself, its evaluations in eval/, those of
+  mode evaluate in eval_evaluate/), operative_config-<step>.gin, metrics.json,
+  evaluations.json, predictions, export/, input/ and, if asked for, timelines,
+  incremental/ and work_queue/.
 
   Attributes:
     model: model.Model.
@@ -79,8 +84,10 @@ class Experiment:
       eval_steps: int, global steps between evaluations, a multiple of
         run_config.save_steps; None evaluates every checkpoint.
       eval_secs: int, least seconds between evaluations.
-      early_stopping: evaluation.EarlyStopping; None trains to max_steps.
-      exports: evaluation.Exports; None exports only in mode export.
+      early_stopping: early_stopping.EarlyStopping; None trains to max_steps.
+      exports: exports.Exports; None exports only in mode export. The best
+        checkpoint is that by Exports.best_metric, without exports by
+        EarlyStopping.metric, and without both by the loss.
       timeline_steps: int, global steps between profiles, written to
         model_dir/timeline-<step>.json for chrome://tracing; 0 writes none.
       hooks: list of tf.train.SessionRunHook of your own, for training.
@@ -141,10 +148,9 @@ class Experiment:
     self.trainer = trainer.Trainer(
         model, train_input, eval_input, self._config, role, engine,
         trainer.Schedule(
-            max_steps, eval_steps, eval_secs, early_stopping,
-            exports.exporters(self._receiver_fn()) if exports else [],
-            timeline_steps, list(hooks), incremental, peer_timeout_secs,
-            on_changed_files),
+            max_steps, eval_steps, eval_secs,
+            self._results(early_stopping, exports), timeline_steps,
+            list(hooks), incremental, peer_timeout_secs, on_changed_files),
         work_queue)
     self._estimator = self.trainer.estimator
 
@@ -158,40 +164,64 @@ class Experiment:
       UserError: if the data cannot be used, model_dir holds another model, or
         the other processes of a cluster cannot be reached.
     """
+    self.trainer.model_fn.reads = None
     with self._user_errors():
       self.trainer.run()
 
-  def evaluate(self):
-    """Evaluates the last checkpoint and writes metrics.json.
+  def _results(self, early_stopping, exports):
+    """What is done with the metrics of an evaluation of training."""
+    found = evaluations_lib.Evaluations(self.model_dir)
+    rule = exports or early_stopping
+    return evaluation.Results(
+        found, exports_lib.BestCheckpoint(
+            self.model_dir, rule.metric if rule else 'loss', found),
+        early_stopping,
+        exports.exporters(self._receiver_fn(), found) if exports else [])
+
+  def evaluate(self, checkpoint='last'):
+    """Evaluates a checkpoint and writes metrics.json.
+
+    What is trained later, and which checkpoint is best, do not go by it.
+
+    Args:
+      checkpoint: 'last'; 'best', see `exports`; or the path of a checkpoint,
+        such as 'result/base/model.ckpt-20'.
 
     Returns:
       dict of metric name to float, None where it is not a number, and of
       'global_step' to int: what metrics.json holds.
 
     Raises:
-      UserError: if there is no checkpoint, or the data cannot be used.
+      UserError: if there is no such checkpoint, the data cannot be used, or a
+        prediction is not finite.
     """
-    path = self._checkpoint()
+    path = self._checkpoint(checkpoint)
     errors.check(self._eval_input,
                  'Experiment.eval_input must be given to evaluate, got None.')
     reading = self.model.reading()
     self._eval_input.check(reading)
     with self._user_errors():
-      return evaluation.write_metrics(self.model_dir, self._estimator.evaluate(
+      found = self._estimator.evaluate(
           lambda: self._dataset(self._eval_input, reading),
-          checkpoint_path=path))
+          checkpoint_path=path, name='evaluate')
+      metrics_file.check_values(found, self.model.tasks)
+      return metrics_file.write(self.model_dir, found)
 
-  def predict(self):
+  def predict(self, checkpoint='last'):
     """Writes one column of predictions per task, beside predict_columns.
+
+    Args:
+      checkpoint: see `evaluate`.
 
     Returns:
       predictions.Predictions: the path of the file and the number of its rows;
       its method `batches` reads the rows back.
 
     Raises:
-      UserError: if there is no checkpoint, or the data cannot be used.
+      UserError: if there is no such checkpoint, the data cannot be used, or a
+        prediction is not finite; then there is no file.
     """
-    path = self._checkpoint()
+    path = self._checkpoint(checkpoint)
     errors.check(self._predict_input, 'Experiment.predict_input or eval_input '
                  'must be given to predict, got None.')
     reading = self.model.reading()._replace(
@@ -199,24 +229,28 @@ class Experiment:
     self._predict_input.check(reading)
     names = self._predict_columns + tuple(t.name for t in self.model.tasks)
     with self._user_errors():
+      batches = predictions.finite(self._estimator.predict(
+          lambda: self._dataset(self._predict_input, reading),
+          checkpoint_path=path, yield_single_examples=False),
+                                   [task.name for task in self.model.tasks])
       written = predictions.write(self._predictions_path, (
-          {name: batch[name] for name in names}
-          for batch in self._estimator.predict(
-              lambda: self._dataset(self._predict_input, reading),
-              checkpoint_path=path, yield_single_examples=False)))
+          {name: batch[name] for name in names} for batch in batches))
     logging.info('%d rows of predictions in %s', written.num_rows, written.path)
     return written
 
-  def export(self):
-    """Writes a SavedModel of the last checkpoint to export/saved_model.
+  def export(self, checkpoint='last'):
+    """Writes a SavedModel of a checkpoint to export/saved_model.
+
+    Args:
+      checkpoint: see `evaluate`.
 
     Returns:
       str, the folder of the SavedModel.
 
     Raises:
-      UserError: if there is no checkpoint.
+      UserError: if there is no such checkpoint.
     """
-    checkpoint = self._checkpoint()
+    checkpoint = self._checkpoint(checkpoint)
     with self._user_errors():
       path = self._estimator.export_saved_model(
           os.path.join(self.model_dir, 'export', 'saved_model'),
@@ -230,13 +264,31 @@ class Experiment:
   def _dataset(self, source, reading):
     return source.dataset(reading, seed=self._config.tf_random_seed)
 
-  def _checkpoint(self):
-    """The newest state of the run; raises UserError if there is none."""
-    path = checkpoints.whole(self._config.model_dir)
-    errors.check(
-        path, 'Experiment.model_dir must hold a checkpoint: nothing at %s. '
-        'Train first.', os.path.abspath(self.model_dir))
-    return incremental_lib.merged(path)
+  def _checkpoint(self, which):
+    """The path of the checkpoint that is asked for; UserError without it."""
+    path, self.trainer.model_fn.reads = which, None
+    if which == 'last':
+      path = checkpoints.whole(self._config.model_dir)
+      errors.check(
+          path, 'Experiment.model_dir must hold a checkpoint: nothing at %s. '
+          'Train first.', os.path.abspath(self.model_dir))
+      path = incremental_lib.merged(path)
+    elif which == 'best':
+      path = exports_lib.best_checkpoint(self._config.model_dir)
+      errors.check(
+          path, "checkpoint = 'best' needs a training with Experiment."
+          "eval_input, which keeps it in %s. Choose 'last' or a path.",
+          os.path.join(os.path.abspath(self.model_dir), 'best'))
+    else:
+      errors.check(
+          isinstance(which, str) and os.path.isfile(which + '.index'),
+          "checkpoint must be 'last', 'best' or the path of a checkpoint "
+          "without an ending, such as '%s', got %r.", files.checkpoint_path(
+              self.model_dir, 20), which)
+    if which != 'last':
+      self.trainer.model_fn.reads = path
+      logging.info('Reading the checkpoint %s', path)
+    return path
 
   def _user_errors(self):
     """Raises UserErrors in place of TensorFlow's, where a user can help."""
@@ -260,8 +312,8 @@ def _check_parts(model, early_stopping, exports, incremental, engine,
                  work_queue, hooks):
   errors.check_is_a('Experiment.model', model, model_lib.Model, '@Model()')
   for name, value, kind in [
-      ('early_stopping', early_stopping, evaluation.EarlyStopping),
-      ('exports', exports, evaluation.Exports),
+      ('early_stopping', early_stopping, early_stopping_lib.EarlyStopping),
+      ('exports', exports, exports_lib.Exports),
       ('incremental', incremental, incremental_lib.IncrementalCheckpoint),
       ('engine', engine, forms.Engine),
       ('work_queue', work_queue, work_queue_lib.WorkQueue)]:
@@ -335,7 +387,7 @@ def _check_evaluations(eval_input, early_stopping, exports, tasks):
                'Experiment.early_stopping and Experiment.exports: both go by '
                'evaluations. Set them to None to train without.')
   if early_stopping:
-    evaluation.check_metric('EarlyStopping.metric', early_stopping.metric,
-                            tasks)
+    metrics_file.check_metric('EarlyStopping.metric', early_stopping.metric,
+                              tasks)
   if exports:
-    evaluation.check_metric('Exports.best_metric', exports.metric, tasks)
+    metrics_file.check_metric('Exports.best_metric', exports.metric, tasks)

@@ -12,6 +12,7 @@ from ple_estimator.data import feature_spec
 from ple_estimator.data import reading
 from ple_estimator.embeddings import hashed
 from ple_estimator.embeddings import keyed_table
+from ple_estimator.engine import compat
 from ple_estimator.engine import native
 from ple_estimator.engine import purpose as purpose_lib
 from ple_estimator.network import gradients
@@ -163,7 +164,9 @@ class Model:
     losses = objective.losses(self.tasks, targets, logits)
     return tf.estimator.EstimatorSpec(
         mode, loss=objective.total(self.tasks, losses),
-        eval_metric_ops=objective.metrics(self.tasks, targets, logits, gates))
+        eval_metric_ops=compat.EvalMetrics(
+            objective.metrics(self.tasks, targets, logits, gates),
+            objective.loss_metric(self.tasks, targets, logits)))
 
   # ------------------------------------------------ from features to logits
 
@@ -212,6 +215,7 @@ class Model:
         lambda rows: self._logits(rows, purpose), self.tasks, inputs, targets,
         slices)
     objective.summarize(losses, gates)
+    objective.name_weights(self.tasks, targets)
     trained = embedded + sources + tf.trainable_variables()[len(embedded):]
     return tf.estimator.EstimatorSpec(
         _TRAIN, loss=objective.total(self.tasks, losses),

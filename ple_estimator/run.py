@@ -29,9 +29,14 @@ _GIN_BINDINGS = flags.DEFINE_multi_string(
 _MODE = flags.DEFINE_enum(
     'mode', 'train', ['train', 'evaluate', 'predict', 'export'],
     'train: trains to the last step and evaluates on the way; goes on from the '
-    'last checkpoint. evaluate: writes metrics.json of the last checkpoint. '
+    'last checkpoint. evaluate: writes metrics.json of a checkpoint. '
     'predict: writes predictions of Experiment.predict_input. export: writes a '
     'SavedModel. All go to Experiment.model_dir, by default result/<gin files>')
+_CHECKPOINT = flags.DEFINE_string(
+    'checkpoint', None,
+    "Which checkpoint evaluate, predict and export read: 'last', the default; "
+    "'best', which training keeps in model_dir/best, by Exports.best_metric; "
+    'or the path of one, e.g. result/base/model.ckpt-20')
 
 
 def _load_experiment():
@@ -45,6 +50,12 @@ def _load_experiment():
   loaded = config.load(_GIN_FILES.value, _GIN_BINDINGS.value)
   with config.explained(loaded):
     return experiment.Experiment()
+
+
+def _of_loss(error):
+  """The UserError of a loss that a hook of TensorFlow's finds to be NaN."""
+  from ple_estimator.training import losses
+  return losses.user_error(error)
 
 
 def _on_sigterm(signum, frame):
@@ -63,7 +74,14 @@ def main(argv):
       start + '%(asctime)s %(message)s', '%H:%M:%S'))
   try:
     errors.check(len(argv) < 2, 'Unknown arguments: %s.', ' '.join(argv[1:]))
-    getattr(_load_experiment(), _MODE.value)()
+    errors.check(
+        not (_CHECKPOINT.value and _MODE.value == 'train'), '--checkpoint is '
+        'for the modes evaluate, predict and export: training goes on from the '
+        'last. Got %r.', _CHECKPOINT.value)
+    more = {} if _MODE.value == 'train' else {
+        'checkpoint': _CHECKPOINT.value or 'last'}
+    with errors.translated(_of_loss):
+      getattr(_load_experiment(), _MODE.value)(**more)
   except errors.UserError as error:
     logging.debug('Where it was raised:', exc_info=True)
     sys.stderr.write('ple_estimator: %s\n' % error)

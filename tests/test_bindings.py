@@ -27,7 +27,8 @@ from ple_estimator.network import ple
 from ple_estimator.network import precision
 from ple_estimator.network import towers
 from ple_estimator.optimizers import factories
-from ple_estimator.training import evaluation
+from ple_estimator.training import early_stopping
+from ple_estimator.training import exports
 from ple_estimator.training import incremental
 
 # What is wrong for almost every parameter.
@@ -266,8 +267,8 @@ def test_a_wrong_object_is_told_in_one_line(bindings, message):
 OBJECTS = {
     'Experiment.train_input': inputs.CsvInput('x'),
     'Experiment.run_config': roles.run_config,
-    'Experiment.early_stopping': evaluation.EarlyStopping(),
-    'Experiment.exports': evaluation.Exports(),
+    'Experiment.early_stopping': early_stopping.EarlyStopping(),
+    'Experiment.exports': exports.Exports(),
     'Experiment.incremental': incremental.IncrementalCheckpoint(save_steps=1),
     'Experiment.engine': forms.Engine(),
     'Experiment.work_queue': work_queue.WorkQueue(),

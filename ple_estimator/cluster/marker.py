@@ -7,10 +7,29 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import files
 
 
-def mark_trained(model_dir, max_steps, global_step):
-  """Writes to model_dir that the training to max_steps ended at global_step."""
+def mark_trained(model_dir, max_steps, global_step, stopped=None):
+  """Writes to model_dir that the training to max_steps ended at global_step.
+
+  Args:
+    model_dir: str.
+    max_steps: int.
+    global_step: int.
+    stopped: str, why it ended before max_steps, by early stopping; or None.
+  """
   files.write_json(_marker(model_dir), {
-      'max_steps': max_steps, 'global_step': global_step})
+      'max_steps': max_steps, 'global_step': global_step, 'stopped': stopped})
+
+
+def remove_mark(model_dir):
+  """Takes back that the training ended: it goes on."""
+  if os.path.exists(_marker(model_dir)):
+    os.remove(_marker(model_dir))
+
+
+def is_stopped(model_dir):
+  """Whether the note is about a training that early stopping ended."""
+  note = files.read_json(_marker(model_dir), keys=['stopped'])
+  return bool(note and note['stopped'])
 
 
 def trained_step(model_dir, max_steps):

@@ -331,21 +331,6 @@ def server(config):
                              error.message.rstrip('.')))
 
 
-@contextlib.contextmanager
-def own_server(config):
-  """Prevents train_and_evaluate from starting a second server.
-
-  Args:
-    config: tf.estimator.RunConfig.
-  """
-  if not config.cluster_spec:
-    yield
-    return
-  # By this variable Estimator is told that a server runs already.
-  with _environment(role(), environment='google'):
-    yield
-
-
 def shard(config):
   """Returns the share of the training rows of this process: (index, count).
 

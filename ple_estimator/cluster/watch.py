@@ -269,21 +269,6 @@ class Watch(tf.train.SessionRunHook):
         timeout_secs=self._timeout_secs))
 
 
-class Paused(tf.train.SessionRunHook):
-  """A hook of evaluations, during which a Watch is paused."""
-
-  def __init__(self, watch):
-    """Stores the Watch."""
-    self._watch = watch
-
-  def begin(self):
-    self._context = self._watch.pause()
-    self._context.__enter__()
-
-  def end(self, session):
-    self._context.__exit__(None, None, None)
-
-
 class WaitForCheckpoint(tf.train.SessionRunHook):
   """Makes a worker wait when it is save_steps ahead of the last checkpoint.
 

@@ -41,6 +41,33 @@ class Predictions(collections.namedtuple('Predictions', 'path num_rows')):
              for i, name in enumerate(table.schema.names)}
 
 
+def finite(batches, names):
+  """Yields batches as they are, as long as predictions are finite.
+
+  Args:
+    batches: iterable of dicts of column name to [batch] numpy array.
+    names: names of the columns to look at, one for each task.
+
+  Raises:
+    UserError: at a number that is not finite, with its task and row.
+  """
+  before = 0
+  for batch in batches:
+    for name in names:
+      bad = np.flatnonzero(~np.isfinite(batch[name]))
+      if not bad.size:
+        continue
+      raise errors.UserError(
+          'The prediction of task %s is %s for row %d of '
+          'Experiment.predict_input, counted from 1 (%d of the %d rows in its '
+          'batch are not finite). Look for very large values in the columns of '
+          'kind number; if all rows are so, choose an earlier checkpoint.' % (
+              name, batch[name][bad[0]], before + bad[0] + 1, bad.size,
+              len(batch[name])))
+    before += len(batch[names[0]])
+    yield batch
+
+
 def write(path, batches):
   """Writes batches of rows as one Parquet or CSV (with header) file.
 
@@ -64,10 +91,13 @@ def write(path, batches):
         writer = _open(partial, path, table.schema)
       writer.write_table(table)
       rows += table.num_rows
-  finally:
+  except BaseException:
     if writer is not None:
       writer.close()
+      os.remove(partial)
+    raise
   if writer is not None:
+    writer.close()
     os.replace(partial, path)
   return Predictions(path, rows)
 

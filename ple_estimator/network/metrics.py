@@ -26,12 +26,15 @@ def auc(labels, logits, weights):
     weights: [batch] float32, not negative.
 
   Returns:
-    (value, update_op): float32 scalar, NaN while either class is absent, and
-    an operation.
+    (value, update_op): float32 scalar, NaN while either class is absent or if
+    a logit was NaN, and an operation.
   """
   with tf.variable_scope(None, 'auc'):
     width = 2 * _AUC_LOGIT_RANGE / _AUC_BINS
-    clipped = tf.clip_by_value(logits, -_AUC_LOGIT_RANGE, _AUC_LOGIT_RANGE)
+    unknown = tf.is_nan(logits)
+    clipped = tf.clip_by_value(
+        tf.where(unknown, tf.zeros_like(logits), logits),
+        -_AUC_LOGIT_RANGE, _AUC_LOGIT_RANGE)
     bins = tf.cast(tf.floor((clipped + _AUC_LOGIT_RANGE) / width), tf.int64)
     bins = tf.minimum(bins, _AUC_BINS - 1)
     # [bins, 2] float64 sums of weights: negatives, positives.
@@ -39,6 +42,8 @@ def auc(labels, logits, weights):
         'mass', [_AUC_BINS, 2], tf.float64, tf.zeros_initializer(),
         trainable=False, collections=[
             tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES])
+    # A logit that is NaN has no place among the others: so has none of them.
+    weights = tf.where(unknown, tf.fill(tf.shape(weights), math.nan), weights)
     rows = tf.stack([weights * (1 - labels), weights * labels], axis=1)
     update = tf.scatter_add(mass, bins, tf.cast(rows, tf.float64))
     negatives, positives = tf.unstack(mass.read_value(), axis=1)
@@ -48,27 +53,28 @@ def auc(labels, logits, weights):
     return tf.cast(wins / pairs, tf.float32), update.op
 
 
-def ratio(numerators, denominators):
+def ratio(numerators, denominators, of_none=math.nan):
   """sum(numerators) / sum(denominators) over all rows seen.
 
   Args:
     numerators: [batch] float32.
     denominators: [batch] float32.
+    of_none: float, the value while both sum to 0.
 
   Returns:
-    (value, update_op): float32 scalar, NaN while the denominators sum to 0,
-    and an operation.
+    (value, update_op): float32 scalar, and an operation.
   """
   with tf.variable_scope(None, 'ratio'):
     top, top_update = _total(numerators, 'numerator')
     bottom, bottom_update = _total(denominators, 'denominator')
-    return (tf.cast(top / bottom, tf.float32),
-            tf.group(top_update, bottom_update))
+    is_none = tf.logical_and(tf.equal(top, 0), tf.equal(bottom, 0))
+    value = tf.where(is_none, tf.constant(of_none, tf.float64), top / bottom)
+    return tf.cast(value, tf.float32), tf.group(top_update, bottom_update)
 
 
-def mean(values, weights):
-  """The mean of values [batch] weighted by weights [batch]."""
-  return ratio(values * weights, weights)
+def mean(values, weights, of_none=math.nan):
+  """The mean of values [batch] weighted by weights [batch]; see `ratio`."""
+  return ratio(values * weights, weights, of_none)
 
 
 def root(metric):

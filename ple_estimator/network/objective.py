@@ -74,7 +74,8 @@ def total(tasks, by_task):
   """Sums up the loss that is trained: weighted losses and penalties.
 
   Names the losses '<task>/loss' and 'total_loss', which hooks.ProgressHook
-  reads.
+  reads, and all of them, the total at the end, 'all_losses', which
+  losses.LossesHook reads.
 
   Args:
     tasks: list of tasks.Task.
@@ -87,9 +88,54 @@ def total(tasks, by_task):
   with tf.name_scope(None):
     for name, loss in by_task.items():
       tf.identity(loss, '%s/loss' % name)
+  loss = _total(tasks, by_task, step, name='total_loss')
+  with tf.name_scope(None):
+    tf.stack([by_task[task.name] for task in tasks] + [loss],
+             name='all_losses')
+  return loss
+
+
+def _total(tasks, by_task, step, name):
   terms = [task.loss_weight(step) * by_task[task.name] for task in tasks]
   return tf.add_n(terms + tf.get_collection(
-      tf.GraphKeys.REGULARIZATION_LOSSES), name='total_loss')
+      tf.GraphKeys.REGULARIZATION_LOSSES), name=name)
+
+
+def name_weights(tasks, targets):
+  """Names the sums of the weights of a batch, [tasks] float32, 'all_weights'.
+
+  Args:
+    tasks: list of tasks.Task.
+    targets: Targets.
+  """
+  sums = {id(weights): tf.reduce_sum(weights)  # most tasks share their weights
+          for weights in targets.weights.values()}
+  with tf.name_scope(None):
+    tf.stack([sums[id(targets.weights[task.name])] for task in tasks],
+             name='all_weights')
+
+
+def loss_metric(tasks, targets, logits):
+  """The total loss of all rows that are evaluated, whatever their batches are.
+
+  Each task's part is its mean over its rows, as if all were one batch; it is 0
+  for a task without a row. A mean of the losses of batches would weigh a last
+  batch of few rows as much as a full one.
+
+  Args:
+    tasks: list of tasks.Task.
+    targets: Targets.
+    logits: dict of task name to [batch] float32.
+
+  Returns:
+    (value, update_op): float32 scalar, and an operation.
+  """
+  means = {task.name: task.loss_metric(
+      targets.labels[task.label], logits[task.name],
+      targets.weights[task.name]) for task in tasks}
+  value = _total(tasks, {name: of[0] for name, of in means.items()},
+                 tf.train.get_or_create_global_step(), name='loss_metric')
+  return value, tf.group(*[of[1] for of in means.values()])
 
 
 def metrics(tasks, targets, logits, gates):

@@ -97,6 +97,19 @@ class Task:
     return tf.div_no_nan(
         tf.reduce_sum(weights * self._losses(labels, logits)), total_weight)
 
+  def loss_metric(self, labels, logits, weights):
+    """The mean loss over all rows that are evaluated, 0 without any.
+
+    Args:
+      labels: [batch] float32.
+      logits: [batch] float32.
+      weights: [batch] float32, 0 outside of the sample space.
+
+    Returns:
+      (value, update_op): float32 scalar, and an operation.
+    """
+    return metrics.mean(self._losses(labels, logits), weights, of_none=0)
+
   def loss_weight(self, step):
     """Returns the weight w_k(t) in the total loss, a float32 scalar.
 

@@ -42,19 +42,20 @@ _KEYED_TRAINING_ONLY = re.compile(
 _TRAINING_ONLY = ('signal_early_stopping/STOP', 'beta1_power', 'beta2_power')
 
 
-def check(model_dir, training):
+def check(model_dir, training, path=None):
   """Compares the model of a graph with that of a checkpoint.
 
   Args:
     model_dir: str; one without a checkpoint passes.
     training: bool, whether the graph has the variables of the optimizer.
+    path: str, the checkpoint; None is the newest of model_dir.
 
   Raises:
     UserError: if the checkpoint lacks a variable, has one more, or has one of
       another shape, or if a binding that defines the model differs. The
       message names the variables and bindings.
   """
-  path = marker.latest_checkpoint(model_dir)
+  path, owner = path or marker.latest_checkpoint(model_dir), path or model_dir
   if path is None:
     return
   saved = dict(tf.train.list_variables(path))
@@ -76,7 +77,9 @@ def check(model_dir, training):
   more = [name for name in sorted(saved) if name not in wanted and
           name not in _TRAINING_ONLY and not deeprec.owns(name) and
           (training or not _is_training_only(name, saved))]
-  changed = _changed_bindings(model_dir)
+  inside = _folder(path) in (
+      _folder(os.path.join(model_dir, at, 'x')) for at in ('', 'best'))
+  changed = _changed_bindings(model_dir) if inside else []
   if not (lacking or shapes or more or
           any(_IDENTITY.match(name) for name, _ in changed)):
     return
@@ -89,7 +92,11 @@ def check(model_dir, training):
   raise errors.UserError(
       '%s holds another model: it %s. Choose another Experiment.model_dir, '
       'delete this one, or go back to its bindings.' % (
-          model_dir, '; it '.join(problems)))
+          owner, '; it '.join(problems)))
+
+
+def _folder(path):
+  return os.path.dirname(os.path.abspath(path))
 
 
 def _is_training_only(name, saved):

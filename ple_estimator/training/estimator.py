@@ -28,7 +28,11 @@ def config_for(config, fused):
 
 
 class ModelFn:
-  """The model_fn of an Estimator: the graph of a model, saved and restored."""
+  """The model_fn of an Estimator: the graph of a model, saved and restored.
+
+  Attributes:
+    reads: str, the checkpoint that is read when not training; None, the newest.
+  """
 
   def __init__(self, model, engine, is_alone, prefetch=0, input_state=None,
                incremental=False, training_hooks=None):
@@ -53,6 +57,7 @@ class ModelFn:
     self._input_state = input_state
     self._incremental = incremental
     self._training_hooks = training_hooks
+    self.reads = None
 
   def __call__(self, features, labels, mode, config):
     """Builds the EstimatorSpec of one mode; called by Estimator.
@@ -66,7 +71,7 @@ class ModelFn:
       return self._training_spec(features, labels, mode, config)
     spec = self._model.model_fn(features, labels, mode, engine=self._engine)
     saver = saver_lib.Saver(config.keep_checkpoint_max, training=False)
-    compatibility.check(config.model_dir, training=False)
+    compatibility.check(config.model_dir, False, self.reads)
     return self._with_scaffold(spec, saver)
 
   def _training_spec(self, features, labels, mode, config):

@@ -1,183 +1,68 @@
 """Evaluates and exports checkpoints, and ends training early."""
 
-import math
+import collections
 import os
 import time
 
 from absl import logging
-import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
-from ple_estimator import files
 from ple_estimator.cluster import marker
-from ple_estimator.network import metrics
+from ple_estimator.training import metrics_file
+
+Results = collections.namedtuple('Results', [
+    'evaluations', 'best', 'early_stopping', 'exporters'])
+Results.__doc__ = """What is done with the metrics of an evaluation.
+
+Attributes:
+  evaluations: evaluations.Evaluations, which takes them in.
+  best: exports.BestCheckpoint.
+  early_stopping: early_stopping.EarlyStopping or None.
+  exporters: list of tf.estimator.Exporter.
+"""
 
 
-@gin.register
-class EarlyStopping:
-  """Ends training when a metric of the evaluation no longer improves."""
-
-  def __init__(self, metric='ctr/auc', patience_steps=10000):
-    """Checks and stores the hyperparameters; builds no graph.
-
-    Args:
-      metric: str, as in metrics.json; auc and accuracy improve when they
-        grow, all others when they fall.
-      patience_steps: int, global steps without improvement after which
-        training ends.
-    """
-    errors.check_text('EarlyStopping.metric', metric)
-    errors.check_integer('EarlyStopping.patience_steps', patience_steps, 1)
-    self.metric = metric
-    self._patience_steps = patience_steps
-
-  def hook(self, estimator, every_steps):
-    """Returns the hook for one process of a run."""
-    make = (tf.estimator.experimental.stop_if_no_increase_hook
-            if metrics.is_better(self.metric, 1, than=0)
-            else tf.estimator.experimental.stop_if_no_decrease_hook)
-    return make(estimator, self.metric, self._patience_steps,
-                run_every_secs=None, run_every_steps=every_steps)
-
-
-@gin.register
-class Exports:
-  """Which SavedModels to write while training."""
-
-  def __init__(self, best_metric='ctr/auc', best_to_keep=1, latest_to_keep=1):
-    """Checks and stores the hyperparameters; writes nothing.
-
-    Args:
-      best_metric: str, as in metrics.json; auc and accuracy are best when
-        large, all others when small.
-      best_to_keep: int, SavedModels in model_dir/export/best; 0 writes none.
-      latest_to_keep: int, SavedModels in model_dir/export/latest; 0 writes
-        none.
-    """
-    for name, value in [('best_to_keep', best_to_keep),
-                        ('latest_to_keep', latest_to_keep)]:
-      errors.check_integer('Exports.' + name, value, 0)
-    errors.check_text('Exports.best_metric', best_metric)
-    self.metric = best_metric
-    self._best_to_keep = best_to_keep
-    self._latest_to_keep = latest_to_keep
-
-  def exporters(self, receiver_fn):
-    """Returns a list of tf.estimator.Exporter."""
-    exporters = []
-    if self._best_to_keep:
-      exporters.append(tf.estimator.BestExporter(
-          'best', receiver_fn, exports_to_keep=self._best_to_keep,
-          event_file_pattern='eval/*.tfevents.*', compare_fn=self._is_best))
-    if self._latest_to_keep:
-      exporters.append(tf.estimator.LatestExporter(
-          'latest', receiver_fn, exports_to_keep=self._latest_to_keep))
-    return exporters
-
-  def _is_best(self, best_eval_result, current_eval_result):
-    # BestExporter reads the best result from the event files, which have the
-    # current result already. So a tie means that the current one is the best.
-    return not metrics.is_better(
-        self.metric, float(best_eval_result[self.metric]),
-        than=float(current_eval_result[self.metric]))
-
-
-class MetricsFile(tf.estimator.Exporter):
-  """Writes metrics.json after every evaluation, whichever process it is in.
+class Evaluation:
+  """Evaluates checkpoints, the same in every process that does.
 
   Attributes:
     step: int, the global step of the last evaluation, or None.
   """
 
-  name = 'metrics'
-  step = None
-
-  def export(self, estimator, export_path, checkpoint_path, eval_result,
-             is_the_final_export):
-    self.step = int(eval_result['global_step'])
-    write_metrics(estimator.model_dir, eval_result)
-
-
-def write_metrics(model_dir, values):
-  """Writes metrics.json, NaN as null, and logs the metrics of the tasks.
-
-  Args:
-    model_dir: str.
-    values: dict of metric name to number, 'global_step' among them.
-
-  Returns:
-    dict, what metrics.json holds.
-  """
-  flat = {name: float(value) for name, value in values.items()}
-  flat = {name: value if math.isfinite(value) else None
-          for name, value in flat.items()}
-  flat['global_step'] = int(flat['global_step'])
-  files.write_json(os.path.join(model_dir, 'metrics.json'), flat, indent=2)
-  logging.info('evaluation at step %d: %s', flat['global_step'], ', '.join(
-      '%s %.4f' % (name, value) for name, value in sorted(flat.items())
-      if value is not None and name.count('/') == 1))
-  return flat
-
-
-def check_metric(binding, name, tasks):
-  """Raises UserError unless a binding names the loss or a metric of a task.
-
-  Args:
-    binding: str, e.g. 'EarlyStopping.metric'.
-    name: what it is bound to, e.g. 'ctr/auc'.
-    tasks: list of tasks.Task.
-  """
-  by_name = {task.name: task for task in tasks}
-  task, _, metric = str(name).partition('/')
-  known = [] if task not in by_name else (
-      ['auc', 'log_loss', 'accuracy'] if by_name[task].is_binary
-      else ['rmse', 'mae'])
-  errors.check(
-      name == 'loss' or metric in known,
-      "%s must be 'loss' or a task (%s) and a metric of it, such as "
-      "'%s/auc', got %r.", binding, ', '.join(by_name), tasks[0].name, name)
-
-
-def last_step(model_dir):
-  """The global step of the last evaluation in model_dir, or None."""
-  written = files.read_json(
-      os.path.join(model_dir, 'metrics.json'), keys={'global_step': int})
-  return written and written['global_step']
-
-
-class Evaluation:
-  """Evaluates and exports checkpoints in a process of a cluster.
-
-  In a local run tf.estimator.train_and_evaluate does the same.
-  """
-
-  def __init__(self, estimator, input_fn, exporters, pause):
-    """Stores the arguments; evaluates nothing.
+  def __init__(self, estimator, input_fn, tasks, results, pause):
+    """Keeps the parts.
 
     Args:
       estimator: tf.estimator.Estimator.
-      input_fn: function without arguments that returns the tf.data.Dataset of
-        the rows to evaluate.
-      exporters: list of tf.estimator.Exporter.
+      input_fn: function without arguments to the rows.
+      tasks: list of tasks.Task.
+      results: Results.
       pause: function without arguments to a context manager, for work that may
         take any time.
     """
     self._estimator = estimator
     self._input_fn = input_fn
-    self._exporters = exporters
+    self._tasks = tasks
+    self._results = results
     self._pause = pause
+    self.step = None
 
   def run(self, is_final=False):
     """Evaluates the newest checkpoint, then exports it.
 
     Args:
       is_final: bool, whether it is the last of the run.
+
+    Raises:
+      UserError: if a prediction is not finite.
     """
     path = marker.latest_checkpoint(self._estimator.model_dir)
     try:
       with self._pause():
         self._run(path, is_final)
+    except errors.UserError:
+      raise
     except (tf.errors.OpError, ValueError):
       if path is None or os.path.exists(path + '.index'):
         raise
@@ -185,16 +70,26 @@ class Evaluation:
                       'run_config.keep_checkpoint_max checkpoints.', path)
 
   def _run(self, path, is_final):
-    result = self._estimator.evaluate(self._input_fn, checkpoint_path=path)
-    for exporter in self._exporters:
+    found = self._estimator.evaluate(self._input_fn, checkpoint_path=path)
+    metrics_file.check_values(found, self._tasks)
+    model_dir, results = self._estimator.model_dir, self._results
+    results.evaluations.read()
+    results.best.keep(path, results.evaluations.add(found))
+    for exporter in results.exporters:
       exporter.export(
-          self._estimator,
-          os.path.join(self._estimator.model_dir, 'export', exporter.name),
-          path, result, is_final)
+          self._estimator, os.path.join(model_dir, 'export', exporter.name),
+          path, found, is_final)
+    metrics_file.write(model_dir, found)
+    if results.early_stopping:
+      results.early_stopping.describe(results.evaluations)
+    # Last: it says to other processes that all of the above is there.
+    results.evaluations.write()
+    results.best.clean()
+    self.step = int(found['global_step'])
 
 
 class EvaluateSaved(tf.train.CheckpointSaverListener):
-  """Evaluates what a chief saves, in a cluster without an evaluator.
+  """Evaluates what a chief saves, where no other process evaluates.
 
   The checkpoint of the start is not evaluated, and that of the end is evaluated
   by training.trainer.
@@ -220,11 +115,11 @@ class EvaluateSaved(tf.train.CheckpointSaverListener):
       self._evaluation.run()
 
 
-def is_done_elsewhere(model_dir, step, timeout_secs, watch):
-  """Waits until the evaluator of a cluster has evaluated the last step.
+def is_done_elsewhere(evaluations, step, timeout_secs, watch):
+  """Waits for the evaluator of a cluster.
 
   Args:
-    model_dir: str.
+    evaluations: evaluations.Evaluations.
     step: int, the global step of the last checkpoint.
     timeout_secs: number, how long to wait.
     watch: watch.Watch.
@@ -234,7 +129,8 @@ def is_done_elsewhere(model_dir, step, timeout_secs, watch):
   """
   deadline = time.time() + timeout_secs
   while time.time() < deadline:
-    if last_step(model_dir) == step:
+    evaluations.read()
+    if evaluations.last and evaluations.last['global_step'] == step:
       return True
     watch.wait(1)
   logging.warning('The evaluator did not evaluate step %d within %d s '
@@ -243,21 +139,22 @@ def is_done_elsewhere(model_dir, step, timeout_secs, watch):
   return False
 
 
-def until_trained(evaluation, model_dir, max_steps, least_steps, least_secs,
+def until_trained(evaluation, model_dir, trained_step, least_steps, least_secs,
                   watch):
   """Evaluates checkpoints until the last one; for the evaluator of a cluster.
 
   Args:
     evaluation: Evaluation.
     model_dir: str.
-    max_steps: int, the global step at which the training ends.
-    least_steps: int, least global steps between two evaluations.
-    least_secs: number, least seconds between two evaluations.
+    trained_step: function without arguments to the global step at which the
+      training has ended, or to None.
+    least_steps: int, global steps between two evaluations.
+    least_secs: number, seconds between two evaluations.
     watch: watch.Watch.
   """
   evaluated, last = None, 0
   while True:
-    end = marker.trained_step(model_dir, max_steps)
+    end = trained_step()
     step = marker.latest_step(model_dir)  # after `end`: then it is the last
     if end is not None and step == evaluated:
       return

@@ -123,6 +123,7 @@ class _Hook(tf.train.SessionRunHook):
     session.run(self._save, {self._path: path, self._since: since})
 
   def _write(self, session, step):
+    self._saver.check(session, self._model_dir, step)
     path = _delta(self._model_dir, self._base, step)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     begin = time.time()

@@ -1,6 +1,7 @@
 """The Saver of a run: keyed tables, incremental checkpoints, lost chiefs."""
 
 import collections
+import math
 import os
 
 from absl import logging
@@ -10,10 +11,12 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import errors
 from ple_estimator import files
 from ple_estimator.cluster import marker
+from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
 from ple_estimator.training import checkpoints
 from ple_estimator.training import incremental
+from ple_estimator.training import losses
 
 
 class Saver(compat.Saver):
@@ -47,6 +50,7 @@ class Saver(compat.Saver):
     self.last_step = None
     self._looks_for_live = training and variables_remain
     self._is_live = None
+    self._check = None
     super().__init__(
         sharded=True, max_to_keep=keep_checkpoint_max,
         save_relative_paths=True, builder=compat.SaverBuilder(),
@@ -68,6 +72,21 @@ class Saver(compat.Saver):
           compat.is_initialized(v) for v in tf.global_variables()]))
       self._step = tf.train.get_global_step()
     super().build()
+    if self._training and self._check is None:
+      self._check = _Check()
+
+  def check(self, sess, model_dir, step):
+    """Raises UserError if a variable that is trained is not finite.
+
+    So a step that has spoilt the model leaves no checkpoint, though its loss
+    was that of the step before.
+
+    Args:
+      sess: tf.Session.
+      model_dir: str.
+      step: int, the global step.
+    """
+    self._check(sess, model_dir, step)
 
   def save(self, sess, save_path, global_step=None, **kwargs):
     # The graph is in the event file. Writing it beside every checkpoint would
@@ -77,6 +96,8 @@ class Saver(compat.Saver):
       global_step = int(
           global_step if isinstance(global_step, (int, np.integer))
           else tf.train.global_step(sess, global_step))
+    if self._training:
+      self.check(sess, os.path.dirname(save_path), global_step)
     # Before the variables: they then include all rows that this state lists
     # as trained.
     if self.input_state and global_step is not None:
@@ -137,6 +158,29 @@ class Saver(compat.Saver):
     logging.info('Going on at step %d, which the parameter servers are at; the '
                  'last checkpoint is of step %d.', step, saved_step)
     return True
+
+
+class _Check:
+  """Sums up the variables of a graph, which shows what is not finite.
+
+  Those of keyed tables are not looked at: they have rows without values.
+  """
+
+  def __init__(self):
+    plain = {id(v) for v in plain_variables()} - {
+        id(v) for v in deeprec.variables()}
+    self._sums = collections.OrderedDict()
+    for variable in tf.trainable_variables():
+      if id(variable) in plain and variable.dtype.is_floating:
+        with tf.device(variable.device):
+          self._sums[variable.op.name] = tf.reduce_sum(variable.read_value())
+
+  def __call__(self, sess, model_dir, step):
+    for name, total in sess.run(self._sums).items():
+      errors.check(
+          math.isfinite(total), 'The variable %s is not finite at step %s, '
+          'which is not saved: training has diverged. %s.', name, step,
+          losses.way_on(model_dir))
 
 
 class _Copies(compat.SaveableObject):

@@ -21,29 +21,31 @@ from absl import logging
 import gin.tf
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import errors
 from ple_estimator import files
 from ple_estimator.cluster import marker
 from ple_estimator.cluster import parameter_servers
 from ple_estimator.cluster import roles
 from ple_estimator.cluster import watch as watch_lib
+from ple_estimator.training import early_stopping
 from ple_estimator.training import estimator as estimator_lib
 from ple_estimator.training import evaluation
+from ple_estimator.training import evaluations as evaluations_lib
 from ple_estimator.training import hooks
 from ple_estimator.training import input_state
+from ple_estimator.training import losses
 from ple_estimator.training import model_dir as model_dir_lib
 
 Schedule = collections.namedtuple('Schedule', [
-    'max_steps', 'eval_steps', 'eval_secs', 'early_stopping', 'exporters',
-    'timeline_steps', 'hooks', 'incremental', 'peer_timeout_secs',
-    'on_changed_files'])
+    'max_steps', 'eval_steps', 'eval_secs', 'results', 'timeline_steps',
+    'hooks', 'incremental', 'peer_timeout_secs', 'on_changed_files'])
 Schedule.__doc__ = """When what happens in a run; see Experiment.
 
 Attributes:
   max_steps: int, the global step to stop at; 0 is the end of the rows.
   eval_steps: int, global steps between evaluations, or None.
   eval_secs: number, least seconds between evaluations.
-  early_stopping: evaluation.EarlyStopping or None.
-  exporters: list of tf.estimator.Exporter.
+  results: evaluation.Results, what is done with the metrics.
   timeline_steps: int, global steps between profiles; 0 makes none.
   hooks: list of tf.train.SessionRunHook, the user's own.
   incremental: incremental.IncrementalCheckpoint or None.
@@ -81,17 +83,18 @@ class Trainer:
         train_input, config, schedule.on_changed_files)
     self._watch = None  # set by `run`
     self._max_steps = self._rows = None  # set by `run`
-    self._metrics_file = evaluation.MetricsFile()
+    self.model_fn = estimator_lib.ModelFn(
+        model, engine, role.is_local, train_input.prefetch,
+        work_queue or self._input_state, bool(schedule.incremental),
+        self._saver_hooks)
     self.estimator = tf.estimator.Estimator(
-        estimator_lib.ModelFn(
-            model, engine, role.is_local, train_input.prefetch,
-            work_queue or self._input_state, bool(schedule.incremental),
-            self._saver_hooks),
-        config.model_dir, config)
-    # train_and_evaluate asks it. TensorFlow's own answer is None if the file
-    # `checkpoint` was lost.
+        self.model_fn, config.model_dir, config)
+    # TensorFlow's own answer is None if the file `checkpoint` was lost.
     self.estimator.latest_checkpoint = functools.partial(
         marker.latest_checkpoint, config.model_dir)
+    self._evaluation = evaluation.Evaluation(
+        self.estimator, self._eval_input_fn, model.tasks, schedule.results,
+        lambda: self._watch.pause())
 
   # ------------------------------------------------------------- the role
 
@@ -111,7 +114,7 @@ class Trainer:
         return
       if not self._role.is_local:
         self._server = roles.server(self._config)  # until this process ends
-      if marker.trained_step(self._config.model_dir, self._max_steps) is None:
+      if self._is_to_train():
         self._train()
       if self._role.type == 'chief':
         self._end()
@@ -181,8 +184,7 @@ class Trainer:
   def _watching(self):
     """Handles SIGTERM, and ends this process if it waits for lost ones."""
     def is_over():
-      return (self._role.type == 'worker' and marker.trained_step(
-          self._config.model_dir, self._max_steps) is not None)
+      return self._role.type == 'worker' and self._trained_step() is not None
 
     with watch_lib.Watch(
         self._role.peers(), self._schedule.peer_timeout_secs, is_over,
@@ -202,21 +204,70 @@ class Trainer:
 
   def _train(self):
     """Trains, as the chief or a worker, until the training ends."""
-    before_saving, last = self._hooks(), self._last_step()
-    if not self._eval_input or (
-        self._role.is_local and self._role.has_evaluator):
-      self.estimator.train(
-          self._training_input_fn, before_saving, max_steps=last)
+    model_dir, is_chief = self._config.model_dir, self._config.is_chief
+    before = marker.latest_step(model_dir) or 0
+    if is_chief:
+      marker.remove_mark(model_dir)
+    self.estimator.train(
+        self._training_input_fn, self._hooks(), max_steps=self._last_step())
+    if is_chief:
+      self._check_trained(before, marker.latest_step(model_dir) or 0)
+
+  def _is_to_train(self):
+    """Whether there is something left to train; says so if not."""
+    model_dir, results = self._config.model_dir, self._schedule.results
+    step = marker.latest_step(model_dir)
+    results.evaluations.read()
+    if self._config.is_chief:
+      results.evaluations.forget(step or 0)
+    stopped = self._stopped(results.evaluations)
+    if step and stopped:
+      logging.warning(
+          'Training stopped early at step %d: %s. To train on, raise '
+          'EarlyStopping.patience_steps or bind Experiment.early_stopping = '
+          'None.', step, stopped)
+      return False
+    return self._trained_step() is None
+
+  def _stopped(self, evaluations):
+    """Why early stopping ends the training, a str, or None."""
+    rule = self._schedule.results.early_stopping
+    return rule.verdict(evaluations) if rule else None
+
+  def _trained_step(self):
+    """The global step at which the training has ended, or None."""
+    model_dir = self._config.model_dir
+    step = marker.trained_step(model_dir, self._max_steps)
+    if step is not None and marker.is_stopped(model_dir):
+      # With another rule the training goes on. Read apart, since this is also
+      # called by the thread of the Watch.
+      found = evaluations_lib.Evaluations(model_dir)
+      found.read()
+      return step if self._stopped(found) else None
+    return step
+
+  def _check_trained(self, before, after):
+    """Says it if a training that was to make steps has made none.
+
+    Args:
+      before: int, the global step at which it began.
+      after: int, that at which it ended.
+
+    Raises:
+      UserError: if no step has ever been trained.
+    """
+    last = self._last_step()
+    if after > before or last is not None and before >= last or self._stopped(
+        self._schedule.results.evaluations):
       return
-    with roles.own_server(self._config):
-      tf.estimator.train_and_evaluate(
-          self.estimator,
-          tf.estimator.TrainSpec(self._training_input_fn, last, before_saving),
-          tf.estimator.EvalSpec(
-              self._eval_input_fn, steps=None, start_delay_secs=0,
-              throttle_secs=self._schedule.eval_secs,
-              hooks=[watch_lib.Paused(self._watch)],
-              exporters=self._exporters()))
+    errors.check(
+        before, 'No step was trained: Experiment.train_input has no batch of '
+        '%d rows. Name files with more rows, lower its batch_size, or leave '
+        'drop_remainder False.', self._train_input.batch_size)
+    logging.warning(
+        'No step was trained: all rows of Experiment.train_input had been '
+        'trained by step %d. To train on, raise its epochs or name other '
+        'files.', before)
 
   def input_fn(self):
     """What a training that starts now reads, to be looked at.
@@ -252,16 +303,16 @@ class Trainer:
   def _hooks(self):
     """The hooks that need no Saver, in the order in which they are called."""
     config, schedule = self._config, self._schedule
-    added = [hooks.ProgressHook(
-        [task.name for task in self._model.tasks], self._max_steps,
-        self._train_input.batch_size, config.save_summary_steps)]
+    eval_steps = schedule.eval_steps or config.save_checkpoints_steps
+    added = [
+        losses.LossesHook(self._model.tasks, config.model_dir, eval_steps),
+        hooks.ProgressHook(
+            [task.name for task in self._model.tasks], self._max_steps,
+            self._train_input.batch_size, config.save_summary_steps)]
     if self._work_queue:
       added.append(self._work_queue.hook(config.save_summary_steps))
     else:
       added.append(self._input_state.hook())
-    if schedule.early_stopping:
-      added.append(schedule.early_stopping.hook(
-          self.estimator, schedule.eval_steps or config.save_checkpoints_steps))
     if config.is_chief:
       added.append(gin.tf.GinConfigSaverHook(config.model_dir))
       if schedule.timeline_steps:
@@ -276,21 +327,24 @@ class Trainer:
     """The hooks that need the Saver of a graph; called as it is built.
 
     They are called after those of `_hooks`. So what is known of the rows that
-    were trained includes a step before a checkpoint of it is saved.
+    were trained includes a step before a checkpoint of it is saved. Early
+    stopping comes after the evaluation, so that no step is made in between.
     """
     self._saver = saver
-    config = self._config
+    config, results = self._config, self._schedule.results
+    stops = [early_stopping.StopHook(
+        results.early_stopping, results.evaluations)
+            ] if results.early_stopping else []
     if not config.is_chief:
-      return []
+      return stops
     deltas = [self._schedule.incremental.hook(config.model_dir, saver)
               ] if self._schedule.incremental else []
-    evaluates = (not self._role.is_local and self._eval_input and
-                 not self._role.has_evaluator)
+    evaluates = self._eval_input and not self._role.has_evaluator
     listeners = [evaluation.EvaluateSaved(
-        self._evaluation(), self._schedule.eval_secs)] if evaluates else []
+        self._evaluation, self._schedule.eval_secs)] if evaluates else []
     return deltas + [hooks.CheckpointHook(
         config.model_dir, saver, config.save_checkpoints_steps,
-        self._schedule.eval_steps, listeners)]
+        self._schedule.eval_steps, listeners)] + stops
 
   def _save(self, session):
     self._saver.save(session, os.path.join(self._config.model_dir,
@@ -299,37 +353,39 @@ class Trainer:
 
   # -------------------------------------------------------------- the end
 
-  def _exporters(self):
-    # metrics.json is written last: when it appears the exports are complete.
-    return self._schedule.exporters + [self._metrics_file]
-
-  def _evaluation(self):
-    return evaluation.Evaluation(
-        self.estimator, self._eval_input_fn, self._exporters(),
-        self._watch.pause)
-
   def _evaluate_checkpoints(self):
     """Evaluates checkpoints, as the evaluator, until the last is evaluated."""
     if self._eval_input:  # else there is nothing to do
       evaluation.until_trained(
-          self._evaluation(), self._config.model_dir, self._max_steps,
+          self._evaluation, self._config.model_dir, self._trained_step,
           self._schedule.eval_steps or 1, self._schedule.eval_secs,
           self._watch)
 
   def _end(self):
     """Ensures the last evaluation, then tells the other processes to end."""
     model_dir = self._config.model_dir
+    evaluations = self._schedule.results.evaluations
     step = marker.latest_step(model_dir)
+    evaluations.read()
+    stopped = self._stopped(evaluations)
     if not self._role.is_alone:
-      marker.mark_trained(model_dir, self._max_steps, step)
+      marker.mark_trained(model_dir, self._max_steps, step, stopped)
     if self._eval_input and not self._is_evaluated(step):
-      self._evaluation().run(is_final=True)
+      self._evaluation.run(is_final=True)
+    reason = ('early stopping, %s' % stopped if stopped else
+              'that was the last step (Experiment.max_steps, or the epochs of '
+              'Experiment.train_input)' if step >= self._max_steps else
+              'Experiment.train_input has no more rows')
+    logging.info('Training ended at step %d: %s.', step, reason)
+    evaluations.read()
+    evaluations.mark('ended', {'global_step': step, 'reason': reason})
+    evaluations.write()
     if not self._role.is_local:
       parameter_servers.end_parameter_servers(self._config)
 
   def _is_evaluated(self, step):
     """Whether the checkpoint of a step is evaluated; waits for an evaluator."""
-    return self._metrics_file.step == step or (
+    return self._evaluation.step == step or (
         self._role.has_evaluator and evaluation.is_done_elsewhere(
-            self._config.model_dir, step, self._schedule.peer_timeout_secs,
-            self._watch))
+            self._schedule.results.evaluations, step,
+            self._schedule.peer_timeout_secs, self._watch))

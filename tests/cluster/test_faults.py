@@ -390,7 +390,14 @@ def test_early_stopping_ends_all(taobao, tmp_path):
                'Experiment.early_stopping = @EarlyStopping()',
                'EarlyStopping.patience_steps = 1', secs=0.1) as job:
     assert job.wait_for_end() == [0] * 4
-    assert metrics_of(job.model_dir)['global_step'] == job.saved() < _AGES
+    step = job.saved()
+    assert metrics_of(job.model_dir)['global_step'] == step < _AGES
+    mark = job.mark()
+    job.start()
+    assert job.wait_for_end() == [0] * 4
+    assert job.saved() == step and not job.steps(mark)
+    for name in ('chief-0', 'worker-0'):
+      assert 'Training stopped early at step %d: ' % step in job.log(name, mark)
 
 
 def test_a_local_run_goes_on_where_it_was(taobao, tmp_path, report):

@@ -60,3 +60,14 @@ def test_a_checkpoint_that_was_deleted_is_none(model_dir):
   os.remove(os.path.join(model_dir, 'model.ckpt-7.index'))
   assert marker.latest_step(model_dir) is None
   assert tf.train.latest_checkpoint(model_dir) is None
+
+
+def test_a_note_says_whether_training_was_stopped(model_dir):
+  assert not marker.is_stopped(model_dir)
+  marker.mark_trained(model_dir, 100, 101)
+  assert not marker.is_stopped(model_dir)
+  marker.mark_trained(model_dir, 100, 50, 'it no longer improved')
+  assert marker.is_stopped(model_dir)
+  for _ in range(2):
+    marker.remove_mark(model_dir)
+    assert not marker.is_stopped(model_dir)

@@ -54,3 +54,20 @@ def test_mean_and_ratio_are_weighted():
       np.average(values, weights=weights))
   assert streamed(metrics.ratio, values, weights) == pytest.approx(
       values.sum() / weights.sum())
+
+
+def test_auc_with_a_nan_logit_is_nan():
+  for first in (float('nan'), 1.0):
+    got = streamed(metrics.auc, np.array([1, 0], 'f'),
+                   np.array([first, 1], 'f'), np.ones(2, 'f'))
+    assert np.isnan(got) == np.isnan(first)
+
+
+def test_a_mean_of_nothing_is_what_is_asked_for():
+  none, ones = np.zeros(3, 'f'), np.ones(3, 'f')
+  assert np.isnan(streamed(metrics.mean, ones, none))
+  assert streamed(
+      lambda v, w: metrics.mean(v, w, of_none=0), ones, none) == 0
+  assert np.isnan(streamed(
+      lambda v, w: metrics.mean(v, w, of_none=0), ones * np.nan, ones))
+  assert np.isinf(streamed(metrics.ratio, ones, none))

@@ -98,3 +98,25 @@ def test_what_cannot_be_restored_is_put_aside(tmp_path, monkeypatch, caplog,
   with tf.Session() as session:
     with pytest.raises(errors.UserError, match='model.ckpt-3 '):
       made.restore(session, str(tmp_path / 'model.ckpt-3'))
+
+
+def test_a_variable_that_is_not_finite_is_not_saved(tmp_path):
+  tf.train.create_global_step()
+  tf.get_variable('fine', [2, 3])
+  bad = tf.get_variable('bad', [5], initializer=tf.ones_initializer())
+  made = saver.Saver(5, training=True)
+  made.build()
+  initialize = tf.global_variables_initializer()
+  tf.get_default_graph().finalize()
+  made.build()  # as a session does that is made again
+  with tf.Session() as session:
+    session.run(initialize)
+    made.save(session, str(tmp_path / 'model.ckpt'), 1)
+    saved = set(os.listdir(str(tmp_path)))
+    for value in ('nan', 'inf'):
+      bad.load([1, 2, float(value), 4, 5], session)
+      with pytest.raises(errors.UserError, match='The variable bad is not '
+                         'finite at step 2, which is not saved: .* Lower the '
+                         r'learning rate.* from the checkpoint of step 1\.$'):
+        made.save(session, str(tmp_path / 'model.ckpt'), 2)
+      assert set(os.listdir(str(tmp_path))) == saved

@@ -1,0 +1,170 @@
+"""The evaluations of a training: what early stopping and `best` go by.
+
+They are in model_dir/evaluations.json, which is written whole after every
+evaluation that training makes. An evaluation by --mode=evaluate, which may be
+of other rows, is not among them.
+
+  evaluations  list of dicts: the metrics of one evaluation, and its global_step
+  best         dict of metric name to the global_step and value of its best
+  kept         the evaluation of the checkpoint in best/, or null
+  exported     the evaluation of the newest SavedModel in export/best, or null
+  ended        why and at which global_step training ended, or null
+"""
+
+import math
+import os
+
+from absl import logging
+
+from ple_estimator import files
+from ple_estimator.network import metrics
+from ple_estimator.training import metrics_file
+
+_NAME = 'evaluations.json'
+_RANKED = ('auc', 'log_loss', 'accuracy', 'rmse', 'mae')
+
+
+def value_of(evaluation, metric):
+  """The value of a metric, NaN where it has none.
+
+  Args:
+    evaluation: dict of metric name to number or None; or None.
+    metric: str.
+
+  Returns:
+    float.
+  """
+  value = (evaluation or {}).get(metric)
+  return math.nan if value is None else float(value)
+
+
+class Evaluations:
+  """The evaluations of one model_dir, as the file has them."""
+
+  def __init__(self, model_dir):
+    """Reads nothing yet.
+
+    Args:
+      model_dir: str.
+    """
+    self._path = os.path.join(model_dir, _NAME)
+    self._version = None
+    self._list, self._marks = [], {}
+
+  def read(self):
+    """Reads the file if it has been written since it was read last."""
+    try:
+      found = os.stat(self._path)
+    except OSError:
+      self._version, self._list, self._marks = None, [], {}
+      return
+    version = found.st_ino, found.st_mtime_ns, found.st_size
+    if version == self._version:
+      return
+    value = files.read_json(self._path, keys=['evaluations'])
+    if not _is_whole(value):
+      logging.warning(
+          '%s cannot be read: early stopping and the best checkpoint begin '
+          'anew.', self._path)
+      value = {'evaluations': []}
+    self._list = value['evaluations']
+    self._marks = {name: value.get(name)
+                   for name in ('kept', 'exported', 'ended')}
+    self._version = version
+
+  def write(self):
+    """Writes the file."""
+    names = sorted({name for of in self._list for name in of if _ranked(name)})
+    best = {name: self.best(name) for name in names}
+    files.write_json(self._path, dict(
+        self._marks, evaluations=self._list,
+        best={name: {'global_step': of['global_step'], 'value': of[name]}
+              for name, of in best.items() if of}), indent=1)
+    self._version = None
+
+  def add(self, values):
+    """Takes in an evaluation, in place of an older one of the same step.
+
+    Args:
+      values: dict of metric name to number, 'global_step' among them.
+
+    Returns:
+      dict, the evaluation as the file has it.
+    """
+    new = {name: value for name, value in metrics_file.as_json(values).items()
+           if not name.startswith('gate/')}
+    self._list = [of for of in self._list
+                  if of['global_step'] != new['global_step']] + [new]
+    self._version = None  # until it is written, the file is what counts
+    return new
+
+  def mark(self, name, value):
+    """Sets 'kept', 'exported' or 'ended', to an evaluation or another dict."""
+    self._marks[name] = value
+    self._version = None
+
+  def marked(self, name):
+    """What `mark` has set, or None."""
+    return self._marks.get(name)
+
+  @property
+  def first(self):
+    """The evaluation that was made first, a dict; None without any."""
+    return self._list[0] if self._list else None
+
+  @property
+  def last(self):
+    """The evaluation that was made last, a dict; None without any."""
+    return self._list[-1] if self._list else None
+
+  def best(self, metric):
+    """The best evaluation by a metric, the earliest of equals.
+
+    Args:
+      metric: str.
+
+    Returns:
+      dict; None if there is none in which the metric is a number.
+    """
+    found = None
+    for of in self._list:
+      if metrics.is_better(metric, value_of(of, metric),
+                           than=value_of(found, metric)):
+        found = of
+    return found
+
+  def forget(self, step):
+    """Drops what belongs to another training than one that begins at a step.
+
+    Args:
+      step: int, the global step of the checkpoint that training goes on from;
+        0 if there is none.
+    """
+    later = [of for of in self._list if of['global_step'] > step]
+    if not later and (step or not self._list):
+      return
+    logging.warning(
+        'Training goes on from step %d: the evaluations after it (to step %d) '
+        'no longer count for early stopping.', step,
+        max(of['global_step'] for of in self._list))
+    self._list = [of for of in self._list if of not in later]
+    if not step:
+      self._list, self._marks = [], {}
+    self.write()
+
+
+def _ranked(name):
+  return name == 'loss' or (
+      name.count('/') == 1 and name.split('/')[1] in _RANKED)
+
+
+def _is_whole(value):
+  """Whether what was read has the form that `write` gives it."""
+  def is_evaluation(of):
+    return isinstance(of, dict) and isinstance(of.get('global_step'), int) and (
+        all(v is None or isinstance(v, (int, float)) for v in of.values()))
+
+  return (isinstance(value, dict) and isinstance(value['evaluations'], list) and
+          all(map(is_evaluation, value['evaluations'])) and
+          all(value.get(name) is None or is_evaluation(value[name])
+              for name in ('kept', 'exported')))
