@@ -81,8 +81,8 @@ LEGAL = {
     'Experiment.model_dir': ['x'], 'Task.name': ['x'],
     'ParquetInput.files': ['x'], 'ParquetInput.data_dir': ['x', ''],
     'CsvInput.files': ['x'], 'CsvInput.data_dir': ['x', ''],
-    'CsvInput.delimiter': ['x'], 'CsvInput.quote': ['x', None],
-    'CsvInput.escape': ['x', None], 'CsvInput.null_values': [[]],
+    'CsvInput.delimiter': ['x'], 'CsvInput.quote': ['x'],
+    'CsvInput.escape': ['x'], 'CsvInput.null_values': [[]],
     # lists that may be empty; [3] are the widths of layers
     'PLE.expert_units': [[3]], 'PLE.gate_units': [[], [3]],
     'Tower.units': [[], [3]],
@@ -137,7 +137,8 @@ def parameters(made):
 
 def is_legal(name, parameter, default, value):
   if value is None:
-    return default is None and (
+    # None takes quotes in CSV files for text.
+    return parameter == 'quote' or default is None and (
         parameter != 'save_steps' or name != 'IncrementalCheckpoint')
   if value is True:
     return isinstance(default, bool)

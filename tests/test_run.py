@@ -11,6 +11,7 @@ import conftest
 from experiments import SMALL
 from experiments import SMALL_TABLES
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet
 import pytest
 
@@ -161,15 +162,18 @@ def test_killed_training_goes_on_from_its_last_checkpoint(taobao, tmp_path):
   assert (out / ('model.ckpt-%d.index' % (step + 3))).exists()
 
 
-def test_columns_of_another_type_are_refused(run_here, taobao, tmp_path):
+def test_columns_of_another_type_are_refused(run_cli, taobao, tmp_path):
   for name in ('taobao_train_data.parquet', 'taobao_test_data.parquet'):
     table = pa.parquet.read_table(os.path.join(taobao, name))
     index = table.column_names.index('price')
-    table = table.set_column(index, 'price', table['price'].cast(pa.float64()))
+    table = table.set_column(index, 'price', pa.compute.add(
+        table['price'].cast(pa.float64()), 0.5))
     pa.parquet.write_table(table, str(tmp_path / name))
-  done = run_here('--gin_file=gin/base.gin', *bindings(
-      'DATA_DIR = %r' % str(tmp_path)))
-  assert "column 'price' must be integer, got double" in refused(done)
+  done = run_cli('--gin_file=gin/base.gin', *bindings(
+      'DATA_DIR = %r' % str(tmp_path),
+      'Experiment.model_dir = %r' % str(tmp_path / 'out'), SMALL_TABLES,
+      *SMALL[1:]))
+  assert "row 1 column 'price' must be" in refused(done)
 
 
 def test_a_bad_row_of_parquet_is_one_line(run_cli, taobao, tmp_path):

@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import errors
 from ple_estimator.network import objective
 from ple_estimator.network import tasks
+from ple_estimator.network import towers
 from ple_estimator.training import hooks
 from ple_estimator.training import losses
 from ple_estimator.training import metrics_file
@@ -40,8 +41,9 @@ def test_time_left_is_readable():
   assert hooks._duration(3600 + 61) == '1:01:01'
 
 
-CTR = tasks.Task('ctr', 'clk', None)
-CVR = tasks.Task('cvr', 'buy', None, 'regression', sample_space=('clk', 1))
+CTR = tasks.Task('ctr', 'clk', towers.Tower())
+CVR = tasks.Task('cvr', 'buy', towers.Tower(), 'regression',
+                 sample_space=('clk', 1))
 
 
 def run_losses(ctr, cvr, penalty=0.0, weight=1.0, steps=5, every_steps=2):

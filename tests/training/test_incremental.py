@@ -57,6 +57,8 @@ def broken(taobao, tmp_path_factory):
 def test_deltas_add_up_to_the_full_checkpoint(taobao, tmp_path, gin_file,
                                               bindings):
   run = tmp_path / 'run'
+  if gin_file == 'base':  # tables much higher than what batches touch
+    bindings = bindings + ['FeatureSpec.overrides = None']
   broken_off(gin_file, run, taobao, *bindings)
   folder = run / 'incremental' / '20'
   assert sorted(p.name for p in folder.glob('*.json')) == [
