@@ -250,6 +250,7 @@ def test_parts_are_as_large_as_the_bindings_say(
   # 272 * 16 weights are 17 kB: two parts of 8 kB and one of what is over.
   made = experiments.load(
       'gin/base.gin', tmp_path, taobao, 'PLE.expert_units = (16,)',
+      'FeatureSpec.overrides = None',
       'Model.input_layer_partitioner = %d' % input_mb,
       'Model.dense_layer_partitioner = %d' % dense_kb)
   tf.train.create_global_step()

@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 from ple_estimator.network import gradients
 from ple_estimator.network import objective
 from ple_estimator.network import tasks
+from ple_estimator.network import towers
 
 X = np.array([[1.0], [2.0], [4.0]], 'f')
 LABELS = np.array([0, 1, 3], 'f')
@@ -15,7 +16,7 @@ LABELS = np.array([0, 1, 3], 'f')
 def of_network(slices):
   """The logit is 3 x, whose loss is weighted by 2; returns tensors."""
   tf.train.get_or_create_global_step()
-  task = tasks.Task('stay', 'stay', None, 'regression', weight=2.0)
+  task = tasks.Task('stay', 'stay', towers.Tower(), 'regression', weight=2.0)
 
   def build(inputs):
     weight = tf.get_variable('w', initializer=3.0)

@@ -6,10 +6,11 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator.network import objective
 from ple_estimator.network import tasks
+from ple_estimator.network import towers
 
-BUY = tasks.Task('buy', 'price', None, 'regression', weight=2.0, gamma=0.5,
+BUY = tasks.Task('buy', 'price', towers.Tower(), 'regression', weight=2.0, gamma=0.5,
                  sample_space=('clk', 1))
-CITY = tasks.Task('city', 'price', None, 'regression', weight=3.0,
+CITY = tasks.Task('city', 'price', towers.Tower(), 'regression', weight=3.0,
                   sample_space=('town', 7))
 BOTH = [BUY, CITY]
 COLUMNS = {'clk': [1.0, 0.0, 1.0, 0.0], 'town': ['7', '7', '8', '9']}
