@@ -8,7 +8,8 @@ from ple_estimator.network import objective
 from ple_estimator.network import tasks
 from ple_estimator.network import towers
 
-BUY = tasks.Task('buy', 'price', towers.Tower(), 'regression', weight=2.0, gamma=0.5,
+BUY = tasks.Task('buy', 'price', towers.Tower(), 'regression', weight=2.0,
+                 gamma=0.5,
                  sample_space=('clk', 1))
 CITY = tasks.Task('city', 'price', towers.Tower(), 'regression', weight=3.0,
                   sample_space=('town', 7))
