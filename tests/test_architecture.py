@@ -42,7 +42,7 @@ ORDER = [
                   'disk', 'metrics_file', 'losses', 'saver', 'input_plan',
                   'input_state', 'compatibility', 'evaluations',
                   'early_stopping', 'exports', 'evaluation', 'estimator',
-                  'trainer']),
+                  'ending', 'trainer']),
     ('model', []),
     ('components', []),
     ('experiment', []),

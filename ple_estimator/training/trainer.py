@@ -21,16 +21,15 @@ from absl import logging
 import gin.tf
 import tensorflow.compat.v1 as tf
 
-from ple_estimator import errors
 from ple_estimator import files
 from ple_estimator.cluster import marker
 from ple_estimator.cluster import parameter_servers
 from ple_estimator.cluster import roles
 from ple_estimator.cluster import watch as watch_lib
 from ple_estimator.training import early_stopping
+from ple_estimator.training import ending
 from ple_estimator.training import estimator as estimator_lib
 from ple_estimator.training import evaluation
-from ple_estimator.training import evaluations as evaluations_lib
 from ple_estimator.training import hooks
 from ple_estimator.training import input_state
 from ple_estimator.training import losses
@@ -92,6 +91,8 @@ class Trainer:
     # TensorFlow's own answer is None if the file `checkpoint` was lost.
     self.estimator.latest_checkpoint = functools.partial(
         marker.latest_checkpoint, config.model_dir)
+    self._ending = ending.Ending(
+        config.model_dir, schedule.results, config.is_chief)
     self._evaluation = evaluation.Evaluation(
         self.estimator, self._eval_input_fn, model.tasks, schedule.results,
         lambda: self._watch.pause())
@@ -114,7 +115,7 @@ class Trainer:
         return
       if not self._role.is_local:
         self._server = roles.server(self._config)  # until this process ends
-      if self._is_to_train():
+      if self._ending.is_to_train(self._max_steps):
         self._train()
       if self._role.type == 'chief':
         self._end()
@@ -211,63 +212,9 @@ class Trainer:
     self.estimator.train(
         self._training_input_fn, self._hooks(), max_steps=self._last_step())
     if is_chief:
-      self._check_trained(before, marker.latest_step(model_dir) or 0)
-
-  def _is_to_train(self):
-    """Whether there is something left to train; says so if not."""
-    model_dir, results = self._config.model_dir, self._schedule.results
-    step = marker.latest_step(model_dir)
-    results.evaluations.read()
-    if self._config.is_chief:
-      results.evaluations.forget(step or 0)
-    stopped = self._stopped(results.evaluations)
-    if step and stopped:
-      logging.warning(
-          'Training stopped early at step %d: %s. To train on, raise '
-          'EarlyStopping.patience_steps or bind Experiment.early_stopping = '
-          'None.', step, stopped)
-      return False
-    return self._trained_step() is None
-
-  def _stopped(self, evaluations):
-    """Why early stopping ends the training, a str, or None."""
-    rule = self._schedule.results.early_stopping
-    return rule.verdict(evaluations) if rule else None
-
-  def _trained_step(self):
-    """The global step at which the training has ended, or None."""
-    model_dir = self._config.model_dir
-    step = marker.trained_step(model_dir, self._max_steps)
-    if step is not None and marker.is_stopped(model_dir):
-      # With another rule the training goes on. Read apart, since this is also
-      # called by the thread of the Watch.
-      found = evaluations_lib.Evaluations(model_dir)
-      found.read()
-      return step if self._stopped(found) else None
-    return step
-
-  def _check_trained(self, before, after):
-    """Says it if a training that was to make steps has made none.
-
-    Args:
-      before: int, the global step at which it began.
-      after: int, that at which it ended.
-
-    Raises:
-      UserError: if no step has ever been trained.
-    """
-    last = self._last_step()
-    if after > before or last is not None and before >= last or self._stopped(
-        self._schedule.results.evaluations):
-      return
-    errors.check(
-        before, 'No step was trained: Experiment.train_input has no batch of '
-        '%d rows. Name files with more rows, lower its batch_size, or leave '
-        'drop_remainder False.', self._train_input.batch_size)
-    logging.warning(
-        'No step was trained: all rows of Experiment.train_input had been '
-        'trained by step %d. To train on, raise its epochs or name other '
-        'files.', before)
+      self._ending.check_trained(
+          before, marker.latest_step(model_dir) or 0, self._last_step(),
+          self._train_input.batch_size)
 
   def input_fn(self):
     """What a training that starts now reads, to be looked at.
@@ -353,6 +300,9 @@ class Trainer:
 
   # -------------------------------------------------------------- the end
 
+  def _trained_step(self):
+    return self._ending.trained_step(self._max_steps)
+
   def _evaluate_checkpoints(self):
     """Evaluates checkpoints, as the evaluator, until the last is evaluated."""
     if self._eval_input:  # else there is nothing to do
@@ -364,22 +314,12 @@ class Trainer:
   def _end(self):
     """Ensures the last evaluation, then tells the other processes to end."""
     model_dir = self._config.model_dir
-    evaluations = self._schedule.results.evaluations
-    step = marker.latest_step(model_dir)
-    evaluations.read()
-    stopped = self._stopped(evaluations)
+    step, stopped = marker.latest_step(model_dir), self._ending.stopped()
     if not self._role.is_alone:
       marker.mark_trained(model_dir, self._max_steps, step, stopped)
     if self._eval_input and not self._is_evaluated(step):
       self._evaluation.run(is_final=True)
-    reason = ('early stopping, %s' % stopped if stopped else
-              'that was the last step (Experiment.max_steps, or the epochs of '
-              'Experiment.train_input)' if step >= self._max_steps else
-              'Experiment.train_input has no more rows')
-    logging.info('Training ended at step %d: %s.', step, reason)
-    evaluations.read()
-    evaluations.mark('ended', {'global_step': step, 'reason': reason})
-    evaluations.write()
+    self._ending.note(step, self._max_steps, stopped)
     if not self._role.is_local:
       parameter_servers.end_parameter_servers(self._config)
 
