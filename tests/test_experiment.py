@@ -8,6 +8,7 @@ import sys
 
 import conftest
 from experiments import SMALL
+from experiments import SMALL_TABLES
 from experiments import exact_auc
 from experiments import load
 from experiments import metrics_of
@@ -75,7 +76,8 @@ def test_xla_trains_the_same(taobao, tmp_path):
     bindings = SMALL + [
         'Experiment.model_dir = %r' % str(tmp_path / str(xla)),
         'DATA_DIR = %r' % taobao, 'run_config.xla = %r' % xla,
-        'Experiment.max_steps = 5',
+        'Experiment.max_steps = 5', SMALL_TABLES,
+        'PLE.num_levels = 1', 'PLE.num_task_experts = 0',  # XLA takes minutes
         'train/ParquetInput.shuffle_rows = 0', 'Experiment.exports = None']
     subprocess.run(
         [sys.executable, '-m', 'ple_estimator.run', '--gin_file=gin/base.gin'] +
