@@ -183,7 +183,15 @@ def use_xla(session_config):
 
   Args:
     session_config: tf.ConfigProto, which is changed.
+
+  Raises:
+    UserError: on TensorFlow 1. Its XLA may read the global step as it was when
+      the session began, so that training neither saves nor stops.
   """
+  errors.check(
+      not tf.__version__.startswith('1.'), 'run_config.xla = True needs '
+      'TensorFlow 2, this is %s, whose XLA may not see the global step change, '
+      'so that training neither saves nor stops. Leave it False.', describe())
   flags = os.environ.get('TF_XLA_FLAGS', '')
   os.environ['TF_XLA_FLAGS'] = flags + ' --tf_xla_cpu_global_jit'
   session_config.graph_options.optimizer_options.global_jit_level = (

@@ -33,12 +33,12 @@ PARTS = ['Model.input_layer_partitioner = 1',
 @contextlib.contextmanager
 def small_parts():
   """Takes MB and kB for half a kB, which the small model of tests has."""
-  cut = model._parts
-  model._parts = lambda num_ps, part_bytes: cut(num_ps, 512)
+  cut = model._cut
+  model._cut = lambda num_ps, part_bytes: cut(num_ps, 512)
   try:
     yield
   finally:
-    model._parts = cut
+    model._cut = cut
 
 
 @pytest.fixture

@@ -195,6 +195,11 @@ print([n.op for g in found.partition_graphs for n in g.node])
 
 @pytest.mark.parametrize('xla', [True, False])
 def test_xla_compiles_if_told_to(tf_config, xla):
+  if xla and tf.__version__.startswith('1.'):
+    with pytest.raises(errors.UserError, match='run_config.xla = True needs '
+                       'TensorFlow 2, this is stock TensorFlow 1'):
+      roles.run_config('/tmp/x', xla=True)
+    return
   ops = subprocess.check_output(
       [sys.executable, '-W', 'ignore', '-c', _COMPILED, str(xla)],
       cwd=conftest.ROOT, stderr=subprocess.DEVNULL)
