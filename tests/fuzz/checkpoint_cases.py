@@ -74,7 +74,7 @@ def _damage(model_dir, rng):
                  if name == 'checkpoint' or
                  re.match(r'model\.ckpt-\d+\.(index|data-.*)$', name))
   spoilt = []
-  for _ in range(rng.randint(1, 3)):
+  for _ in range(rng.randint(1, 5)):
     name = csv_cases.pick(rng, names)
     path = os.path.join(model_dir, name)
     how = rng.randint(4)

@@ -72,7 +72,7 @@ def _number(rng):
   """A number and one of the ways to write it in gin."""
   number = int(rng.randint(1, 5000))
   written = csv_cases.pick(rng, [
-      '%d', '(%d)', '  %d  # words', '\\\n  %d', '(  # words\n  %d\n)', '+%d'])
+      '%d', '(%d)', '  %d  # words', '\\\n  %d', '(  # words\n  %d\n)'])
   return number, written % number
 
 
