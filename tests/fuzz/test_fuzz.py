@@ -48,9 +48,9 @@ def found(request, tmp_path_factory):
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
       cwd=conftest.ROOT, env=dict(os.environ, PYTHONPATH=conftest.ROOT))
   assert done.returncode == 0, done.stderr[-3000:]
-  reporter = request.config.pluginmanager.getplugin('terminalreporter')
-  if reporter:  # not in a process of xdist
-    reporter.write('\n' + done.stdout)
+  capture = request.config.pluginmanager.getplugin('capturemanager')
+  with capture.global_and_fixture_disabled():
+    print('\n' + done.stdout)
   return json.loads((folder / 'found.json').read_text())
 
 
@@ -59,7 +59,7 @@ def test_every_case_ends_well(kind, found):
   cases = found[kind]
   first, count = map(int, _seeds(kind).split(':'))
   assert [seed for seed, _, _ in cases] == list(range(first, first + count))
-  bad = ['seed %d: %s: %s' % case for case in cases
+  bad = ['seed %d: %s: %s' % tuple(case) for case in cases
          if case[1] not in outcomes.GOOD]
   assert not bad, '%d of %d cases of %s; repeat one by PLE_FUZZ_SEED.\n%s' % (
       len(bad), count, kind, '\n'.join(bad[:5]))
