@@ -6,6 +6,7 @@ import os
 
 import oracle
 import outcomes
+import pyarrow as pa
 
 from ple_estimator import errors
 from ple_estimator.data import csv_lines
@@ -202,20 +203,31 @@ def lines_of(text):
 
 def _write(made, rng, folder):
   """Writes the file; returns its path and whether it was damaged."""
-  ending = pick(rng, ['', '', '', '.gz', '.bz2'])
+  ending = pick(rng, ['', '', '', '', '.gz', '.bz2', '.zst'])
   data, damaged = made.text, False
   if ending:
-    compress = gzip.compress if ending == '.gz' else bz2.compress
+    compress = {'.gz': gzip.compress, '.bz2': bz2.compress,
+                '.zst': _zstd}[ending]
     cut = rng.randint(len(data) + 1)
     data = (compress(data) if rng.rand() < 0.7 else
             compress(data[:cut]) + compress(data[cut:]))
     damaged = rng.rand() < 0.4
   if damaged:
-    data = spoilt(data, rng)
+    # Without a checksum nobody can tell that bits have changed.
+    data = (data[:rng.randint(1, len(data))] if ending == '.zst' else
+            spoilt(data, rng))
   path = os.path.join(folder, 'x.csv' + ending)
   with open(path, 'wb') as f:
     f.write(data)
   return path, damaged
+
+
+def _zstd(data):
+  """A frame of zstd without a checksum, as Arrow writes it."""
+  sink = pa.BufferOutputStream()
+  with pa.CompressedOutputStream(sink, 'zstd') as stream:
+    stream.write(data)
+  return sink.getvalue().to_pybytes()
 
 
 def spoilt(data, rng):

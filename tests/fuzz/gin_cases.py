@@ -1,5 +1,6 @@
 """gin/base.gin and bindings of the command line with random mistakes."""
 
+import ast
 import os
 import re
 
@@ -68,12 +69,41 @@ def _mutated(text, rng):
   return '\n'.join(lines)
 
 
+def _rewritten(text, rng):
+  """Returns lines with other space, comments and blank lines, same meaning."""
+  lines = []
+  for line in text.split('\n'):
+    if rng.rand() < 0.1:
+      lines.append(csv_cases.pick(rng, ['', '  # words = 3', '# @None()']))
+    if line.strip() and rng.rand() < 0.3:
+      line += csv_cases.pick(rng, ['  ', '  # more', '\t', ' #'])
+    if re.match(r'[\w/. ]+ = ', line) and rng.rand() < 0.3:
+      line = line.replace(' = ', csv_cases.pick(rng, ['=', ' =  ', '  = ']), 1)
+    lines.append(line)
+  return csv_cases.pick(rng, ['\n', '\n', '\r\n']).join(lines)
+
+
 def _number(rng):
   """A number and one of the ways to write it in gin."""
   number = int(rng.randint(1, 5000))
   written = csv_cases.pick(rng, [
       '%d', '(%d)', '  %d  # words', '\\\n  %d', '(  # words\n  %d\n)'])
   return number, written % number
+
+
+def _literal(rng):
+  """A parameter of base.gin, and a random value as Python writes it."""
+  owner, parameter = csv_cases.pick(rng, [
+      ('PLE', 'num_levels'), ('PLE', 'num_task_experts'), ('Tower', 'units'),
+      ('PLE', 'expert_units'), ('ctr/Task', 'name'), ('Model', 'micro_batches'),
+      ('Task', 'weight'), ('lazy_adam', 'learning_rate'),
+      ('Experiment', 'max_steps'), ('EarlyStopping', 'patience_steps'),
+      ('run_config', 'seed'), ('ParquetInput', 'epochs'),
+      ('train/ParquetInput', 'shuffle_rows'), ('Precision', 'compute')])
+  return '%s.%s' % (owner, parameter), csv_cases.pick(rng, [
+      '1', '2', '3.5', '-1', '(4,)', '(8, 4)', '[5]', "'a'", "'clk'", '10_0',
+      "'bfloat16'", '1e-3', '0', 'None', 'True', "''", "('a', 1)", '0b11',
+      "'a' 'b'", '(2)', '{1: 2}', '-0.5', '1e400'])
 
 
 def _load(path, bindings, folder):
@@ -84,36 +114,66 @@ def _load(path, bindings, folder):
     return experiment.Experiment()
 
 
+class _Case:
+  """A file, bindings, and what must come of them.
+
+  Attributes:
+    text: str, what the file holds.
+    bindings: list of str, lines of the command line.
+    values: dict of parameter to value, or None for a file that must be refused.
+    good: bool, whether it must not be refused.
+  """
+
+  def __init__(self, rng):
+    self.text, self.bindings, self.values, self.good = _text(), [], {}, False
+    how = rng.randint(12)
+    if how < 2:
+      number, written = _number(rng)
+      self.values, self.good = {'%BATCH_SIZE': number}, True
+      self._bind('BATCH_SIZE = ' + written, rng)
+    elif how < 4:
+      self.values = None
+      self._bind(csv_cases.pick(rng, _MISTAKES), rng)
+    elif how < 6:
+      name, written = _literal(rng)
+      self.values = {name: ast.literal_eval(written)}
+      self._bind('%s = %s' % (name, written), rng)
+    elif how < 7:
+      self.text, self.good = _rewritten(self.text, rng), True
+      self.values = {'PLE.num_levels': 3, '%BATCH_SIZE': 512, 'cvr/Task.label':
+                     'buy', 'PLE.expert_units': (256, 128, 64)}
+    elif how < 9:
+      lines = [line for line in self.text.split('\n')
+               if re.match(r'[\w/.]+ = ', line)]
+      self._bind(_mutated(csv_cases.pick(rng, lines), rng), rng)
+    else:
+      for _ in range(rng.randint(1, 3)):
+        self.text = _mutated(self.text, rng)
+
+  def _bind(self, line, rng):
+    """Puts a line behind those of the file, or on the command line."""
+    if rng.rand() < 0.5:
+      self.text += '\n%s\n' % line
+    else:
+      self.bindings = [line]
+
+
 def case(rng, folder):
   """Loads base.gin with random changes, or with a known one."""
   gin.clear_config()
-  text, bindings, number, refuse = _text(), [], None, False
-  how = rng.randint(10)
-  if how < 2:
-    number, written = _number(rng)
-    bindings = ['BATCH_SIZE =' + ' ' + written]
-  elif how < 4:
-    refuse, bindings = True, [csv_cases.pick(rng, _MISTAKES)]
-  elif how < 6:
-    lines = [line for line in _text().split('\n')
-             if re.match(r'[\w/.]+ = ', line)]
-    bindings = [_mutated(csv_cases.pick(rng, lines), rng)]
-  else:
-    for _ in range(rng.randint(1, 3)):
-      text = _mutated(text, rng)
-  if number is None and how < 4 or number and rng.rand() < 0.5:
-    text, bindings = text + '\n' + bindings[0] + '\n', []
+  made = _Case(rng)
   path = os.path.join(folder, 'x.gin')
   with open(path, 'wb') as f:
-    f.write(text.encode())
+    f.write(made.text.encode())
   try:
-    _load(path, bindings, folder)
+    _load(path, made.bindings, folder)
   except errors.UserError as error:
-    outcomes.check(number is None, 'A good file is refused: %s', error)
+    outcomes.check(not made.good, 'A good file is refused: %s', error)
     return outcomes.refused(error)
-  outcomes.check(not refuse, 'A mistake must be refused: %r', bindings or
-                 text[-60:])
-  if number:
-    found = gin.query_parameter('%BATCH_SIZE')
-    outcomes.check(found == number, '%r is taken for %r', number, found)
+  outcomes.check(made.values is not None, 'A mistake must be refused: %r',
+                 made.bindings or made.text[-60:])
+  for name, value in made.values.items():
+    found = gin.query_parameter(name)
+    outcomes.check(type(found) is type(value) and found == value,
+                   '%s is %r and is taken for %r', name, value, found)
   return outcomes.RIGHT

@@ -70,7 +70,7 @@ def _type(kind, rng, tame):
 def _table(columns, rng):
   """A table of random types, with a column that nobody asks for."""
   count, arrays = int(rng.randint(0, 40)), []
-  tame = rng.rand() < 0.6
+  tame = rng.rand() < 0.75
   for column in columns:
     arrow_type = _type(column['kind'], rng, tame)
     plain = arrow_type.value_type if pa.types.is_dictionary(
