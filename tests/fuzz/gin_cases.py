@@ -1,6 +1,7 @@
 """gin/base.gin and bindings of the command line with random mistakes."""
 
 import ast
+import glob
 import os
 import re
 
@@ -42,6 +43,13 @@ def _text():
     text = f.read()
   with open(os.path.join(_ROOT, 'gin', 'taobao.gin')) as f:
     return text.replace("include 'gin/taobao.gin'\n", f.read())
+
+
+def _other_text(rng):
+  """A file that is built on gin/base.gin."""
+  paths = sorted(glob.glob(os.path.join(_ROOT, 'gin', '*.gin')))
+  with open(csv_cases.pick(rng, paths)) as f:
+    return f.read()
 
 
 def _mutated(text, rng):
@@ -147,6 +155,8 @@ class _Case:
                if re.match(r'[\w/.]+ = ', line)]
       self._bind(_mutated(csv_cases.pick(rng, lines), rng), rng)
     else:
+      if rng.rand() < 0.5:
+        self.text = _other_text(rng)
       for _ in range(rng.randint(1, 3)):
         self.text = _mutated(self.text, rng)
 
