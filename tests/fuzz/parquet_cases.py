@@ -24,8 +24,8 @@ _PLAIN = _INTEGERS + [
     pa.decimal128(9, 0), pa.null(), pa.dictionary(pa.int32(), pa.string())]
 _FLOATS = [0.0, 1.0, -0.0, 0.5, 7.0, np.nan, np.inf, -np.inf, 2.0**53,
            2.0**53 + 2, 1e300, 2.0**24, 2.0**25, -1.0]
-_WORDS = ['', 'a', 'x|y', ' 7 ', '1', '0', '0.5', '0x10', 'nan', '\u00e9', '1e3',
-          '99', '100', '12345678901234567890', 'True']
+_WORDS = ['', 'a', 'x|y', ' 7 ', '1', '0', '0.5', '0x10', 'nan', '\u00e9',
+          '1e3', '99', '100', '12345678901234567890', 'True']
 
 
 def _value(arrow_type, rng, tame):

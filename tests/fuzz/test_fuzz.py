@@ -74,7 +74,7 @@ def test_cases_are_not_all_of_one_outcome(kind, found):
 
 
 def _ending(rng, folder):
-  """A case of each ending, by the seed, which the name of the folder ends in."""
+  """A case of each ending, by the seed, which the folder is named after."""
   del rng
   seed = int(folder.rpartition('-')[2])
   if seed == 1:
