@@ -1,6 +1,7 @@
 # make run    a model of generated Taobao data, trained in bfloat16
 # make test   the tests (others: make test PYTEST_ARGS='-m slow', '-m cluster')
 # make lint   ruff and the errors that pylint finds
+# make fuzz   2,000 random and damaged files and bindings
 # make sanitize  tests of the C++ kernels under address and undefined sanitizers
 # make clean  removes what the others have made, except data and results
 # PYTHON=python3.11 chooses the interpreter, and with it the TensorFlow.
@@ -15,7 +16,7 @@ PYTEST_ARGS ?= -m 'not slow and not cluster'
 PYTEST_PROCESSES ?= -n auto --dist loadfile
 LINT := .venv/lint
 
-.PHONY: run test lint sanitize clean venv
+.PHONY: run test lint fuzz sanitize clean venv
 
 run: venv data/taobao_test_data.parquet
 	$(BIN)/python -m ple_estimator.run --gin_file=gin/bf16.gin \
@@ -34,6 +35,11 @@ $(LINT)/installed: Makefile
 	$(PYTHON) -m venv $(LINT)
 	$(LINT)/bin/pip install --quiet ruff==0.17.6 pylint==3.3.9
 	@touch $@
+
+FUZZ_CASES ?= 2000
+
+fuzz: venv
+	PLE_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest tests/fuzz --timeout=0
 
 sanitize: venv
 	$(BIN)/python tools/sanitize_kernels.py

@@ -57,9 +57,11 @@ def texts(array):
   if pa.types.is_floating(array.type):
     array, bad = _whole(array)
   elif pa.types.is_decimal(array.type):
+    # Arrow writes a decimal below 10^-6 with an exponent: zero is 0E-10, or
+    # 0.E-10 in old versions, if the type has ten digits behind the point.
     digits = pc.replace_substring_regex(
-        array.cast(pa.string()), r'\.0+$', '')
-    bad = _true(pc.match_substring(digits, '.'))
+        array.cast(pa.string()), r'^(0)\.?E.*|\.0+$', r'\1')
+    bad = _true(pc.match_substring_regex(digits, '[.E]'))
     array = _without(digits, bad)
   if not is_text(array.type):
     array = array.cast(pa.string())

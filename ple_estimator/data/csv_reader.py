@@ -353,6 +353,7 @@ class _LineNumbers:
   def of_row(self, row):
     """Returns the line of a row, from 1; `row` counts from 0 in the block."""
     if self._before is None:
+      # A byte order mark, behind which the first line starts, is no line.
       self._before = self._lines_read + csv_lines.count(
-          self._path, 0, self._begin)[0]
+          self._path, csv_lines.first(self._path), self._begin)[0]
     return self._before + self._block.line_of(row) + 1

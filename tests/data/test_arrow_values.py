@@ -146,6 +146,10 @@ WHOLE = [
     (typed([D('5.00'), D('5.10'), None], pa.decimal128(9, 2)),
      [5, 'no', -1], [b'5', 'no', b'']),
     (typed([D('9' * 30)], pa.decimal128(30, 0)), ['no'], [b'9' * 30]),
+    # Arrow writes these zeros as 0E-10, and the third number as -1E-10.
+    (typed([D('0'), D('7'), D('-0.0000000001'), D('20'), D('0.1')],
+           pa.decimal128(30, 10)),
+     [0, 7, 'no', 20, 'no'], [b'0', b'7', 'no', b'20', 'no']),
     (typed([True, False, None], pa.bool_()), [1, 0, -1],
      [b'true', b'false', b'']),
     (typed(['5', None, '', ' 7 ', 'x', '0x5', '5.0', '1_0', '-1', 'nan'],

@@ -117,6 +117,10 @@ NOT_CLOSED = 'has a quote that is not closed on its line'
     (b'1,1,a\r0,2,b\r\n1,3,c\n\r0,4,d', [b'a', b'b', b'c', b'd'], []),
     (b'1,1,a\n \n', [b'a'], [(2, 'must have 3 columns, got 1')]),
     (b'\xef\xbb\xbf1,1,a\n', [b'a'], []),
+    # The byte order mark is no line: the numbers do not shift.
+    (b'\xef\xbb\xbf1,1\n1,1,a\n\n1,x,b\n', [b'a'],
+     [(1, 'must have 3 columns, got 2'),
+      (4, "column 'id' must be an integer in [0, 100000), got 'x'")]),
     (b'1,1,\xff\n1,\xff\n', [b'\xff'], [(2, 'must have 3 columns, got 2')]),
     (b'1,1,a\n1,\xff,b\n', [b'a'],
      [(2, "column 'id' must be an integer in [0, 100000), got '\ufffd'")]),
