@@ -32,7 +32,7 @@ class CsvReader(reader.Reader):
   """
 
   def __init__(self, paths, columns, bad_rows, names, header=False,
-               dialect=csv_dialect.Dialect()):
+               dialect=csv_dialect.Dialect(), unlabelled=None):
     """Stores the arguments; opens no file.
 
     Args:
@@ -46,11 +46,15 @@ class CsvReader(reader.Reader):
         its columns; they may then come in another order, and there may be more
         of them.
       dialect: csv_dialect.Dialect, checked.
+      unlabelled: list of str, the columns of a file without a header that has
+        no labels, which is told by the number of fields in its first row; None
+        if labels are read.
     """
     super().__init__(paths, columns, bad_rows)
     self._names = names
     self._header = header
     self._dialect = dialect
+    self._unlabelled = unlabelled
     self._layouts = {}  # of the files opened so far, by path
 
   def check(self):
@@ -159,8 +163,17 @@ class CsvReader(reader.Reader):
     if path not in self._layouts:
       self._layouts[path] = (
           self._read_header(path) if self._header else
-          _Layout(csv_lines.first(path), self._names))
+          _Layout(csv_lines.first(path), self._names_in(path)))
     return self._layouts[path]
+
+  def _names_in(self, path):
+    """Returns the columns of a file without a header."""
+    if self._unlabelled and self._unlabelled != self._names:
+      fields, problem = self._dialect.splitter().split(
+          csv_lines.header(path)[0])
+      if not problem and len(fields) == len(self._unlabelled):
+        return self._unlabelled
+    return self._names
 
   def _read_header(self, path):
     """Returns the _Layout that the header of a file says."""

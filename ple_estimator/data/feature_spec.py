@@ -79,6 +79,11 @@ class FeatureSpec:
     return [c for c in self.columns
             if c.name in keep or not isinstance(c, unwanted)]
 
+  def without_labels(self):
+    """Returns the names of all columns but labels and weight, in order."""
+    targets = (column_kinds.Label, column_kinds.Weight)
+    return [c.name for c in self.columns if not isinstance(c, targets)]
+
   def encode(self, raw, keep=(), without=()):
     """Turns columns as read into what the model reads.
 

@@ -319,7 +319,8 @@ class CsvInput(FileInput):
       on_bad_row: 'error' or 'skip'.
       header: bool, whether the first line of each file names its columns;
         they may then come in any order. Without it the columns are those of
-        the feature spec.
+        the feature spec; a file to predict may leave out all labels and the
+        weight.
       delimiter: str, one ASCII character between fields.
       quote: str, one ASCII character around fields that hold the delimiter; a
         doubled one inside stands for one. None takes quotes as text, which is
@@ -359,4 +360,5 @@ class CsvInput(FileInput):
     return csv_reader.CsvReader(
         self.paths(), reading.columns(), self.bad_rows,
         [column.name for column in reading.spec.columns], self._header,
-        self._dialect)
+        self._dialect,
+        None if reading.with_labels else reading.spec.without_labels())

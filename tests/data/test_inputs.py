@@ -359,3 +359,22 @@ def test_memory_does_not_grow_with_the_file(tmp_path, kind, suffix):
     peaks.append(peak)
   print('%s: peak RSS in MB at 0.5 and 2 million rows: %s' % (kind, peaks))
   assert peaks[1] < 1.15 * peaks[0]
+
+
+@pytest.mark.parametrize('text, wanted', [
+    ('1,7,a\n0,8,b\n', ['7', '8']), ('7,a\n8,b\n', ['7', '8'])])
+def test_a_file_to_predict_may_leave_out_the_labels(tmp_path, text, wanted):
+  spec = feature_spec.FeatureSpec([
+      {'name': 'clk', 'kind': 'label', 'values': (0, 1)},
+      {'name': 'user', 'kind': 'hashed', 'num_buckets': 9},
+      {'name': 'word', 'kind': 'hashed', 'num_buckets': 9}])
+  (tmp_path / 'x.csv').write_text(text)
+  source = inputs.CsvInput('x.csv', str(tmp_path))
+  read = reading.Reading(spec, keep=('user',), with_labels=False)
+  source.check(read)
+  tables = list(source.tables(read))
+  assert [x.decode() for t in tables
+          for x in t['user'].to_pylist()] == wanted
+  if len(text) < 12:  # what is trained needs them
+    with pytest.raises(errors.UserError, match='must have 3 columns, got 2'):
+      source.check(reading.Reading(spec))
