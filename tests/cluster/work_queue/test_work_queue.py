@@ -120,7 +120,8 @@ def test_continues_with_what_the_checkpoint_has_not_acknowledged(
   assert len(first.sizes) == stop_after
   saved = states(tmp_path)
   step = max(saved)
-  assert step == stop_after // 10 * 10
+  # The hook that breaks off is called before the one that saves.
+  assert step == (stop_after - 1) // 10 * 10
   state = saved[step]
   left = collections.Counter({row: 3 - state['epoch'] for row in range(1000)})
   for slices in state['acknowledged']:
