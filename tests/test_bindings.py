@@ -141,7 +141,9 @@ def is_legal(name, parameter, default, value):
     return parameter == 'quote' or default is None and (
         parameter != 'save_steps' or name != 'IncrementalCheckpoint')
   if value is True:
-    return isinstance(default, bool)
+    # TensorFlow 1 is refused, see compat.use_xla.
+    return isinstance(default, bool) and not (
+        parameter == 'xla' and tf.__version__.startswith('1.'))
   legal = LEGAL.get('%s.%s' % (name, parameter), [])
   if parameter in FRACTIONS:
     legal = legal + FRACTION
