@@ -296,6 +296,7 @@ class _Numeric(Column):
 
   def problem(self, value):
     """As Column; says the bounds of a number that lies outside."""
+    # Subclasses have bounds.  pylint: disable=unsubscriptable-object
     bounds, number = self.bounds(), _as_float(value)
     if bounds is None or number is None or not np.isfinite(number) or (
         bounds[0] <= number <= bounds[1]):

@@ -36,7 +36,7 @@ def translator(model_dir, places):
     return errors.UserError(
         '%s must have room and be writable: %s: %s. %s' % (
             binding, path, text, 'There is no checkpoint yet.' if step is None
-            else 'The checkpoint of step %d is whole: the same command goes on '
+            else 'The checkpoint of step %s is whole: the same command goes on '
             'from it.' % step))
   return translate
 

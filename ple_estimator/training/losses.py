@@ -19,7 +19,7 @@ def way_on(model_dir):
   """
   step = marker.latest_step(model_dir)
   return '%s; %s' % (metrics_file.ADVICE, (
-      'the same command goes on from the checkpoint of step %d' % step)
+      'the same command goes on from the checkpoint of step %s' % step)
                      if step else 'nothing has been saved yet')
 
 
