@@ -86,6 +86,7 @@ def test_benchmark_finds_the_costliest_ops():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # the recipe takes minutes
 def test_benchmark_runs_recipe_and_experiment(taobao, tmp_path):
   done = tool('benchmark', 'gin/base.gin', '--data', taobao, '--pairs', '1',
               '--steps', '20', '--batch_size', '64', '--epochs', '1', '--json',
@@ -103,6 +104,7 @@ def test_benchmark_runs_recipe_and_experiment(taobao, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # the recipe takes minutes
 def test_benchmark_compares_experiments_without_the_recipe(taobao):
   done = tool('benchmark', 'gin/base.gin', 'gin/mmoe.gin', '--data', taobao,
               '--pairs', '1', '--steps', '20', '--batch_size', '64',
@@ -123,6 +125,7 @@ def test_benchmark_times_the_input_alone(taobao):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_profile_lists_ops(taobao, tmp_path):
   done = tool('benchmark', 'gin/base.gin', '--data', taobao, '--batch_size',
               '64', '--profile', cwd=str(tmp_path))
