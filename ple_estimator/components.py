@@ -12,6 +12,11 @@ from ple_estimator.embeddings import admission  # noqa: F401
 from ple_estimator.embeddings import hashed  # noqa: F401
 from ple_estimator.embeddings import keyed  # noqa: F401
 from ple_estimator.engine import forms  # noqa: F401
+from ple_estimator.interactions import cross_net  # noqa: F401
+from ple_estimator.interactions import dot_products  # noqa: F401
+from ple_estimator.interactions import factorization_machine  # noqa: F401
+from ple_estimator.interactions import wide  # noqa: F401
+from ple_estimator.network import batch_norm  # noqa: F401
 from ple_estimator.network import ple  # noqa: F401
 from ple_estimator.network import precision  # noqa: F401
 from ple_estimator.network import tasks  # noqa: F401

@@ -15,6 +15,7 @@ from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
 from ple_estimator.engine import native
 from ple_estimator.engine import purpose as purpose_lib
+from ple_estimator.interactions import combined
 from ple_estimator.network import gradients
 from ple_estimator.network import objective
 from ple_estimator.network import ple
@@ -52,7 +53,9 @@ class Model:
                op_fusion=True,
                micro_batches=1,
                input_layer_partitioner=0,
-               dense_layer_partitioner=0):
+               dense_layer_partitioner=0,
+               interactions=(),
+               embedding_dropout=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -61,7 +64,8 @@ class Model:
         `groups`, called with (features, category columns, purpose), which
         returns a list of [batch, n] float32.
       network: ple.PLE or another function of (inputs, task names, purpose),
-        which returns the inputs of the towers and the gates.
+        which returns the inputs of the towers and the gates; None for a model
+        of interactions alone, whose tasks have no tower.
       tasks: list of tasks.Task.
       precision: precision.Precision.
       optimizer: function without arguments to a tf.train.Optimizer.
@@ -84,6 +88,9 @@ class Model:
         checkpoint can restore do not depend on the number of parts.
       dense_layer_partitioner: int, kB; the same for the kernels of dense
         layers. Biases and batch norm are never cut.
+      interactions: list of interaction.Interaction, such as Wide, FM,
+        DotProducts and CrossNet, between the embeddings and the experts. They
+        add to the logits of the tasks or to what the experts read.
 
     Raises:
       UserError: if a value is out of range, or if tasks and columns do not fit
@@ -99,13 +106,18 @@ class Model:
       errors.check_integer('Model.' + name, value, least)
     _check_tasks(tasks, features)
     factories.check(optimizer)
+    self._interactions = combined.Interactions(
+        interactions, features.categories, len(tasks))
+    _check_interactions(self._interactions, embedding, network, tasks)
+    self._categories = self._interactions.widened(features.categories)
     self.features = features
     self.tasks = list(tasks)
     self.op_fusion = op_fusion
     self.micro_batches = micro_batches
-    self.groups = embedding.groups(features.categories)
+    self.groups = embedding.groups(self._categories)
     self.keep = sorted({task.sample_space[0] for task in tasks
                         if task.sample_space})
+    self._embedding_dropout = embedding_dropout
     self._embedding = embedding
     self._network = network
     self._precision = precision
@@ -171,9 +183,9 @@ class Model:
   # ------------------------------------------------ from features to logits
 
   def _inputs(self, features, purpose):
-    """Returns the input of the network, [batch, in_dim] float32."""
+    """Returns what interactions and network read, [batch, n] float32."""
     with _cut(purpose.num_ps, self._input_part_bytes):
-      vectors = self._embedding(features, self.features.categories, purpose)
+      vectors = self._embedding(features, self._categories, purpose)
     numbers = [features[name][:, tf.newaxis] for name in self.features.numbers]
     return tf.concat(vectors + numbers, axis=1)
 
@@ -188,12 +200,26 @@ class Model:
       (logits, gates): a dict of task name to [batch] float32, and a dict of
       gate name to a dict of expert name to [batch] float32.
     """
+    names = [task.name for task in self.tasks]
     with _cut(purpose.num_ps, self._dense_part_bytes):
-      per_task, gates = self._network(
-          inputs, [task.name for task in self.tasks], purpose)
+      inputs, added = self._interactions(inputs, self.groups, names, purpose)
+      if self._embedding_dropout and purpose.training:
+        inputs = tf.nn.dropout(inputs, rate=self._embedding_dropout)
+      if self._network is None:
+        return _with_bias(added, names), {}
+      per_task, gates = self._network(inputs, names, purpose)
       of_task = collections.OrderedDict(
           (task.name, task.tower) for task in self.tasks)
-      return towers.logits(of_task, per_task, purpose), gates
+      logits = towers.logits(of_task, per_task, purpose)
+    if added is not None:
+      for i, name in enumerate(names):
+        logits[name] += added[:, i]
+    return logits, gates
+
+  def _biases(self):
+    """The bias of each task's logit, a dict of task name to [1] variable."""
+    of = towers.bias if self._network else _bias
+    return {task.name: of(task.name) for task in self.tasks}
 
   def _targets(self, features, labels):
     """Returns the objective.Targets of a batch."""
@@ -211,9 +237,15 @@ class Model:
     # If DeepRec sums over micro-batches, the input has cut the batch already.
     slices = (1 if purpose.engine.slices(self.micro_batches)
               else self.micro_batches)
+    first = objective.first_biases(self.tasks, targets)
+
+    def build(rows):
+      logits, gates = self._logits(rows, purpose)
+      return {name: logits[name] + first[name] for name in logits}, gates
+
     (losses, gates, of_network), d_inputs = gradients.of_network(
-        lambda rows: self._logits(rows, purpose), self.tasks, inputs, targets,
-        slices)
+        build, self.tasks, inputs, targets, slices)
+    objective.start_biases(first, self._biases(), losses.values())
     objective.summarize(losses, gates)
     objective.name_weights(self.tasks, targets)
     trained = embedded + sources + tf.trainable_variables()[len(embedded):]
@@ -258,7 +290,28 @@ def _check_parts(features, embedding, network, precision):
       ('network', network, ple.PLE, '@PLE()', ('__call__',)),
       ('precision', precision, precision_lib.Precision, '@Precision()',
        ('dtype', 'matmul'))]:
-    errors.check_is_a('Model.' + name, value, kind, example, own)
+    errors.check_is_a('Model.' + name, value, kind, example, own,
+                      or_none=name == 'network')
+
+
+def _check_interactions(interactions, embedding, network, tasks):
+  """Raises UserError unless interactions suit the rest of a model."""
+  errors.check(
+      network or interactions.give_logits(), 'Model.network must be given, '
+      'such as @PLE(), or Model.interactions must have one that gives logits, '
+      'such as @Wide(); got None and none.')
+  for task in tasks:
+    errors.check(
+        (task.tower is None) == (network is None), 'Task.tower must be %s, got '
+        '%s in task %s.',
+        'given, such as @Tower()' if network else 'None where Model.network is '
+        'None', errors.written(task.tower), task.name)
+  own = interactions.needs_own_vectors()
+  errors.check(
+      own is None or getattr(embedding, 'can_be_widened', True), 'Model.'
+      'interactions must not have %s, which reads vectors of its own, with an '
+      'embedding that cuts vectors into parts, %s. Choose another of the two.',
+      own, type(embedding).__name__)
 
 
 def _check_tasks(tasks, features):
@@ -301,6 +354,18 @@ def _check_sample_space(task, features):
       'Task.sample_space must have a %s for the column %r, got %s in task %s.',
       'text or number' if is_text else 'number', name, errors.written(value),
       task.name)
+
+
+def _with_bias(logits, tasks):
+  """Adds a bias per task to [batch, tasks] logits; returns them by task."""
+  return {task: logits[:, i] + _bias(task) for i, task in enumerate(tasks)}
+
+
+def _bias(task):
+  """The bias of the logit of a task without tower, a [1] variable."""
+  with tf.variable_scope(task, reuse=tf.AUTO_REUSE) as scope:
+    scope.set_partitioner(None)
+    return tf.get_variable('bias', [1], tf.float32, tf.zeros_initializer())
 
 
 def _kept_columns(features):

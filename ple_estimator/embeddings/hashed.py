@@ -18,8 +18,14 @@ from ple_estimator.engine import native
 
 
 class Embedding:
-  """The base class of embeddings; a subclass defines `_vectors`."""
+  """The base class of embeddings; a subclass defines `_vectors`.
 
+  Attributes:
+    can_be_widened: bool, whether interactions may have vectors of their own
+      behind those of the columns.
+  """
+
+  can_be_widened = True
   _group_kind = packing.Group
 
   def __init__(self, stddev, emb_fusion):
@@ -231,6 +237,7 @@ class MultiHashEmbedding(HashEmbedding):
           'MultiHashEmbedding.rows must have two positive integers for a '
           'column, got %s for %r.', errors.written(pair), name)
     self._operation = operation
+    self.can_be_widened = operation != 'concat'
     self._min_buckets = min_buckets
     self._quotient_dim = quotient_dim
 

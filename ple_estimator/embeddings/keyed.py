@@ -145,6 +145,8 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
   The first block counts the values, at the memory cost of a CounterFilter.
   """
 
+  can_be_widened = False
+
   def __init__(self, frequencies=(1, 4, 16, 64), capacity=1_000_000,
                stddev=None, emb_fusion=True, eviction=None):
     """Checks and stores the hyperparameters; builds no graph.

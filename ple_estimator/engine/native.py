@@ -205,10 +205,10 @@ def moving_averages(variables, offsets, moments, momentum):
     variables: list of resource variables [n], float32, on one device.
     offsets: list of int, where in `moments` the part of each begins.
     moments: [sum of n] float32 or more.
-    momentum: float.
+    momentum: float or float32 scalar.
   """
   return _ops().ple_moving_averages(
-      moments, vars=_names(variables), offsets=offsets, momentum=momentum)
+      moments, momentum, vars=_names(variables), offsets=offsets)
 
 
 def _names(variables):

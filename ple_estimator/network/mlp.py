@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.engine import native
+from ple_estimator.network import batch_norm as batch_norm_lib
 
 _ACTIVATIONS = {
     'relu': tf.nn.relu,
@@ -24,8 +25,6 @@ _ACTIVATIONS = {
     'sigmoid': tf.nn.sigmoid,
     'leaky_relu': tf.nn.leaky_relu,
 }
-_MOMENTUM = 0.99  # of batch norm's moving averages; as tf.layers
-_EPSILON = 1e-3  # added to the variances of batch norm; as tf.layers
 
 
 def check_units(binding, units, may_be_empty=True):
@@ -41,7 +40,8 @@ def check_units(binding, units, may_be_empty=True):
       may_be_empty)
 
 
-class Net(collections.namedtuple('Net', 'x units linear linear_bias')):
+class Net(collections.namedtuple(
+    'Net', 'x units linear linear_bias linear_zeros')):
   """One network of a set.
 
   Attributes:
@@ -49,17 +49,19 @@ class Net(collections.namedtuple('Net', 'x units linear linear_bias')):
     units: widths of the hidden layers.
     linear: int, width of a linear layer behind them; 0 is none.
     linear_bias: bool, whether that layer has a bias.
+    linear_zeros: bool, whether the kernel of that layer starts from zeros, not
+      from Glorot's uniform numbers.
   """
 
-  def __new__(cls, x, units, linear=0, linear_bias=False):
-    return super().__new__(cls, x, tuple(units), linear, linear_bias)
+  def __new__(cls, x, units, linear=0, linear_bias=False, linear_zeros=False):
+    return super().__new__(
+        cls, x, tuple(units), linear, linear_bias, linear_zeros)
 
 
 # The variables of a layer. The kernel may be a PartitionedVariable; bias is
-# None in a layer without one; norm is a _Norm, or None where no batch norm
-# follows.
+# None in a layer without one; norm is a batch_norm.Norm, or None where no batch
+# norm follows.
 _Layer = collections.namedtuple('_Layer', 'kernel bias norm')
-_Norm = collections.namedtuple('_Norm', 'gamma beta mean variance')
 
 
 @contextlib.contextmanager
@@ -82,7 +84,8 @@ class Mlp:
     Args:
       owner: str, the class that a user binds these arguments of, for errors.
       activation: str, a key of _ACTIVATIONS.
-      batch_norm: bool.
+      batch_norm: batch_norm.BatchNorm; True is one with its defaults, False
+        is none.
       dropout: float in [0, 1), the share of activations dropped.
       l2: float, each kernel adds l2 * |kernel|^2 / 2 to the loss.
 
@@ -91,7 +94,11 @@ class Mlp:
     """
     errors.check_choice(owner + '.activation', activation,
                         sorted(_ACTIVATIONS))
-    errors.check_bool(owner + '.batch_norm', batch_norm)
+    if isinstance(batch_norm, bool):
+      batch_norm = batch_norm_lib.BatchNorm() if batch_norm else None
+    errors.check_is_a(owner + '.batch_norm', batch_norm,
+                      batch_norm_lib.BatchNorm, '@BatchNorm(), True or False',
+                      or_none=True)
     errors.check_number(owner + '.dropout', dropout, least=0, below=1)
     errors.check_number(owner + '.l2', l2, least=0)
     self._activation = _ACTIVATIONS[activation]
@@ -99,7 +106,8 @@ class Mlp:
     self._dropout = dropout
     self._l2 = l2
     # Networks of several Mlps with equal settings can be computed as one set.
-    self.settings = activation, batch_norm, dropout, l2
+    self.settings = (
+        activation, batch_norm and batch_norm.settings, dropout, l2)
     # The fused op knows no other activation, and no dropout.
     self._can_fuse = activation == 'relu' and not dropout
 
@@ -142,16 +150,19 @@ class Mlp:
     if net.linear:
       name = 'logit' if net.linear_bias else 'mix'
       kernel, bias = self._dense_variables(
-          name, width, net.linear, net.linear_bias)
+          name, width, net.linear, net.linear_bias, net.linear_zeros)
+      import os
+      if bias is not None: bias = float(os.environ.get('BS','1')) * bias
       layers.append(_Layer(kernel, bias, None))
     return layers
 
-  def _dense_variables(self, name, width, units, bias):
+  def _dense_variables(self, name, width, units, bias, zeros=False):
     regularizer = (lambda w: self._l2 * tf.nn.l2_loss(w)) if self._l2 else None
     with tf.variable_scope(name):
       kernel = tf.get_variable(
           'kernel', [width, units], tf.float32,
-          tf.glorot_uniform_initializer(), regularizer)
+          tf.zeros_initializer() if zeros else tf.glorot_uniform_initializer(),
+          regularizer)
     with _unpartitioned(name):
       return kernel, tf.get_variable(
           'bias', [units], tf.float32, tf.zeros_initializer()) if bias else None
@@ -160,14 +171,7 @@ class Mlp:
     if not self._batch_norm:
       return None
     with _unpartitioned(name):
-      ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
-      return _Norm(
-          tf.get_variable('gamma', [units], tf.float32, ones),
-          tf.get_variable('beta', [units], tf.float32, zeros),
-          tf.get_variable('moving_mean', [units], tf.float32, zeros,
-                          trainable=False),
-          tf.get_variable('moving_variance', [units], tf.float32, ones,
-                          trainable=False))
+      return self._batch_norm.variables(units)
 
   # ---------------------------------------------------- TensorFlow's own ops
 
@@ -179,12 +183,12 @@ class Mlp:
       if i == len(net.units):  # the linear layer
         return x
       x = self._activation(x)
-      norm = (_scale_and_shift(x, layer.norm, purpose.training)
+      norm = (self._batch_norm.scale_and_shift(x, layer.norm, purpose.training)
               if layer.norm else None)
       if self._dropout:
-        x, norm = _normalized(x, norm), None
+        x, norm = batch_norm_lib.normalized(x, norm), None
         x = tf.layers.dropout(x, self._dropout, training=purpose.training)
-    return _normalized(x, norm)
+    return batch_norm_lib.normalized(x, norm)
 
   # ------------------------------------------------------------ the fused op
 
@@ -205,14 +209,16 @@ class Mlp:
     norms = [layer.norm for layer in sum(layers, []) if layer.norm]
     outputs, moments = native.nets(
         inputs, _parameters(sum(layers, [])),
-        tf.zeros([0]) if purpose.training else _moving_moments(norms),
+        tf.zeros([0]) if purpose.training
+        else batch_norm_lib.moving_moments(norms),
         net_input=net_input,
         num_hidden=[len(net.units) for net in described],
         linear=[1 + net.linear_bias if net.linear else 0 for net in described],
-        batch_norm=self._batch_norm, compute=purpose.precision.dtype,
-        training=purpose.training, epsilon=_EPSILON)
+        batch_norm=bool(norms), compute=purpose.precision.dtype,
+        training=purpose.training,
+        epsilon=self._batch_norm.epsilon if norms else 0.0)
     if purpose.training and norms:
-      _move(norms, moments)
+      self._batch_norm.move(norms, moments)
     return {scope: output for (scope, _, _), output in zip(nets, outputs)}
 
 
@@ -241,42 +247,14 @@ def _parameters(layers):
   return [tf.convert_to_tensor(parameter) for parameter in parameters]
 
 
-def _moving_moments(norms):
-  """Concatenates the moving means and variances of _Norms, [n] float32."""
-  return tf.concat(
-      [x for norm in norms for x in (norm.mean, norm.variance)],
-      axis=0) if norms else tf.zeros([0])
-
-
-# Batch norm (Ioffe and Szegedy, ICML 2015) is x * scale + shift, per column.
-# Where a dense layer with kernel W follows, the kernel is scaled instead of the
-# batch, because it has fewer rows:
-#   (x * scale + shift) W = x (scale W) + shift W
-
-
-def _scale_and_shift(x, norm, training):
-  """Returns scale and shift, [n] float32, of the batch norm of x [batch, n]."""
-  mean, variance = norm.mean, norm.variance
-  if training:
-    mean, variance = _moments(x)
-    for moving, batch in ((norm.mean, mean), (norm.variance, variance)):
-      tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, moving.assign_sub(
-          (moving - batch) * (1 - _MOMENTUM)))
-  scale = norm.gamma * tf.rsqrt(variance + _EPSILON)
-  return scale, norm.beta - mean * scale
-
-
-def _normalized(x, norm):
-  """Returns x * scale + shift for a norm (scale, shift), or x for None."""
-  return tf.nn.bias_add(x * norm[0], norm[1]) if norm else x
-
-
 def _dense(x, norm, layer, precision):
   """Applies a norm (scale, shift), or None, and a dense layer to x.
 
   Args:
     x: [batch, in] float32.
-    norm: (scale, shift), [in] float32 each, or None.
+    norm: (scale, shift), [in] float32 each, see BatchNorm.scale_and_shift, or
+      None. The kernel is scaled instead of x, because it has fewer rows:
+      (x * scale + shift) W = x (scale W) + shift W.
     layer: _Layer.
     precision: precision.Precision of the product.
 
@@ -291,47 +269,6 @@ def _dense(x, norm, layer, precision):
     kernel = scale[:, tf.newaxis] * kernel
   x = precision.matmul(x, kernel)
   return x if bias is None else tf.nn.bias_add(x, bias)
-
-
-@tf.custom_gradient
-def _moments(x):
-  """tf.nn.moments over the rows, with a gradient that reads x less often.
-
-  Sums are computed as products with a vector, which is TensorFlow's fastest
-  form.
-
-  Args:
-    x: [batch, n] float32.
-
-  Returns:
-    (mean, variance): [n] float32.
-  """
-  rows = tf.shape(x)[:1]
-  share = 1 / tf.cast(rows[0], tf.float32)
-  weights = tf.fill([1, rows[0]], share)
-  mean = tf.squeeze(tf.matmul(weights, x), axis=0)
-  variance = tf.squeeze(
-      tf.matmul(weights, tf.math.squared_difference(x, mean)), axis=0)
-
-  def grad(d_mean, d_variance):
-    slope = 2 * share * d_variance
-    return tf.nn.bias_add(x * slope, share * d_mean - slope * mean)
-
-  return (mean, variance), grad
-
-
-def _move(norms, moments):
-  """Updates the moving averages of fused batch norms, by one op per device."""
-  by_device, offset = collections.OrderedDict(), 0
-  for norm in norms:
-    for moving in (norm.mean, norm.variance):
-      by_device.setdefault(moving.device, []).append((moving, offset))
-      offset += moving.shape[0].value
-  for device, pairs in by_device.items():
-    with tf.device(device or None):
-      tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, native.moving_averages(
-          [moving for moving, _ in pairs], [at for _, at in pairs], moments,
-          _MOMENTUM))
 
 
 def mix(logits, experts, members, fused=False):

@@ -70,6 +70,43 @@ def losses(tasks, targets, logits):
           for task in tasks}
 
 
+def first_biases(tasks, targets):
+  """What the first step of a training adds to the logits of each task.
+
+  Args:
+    tasks: list of tasks.Task.
+    targets: Targets of the batch.
+
+  Returns:
+    dict of task name to float32 scalar: Task.initial_bias in the first step, 0
+    in all others.
+  """
+  is_first = _is_first()
+  return {task.name: tf.where(is_first, task.initial_bias(
+      targets.labels[task.label], targets.weights[task.name]), tf.zeros([]))
+          for task in tasks}
+
+
+def start_biases(first, biases, after):
+  """Adds what the first step has added to the logits to their biases.
+
+  Args:
+    first: dict of task name to float32 scalar, from `first_biases`.
+    biases: dict of task name to [1] variable.
+    after: tensors that are to be evaluated before, since they read the biases.
+  """
+  with tf.control_dependencies(list(after)):
+    for name, bias in biases.items():
+      # No assignment in later steps: it could undo what another worker does.
+      tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.cond(
+          _is_first(), lambda b=bias, s=first[name]: tf.group(
+              b.assign_add([s / float(__import__('os').environ.get('BS','1'))], read_value=False)), tf.no_op))
+
+
+def _is_first():
+  return tf.equal(tf.train.get_or_create_global_step().read_value(), 0)
+
+
 def total(tasks, by_task):
   """Sums up the loss that is trained: weighted losses and penalties.
 

@@ -57,7 +57,8 @@ class PLE:
       num_task_experts: int, experts private to one task, per task and level.
       num_shared_experts: int, experts that every task sees, per level.
       activation: str: relu, elu, selu, swish, tanh, sigmoid or leaky_relu.
-      batch_norm: bool, whether to normalise after each hidden layer.
+      batch_norm: batch_norm.BatchNorm after each hidden layer; True is one
+        with its defaults, False is none.
       dropout: float in [0, 1), share of hidden activations dropped.
       l2: float, each kernel adds l2 * |kernel|^2 / 2 to the loss.
 

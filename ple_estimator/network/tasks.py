@@ -26,23 +26,27 @@ class Task:
   def __init__(self,
                name=gin.REQUIRED,
                label=gin.REQUIRED,
-               tower=gin.REQUIRED,
+               tower=None,
                loss='binary',
                weight=1.0,
                gamma=1.0,
-               sample_space=None):
+               sample_space=None,
+               initial_bias='labels'):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       name: str, names the task's variables, metrics and predictions.
       label: str, the name of a column of kind label.
-      tower: towers.Tower.
+      tower: towers.Tower; None where Model.network is None.
       loss: 'binary', the cross entropy of a label that is 0 or 1, with a
         probability as prediction; or 'regression', the squared error.
       weight: float, w(0), the weight of the task in the total loss.
       gamma: float, positive, the factor by which the weight changes each step.
       sample_space: (column, value): only rows where the column has that value
         count in loss and metrics; None counts all rows.
+      initial_bias: what the bias of the logit starts from: 'labels', the mean
+        of the labels of the first batch (for a binary task its log odds), so
+        that the first predictions are of the right size; or a float.
 
     Raises:
       UserError: if a value is out of range.
@@ -55,7 +59,7 @@ class Task:
                  'that all tasks see.')
     errors.check_text('Task.label', label)
     errors.check_is_a('Task.tower', tower, towers.Tower, '@Tower()',
-                      own=('mlp', 'net'))
+                      own=('mlp', 'net'), or_none=True)
     errors.check_choice('Task.loss', loss, _LOSSES)
     errors.check_number('Task.weight', weight, least=0)
     errors.check_number('Task.gamma', gamma, above=0)
@@ -65,8 +69,13 @@ class Task:
         isinstance(sample_space[0], str),
         'Task.sample_space must be a pair (column, value) or None, got %s.',
         errors.written(sample_space))
+    if initial_bias != 'labels':
+      errors.check(errors.is_number(initial_bias), "Task.initial_bias must be "
+                   "'labels' or a finite number, got %s.",
+                   errors.written(initial_bias))
     self.name = name
     self.label = label
+    self._initial_bias = initial_bias
     self.sample_space = sample_space
     self.is_binary = loss == 'binary'
     self.tower = tower
@@ -76,6 +85,31 @@ class Task:
   def predictions(self, logits):
     """Returns [batch] float32: probabilities, or a regression's logits."""
     return tf.sigmoid(logits) if self.is_binary else logits
+
+  def initial_bias(self, labels, weights):
+    """What the bias of the logit starts from.
+
+    A network whose bias has to learn the rate of a rare label is far off for
+    hundreds of steps. Lin et al., "Focal Loss for Dense Object Detection", ICCV
+    2017, section 3.3, start it from a prior; here it is that of a batch.
+
+    Args:
+      labels: [batch] float32, of the first batch.
+      weights: [batch] float32, 0 outside of the sample space.
+
+    Returns:
+      float32 scalar.
+    """
+    if self._initial_bias != 'labels':
+      return tf.constant(self._initial_bias, tf.float32)
+    positive = tf.reduce_sum(weights * labels)
+    total = tf.reduce_sum(weights)
+    if not self.is_binary:
+      return tf.div_no_nan(positive, total)
+    # As if half a row more had either label, for a batch without one of them.
+    half = 0.5 * tf.div_no_nan(total, tf.cast(tf.size(labels), tf.float32))
+    odds = tf.div_no_nan(positive + half, total - positive + half)
+    return tf.where(odds > 0, tf.log(odds), tf.zeros_like(odds))
 
   def loss(self, labels, logits, weights, total_weight=None):
     """The mean loss over the sample space of the task.

@@ -5,6 +5,7 @@ import collections
 import gin
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import errors
 from ple_estimator.network import mlp
 
 
@@ -13,7 +14,7 @@ class Tower:
   """The hidden layers and the logit of one task, on top of the experts."""
 
   def __init__(self, units=(256, 128, 64), activation='relu', batch_norm=True,
-               dropout=0.0, l2=0.0):
+               dropout=0.0, l2=0.0, logit_initializer='zeros'):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -22,17 +23,31 @@ class Tower:
       batch_norm: bool, as in PLE.
       dropout: float, as in PLE.
       l2: float, as in PLE.
+      logit_initializer: what the kernel of the logit starts from: 'zeros', so
+        that the first predictions are those of its bias and not numbers drawn
+        at random; or 'glorot_uniform'.
 
     Raises:
       UserError: if a value is out of range.
     """
     mlp.check_units('Tower.units', units)
     self.mlp = mlp.Mlp('Tower', activation, batch_norm, dropout, l2)
+    errors.check_choice('Tower.logit_initializer', logit_initializer,
+                        ('zeros', 'glorot_uniform'))
     self._units = tuple(units)
+    self._logit_zeros = logit_initializer == 'zeros'
 
   def net(self, x):
     """Describes the network on x [batch, in_dim] float32: an mlp.Net."""
-    return mlp.Net(x, self._units, linear=1, linear_bias=True)
+    return mlp.Net(x, self._units, linear=1, linear_bias=True,
+                   linear_zeros=self._logit_zeros)
+
+
+def bias(task):
+  """The bias of a task's logit, a [1] variable that `logits` has made."""
+  with tf.variable_scope(task + '/tower/logit', reuse=True) as scope:
+    scope.set_partitioner(None)
+    return tf.get_variable('bias', [1], tf.float32)
 
 
 def logits(towers, inputs, purpose):

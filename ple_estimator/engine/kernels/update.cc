@@ -280,7 +280,6 @@ class MovingAveragesOp : public Op {
  public:
   explicit MovingAveragesOp(OpKernelConstruction* context) : Op(context) {
     OP_REQUIRES_OK(context, context->GetAttr("vars", &vars_));
-    OP_REQUIRES_OK(context, context->GetAttr("momentum", &momentum_));
     OP_REQUIRES_OK(context, context->GetAttr("offsets", &offsets_));
     OP_REQUIRES(context, offsets_.size() == vars_.size(),
                 errors::InvalidArgument("offsets must have one element per "
@@ -293,6 +292,10 @@ class MovingAveragesOp : public Op {
     const Tensor& moments = context->input(0);
     PLE_REQUIRE(moments.dims() == 1, "moments must be a vector, got ",
                 moments.shape().DebugString(), ".");
+    PLE_REQUIRE(context->input(1).dims() == 0,
+                "momentum must be a scalar, got the shape ",
+                context->input(1).shape().DebugString(), ".");
+    const float momentum = context->input(1).scalar<float>()();
     std::vector<Named> vars;
     for (const std::string& name : vars_)
       vars.push_back(Lookup(context, name));
@@ -311,13 +314,12 @@ class MovingAveragesOp : public Op {
       const float* batch = Data(moments) + offsets_[i];
       auto moving = vars[i].tensor()->flat<float>();
       for (int64_t j = 0; j < moving.size(); ++j)
-        moving(j) += (batch[j] - moving(j)) * (1 - momentum_);
+        moving(j) += (batch[j] - moving(j)) * (1 - momentum);
     }
   }
 
  private:
   std::vector<std::string> vars_;
-  float momentum_;
   std::vector<int64> offsets_;
 };
 
@@ -385,13 +387,16 @@ beta2_power: Likewise.
 
 REGISTER_OP("PleMovingAverages")
     .Input("moments: float")
+    .Input("momentum: float")
     .Attr("vars: list(string)")
     .Attr("offsets: list(int)")
-    .Attr("momentum: float")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* context) {
-      ShapeHandle unused;
-      return context->WithRank(context->input(0), 1, &unused);
+      return StatusOf([&] {
+        ShapeHandle unused;
+        Check(context->WithRank(context->input(0), 1, &unused));
+        Check(context->WithRank(context->input(1), 0, &unused));
+      });
     })
     .Doc(R"doc(
 Moves variables towards new values.
@@ -399,6 +404,7 @@ Moves variables towards new values.
 Each becomes momentum * itself + (1 - momentum) * its part of moments.
 
 moments: A vector.
+momentum: A scalar.
 vars: The names of the variables, float, on the device of the op, each once.
 offsets: Per variable, where its part of moments begins.
 )doc");

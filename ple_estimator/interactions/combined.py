@@ -1,0 +1,130 @@
+"""All interactions of a model together."""
+
+import collections
+import copy
+
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+from ple_estimator.interactions import interaction
+
+
+class Interactions:
+  """The interactions of a model: what they need and what they give.
+
+  An interaction may want vectors of its own for the values of all category
+  columns. They lie in the embedding's tables behind the vectors that the
+  experts read, so that there is one lookup and one update for both.
+  """
+
+  def __init__(self, parts, columns, num_tasks):
+    """Checks the parts; builds no graph.
+
+    Args:
+      parts: list of interaction.Interaction, what Model.interactions is bound
+        to.
+      columns: list of category columns, see column_kinds.
+      num_tasks: int.
+
+    Raises:
+      UserError: if a part is none, or does not suit the columns.
+    """
+    errors.check_list(
+        'Model.interactions', parts, _is_one,
+        'interactions, such as [@Wide(), @FM()]', may_be_empty=True)
+    for part in parts:
+      part.check(columns)
+    self._parts = _named(parts)
+    self._num_tasks = num_tasks
+    self._widths = [part.own_width(num_tasks) if columns else 0
+                    for part in parts]
+
+  def give_logits(self):
+    """Whether at least one part adds to the logits."""
+    return any(part.to == 'logits' for part in self._parts.values())
+
+  def needs_own_vectors(self):
+    """The name of a part that reads vectors of its own, or None."""
+    return next((type(part).__name__ for part, width in zip(
+        self._parts.values(), self._widths) if width), None)
+
+  def widened(self, columns):
+    """Copies of category columns with room for all vectors."""
+    own = sum(self._widths)
+    if not own:
+      return columns
+    copies = [copy.copy(column) for column in columns]
+    for column in copies:
+      column.dim += own
+    return copies
+
+  def __call__(self, inputs, groups, tasks, purpose):
+    """Builds all parts in the default graph.
+
+    Args:
+      inputs: [batch, n] float32: the embedding's vectors of the groups, then
+        the numbers.
+      groups: list of packing.Group of the widened columns.
+      tasks: names of the tasks.
+      purpose: purpose.Purpose of the graph.
+
+    Returns:
+      (x, logits): [batch, in_dim] float32, what the experts read; and
+      [batch, tasks] float32, or None where no part gives logits.
+    """
+    blocks, numbers = _split(inputs, groups)
+    own = sum(self._widths)
+    vectors = [block[:, :, :-own] for block in blocks] if own else blocks
+    x = inputs
+    if own:
+      x = tf.concat([_flat(block) for block in vectors] + [numbers], axis=1)
+    names = [[column.name for column in group.columns] for group in groups]
+    found, end = [], -own
+    for (scope, part), width in zip(self._parts.items(), self._widths):
+      begin, end = end, end + width
+      of_part = [block[:, :, begin:end or None] for block in blocks
+                 ] if width else []
+      with tf.variable_scope(scope):
+        found.append(part(interaction.Fields(
+            names, vectors, of_part, numbers, x), len(tasks), purpose))
+    return _put_together(x, found)
+
+
+def _put_together(x, found):
+  """(what the experts read, logits or None) of a list of Contribution."""
+  crossed = [of.crossed for of in found if of.crossed is not None]
+  inputs = [of.inputs for of in found if of.inputs is not None]
+  logits = [of.logits for of in found if of.logits is not None]
+  if crossed or inputs:
+    x = tf.concat((crossed or [x]) + inputs, axis=1)
+  return x, tf.add_n(logits) if logits else None
+
+
+def _split(inputs, groups):
+  """Cuts what the embedding gave into ([batch, columns, dim] blocks, numbers)."""
+  widths = [len(group.columns) * group.dim for group in groups]
+  widths.append(inputs.shape[1].value - sum(widths))
+  *blocks, numbers = tf.split(inputs, widths, axis=1)
+  return [tf.reshape(block, [-1, len(group.columns), group.dim])
+          for block, group in zip(blocks, groups)], numbers
+
+
+def _flat(block):
+  """[batch, columns, dim] -> [batch, columns * dim]."""
+  return tf.reshape(block, [-1, block.shape[1].value * block.shape[2].value])
+
+
+def _is_one(part):
+  return isinstance(part, interaction.Interaction)
+
+
+def _named(parts):
+  """Gives each part a variable scope; returns an OrderedDict of scope to part."""
+  named = collections.OrderedDict()
+  for part in parts:
+    scope, count = part.scope, 1
+    while scope in named:
+      count += 1
+      scope = '%s_%d' % (part.scope, count)
+    named[scope] = part
+  return named

@@ -1,0 +1,77 @@
+"""Products of the vectors of all pairs of columns."""
+
+import gin
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+from ple_estimator.interactions import interaction
+
+
+@gin.register
+class FM(interaction.Interaction):
+  """The second-order part of a factorization machine.
+
+  Rendle, "Factorization Machines", ICDM 2010, eq. 1 and lemma 3.1: the sum over
+  all pairs of columns of the products of their vectors, dimension by dimension,
+
+    p_f = 1/2 ((sum_c v_cf)^2 - sum_c v_cf^2).
+
+  A number x_i takes part with the vector x_i v_i. Added to the logits, task k
+  has sum_f h_kf p_f, where h starts at 1, or, with vectors of its own,
+  sum_f p_f of these. The experts read p itself, as in He and Chua, "Neural
+  Factorization Machines", SIGIR 2017, eq. 4. `Wide` is the first-order part.
+  """
+
+  scope = 'fm'
+
+  def __init__(self, dim=None, to='logits'):
+    """Checks and stores the hyperparameters; builds no graph.
+
+    Args:
+      dim: int, the width of vectors that only this interaction reads; added to
+        the logits every task then has its own. None takes the vectors that the
+        experts read, which must all have one dim.
+      to: 'logits' or 'experts', where the result goes.
+
+    Raises:
+      UserError: if a value is out of range.
+    """
+    super().__init__(to)
+    errors.check_integer('FM.dim', dim, 1, or_none=True)
+    self._dim = dim
+
+  def own_width(self, num_tasks):
+    if self._dim is None:
+      return 0
+    return self._dim * (num_tasks if self.to == 'logits' else 1)
+
+  def check(self, columns):
+    errors.check(columns, 'FM needs columns with vectors, of a kind such as '
+                 'hashed or integer, got none.')
+    if self._dim is None:
+      self._check_one_dim(columns)
+
+  def __call__(self, fields, num_tasks, purpose):
+    products = self._products(
+        fields.vectors if self._dim is None else fields.own, fields)
+    if self.to == 'experts':
+      return interaction.Contribution(inputs=products)
+    if self._dim is None:
+      weights = tf.get_variable(
+          'weights', [products.shape[1].value, num_tasks], tf.float32,
+          tf.ones_initializer())
+      return interaction.Contribution(logits=tf.matmul(products, weights))
+    return interaction.Contribution(logits=tf.reduce_sum(
+        tf.reshape(products, [-1, num_tasks, self._dim]), axis=2))
+
+  def _products(self, blocks, fields):
+    """[batch, n] float32, the sums of products of all pairs of columns."""
+    total = interaction.sum_columns(blocks)
+    squares = interaction.sum_columns([tf.square(x) for x in blocks])
+    if fields.num_numbers():
+      vectors = tf.get_variable(
+          'numbers', [fields.num_numbers(), total.shape[1].value], tf.float32,
+          tf.random_normal_initializer(stddev=0.01))
+      total += tf.matmul(fields.numbers, vectors)
+      squares += tf.matmul(tf.square(fields.numbers), tf.square(vectors))
+    return 0.5 * (tf.square(total) - squares)
