@@ -418,7 +418,7 @@ def write(world, rng, rows, path):
     for start in range(0, rows, CHUNK_ROWS):
       table, found = world.rows(rng, min(CHUNK_ROWS, rows - start))
       pa.csv.write_csv(table, csv, options)
-      parquet = parquet or _parquet_writer(
+      parquet = parquet or parquet_writer(
           path + '.parquet.partial', table.schema)
       parquet.write_table(table)
       for task in TASKS:
@@ -431,7 +431,7 @@ def write(world, rng, rows, path):
           for task, found in truth.items()}
 
 
-def _parquet_writer(path, schema):
+def parquet_writer(path, schema):
   """Returns a ParquetWriter that writes page checksums, if pyarrow can."""
   kind = pa.parquet.ParquetWriter
   name = 'write_page_checksum'
@@ -472,7 +472,7 @@ def correlation(x, y):
   return float(np.corrcoef(x, y)[0, 1]) if len(x) > 1 else None
 
 
-def parse_args(parser):
+def parse_args(parser, arguments):
   """The arguments of the command line, checked."""
   parser.add_argument('--out', default='data', help='folder to write to')
   parser.add_argument('--train', type=int, default=200000, help='rows')
@@ -492,9 +492,12 @@ def parse_args(parser):
                       help='with --correlation: the share, 0 to 1, of the '
                       'variance of the logits that a random network of '
                       'interactions makes; default: 0')
+  parser.add_argument('--only-validation', action='store_true',
+                      help='for a folder that was made with the same options '
+                      'before there was a validation file: write only that')
   parser.add_argument('--force', action='store_true',
                       help='overwrite data that is there')
-  args = parser.parse_args()
+  args = parser.parse_args(arguments)
   if min(args.train, args.validation, args.test) < 1:
     parser.error('--train, --validation and --test must be at least 1')
   if not (0 < args.users <= _MOST_USERS and 0 < args.ads <= _MOST_ADS):
@@ -511,32 +514,66 @@ def parse_args(parser):
   return args
 
 
-def main():
+def make(world, args, part):
+  """Writes the files of one of PARTS and says so; returns their ceiling."""
+  rng = np.random.RandomState([args.seed, PARTS[part]])
+  rows = getattr(args, part)
+  path = os.path.join(args.out, 'taobao_%s_data' % part)
+  truth = write(world, rng, rows, path)
+  print('%s: %d rows, %s' % (path, rows, ', '.join(
+      '%s %.2f%%' % (task, 100 * found.label.mean())
+      for task, found in truth.items())))
+  return ceiling(truth)
+
+
+def difference(world, folder, seed):
+  """Says why a folder's train file is not of this world; None if it is."""
+  path = os.path.join(folder, 'taobao_train_data.parquet')
+  for needed in (path, os.path.join(folder, 'ceiling.json')):
+    if not os.path.exists(needed):
+      return 'there is no %s' % needed
+  there = pa.parquet.ParquetFile(path)
+  rows = min(CHUNK_ROWS, there.metadata.num_rows)
+  rng = np.random.RandomState([seed, PARTS['train']])
+  made, _ = world.rows(rng, rows)
+  if (there.schema_arrow.names == COLUMNS
+      and there.read_row_group(0).slice(0, rows).equals(made)):
+    return None
+  return ('%s was made with other options; give those, or --force to make all '
+          'files anew' % path)
+
+
+def main(arguments=None):
+  """Makes the files; returns the exit status.
+
+  Args:
+    arguments: list of str; None takes those of the process.
+  """
   parser = argparse.ArgumentParser(
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  args = parse_args(parser)
+  args = parse_args(parser, arguments)
   os.makedirs(args.out, exist_ok=True)
   present = [name for name in sorted(os.listdir(args.out))
              if name.startswith('taobao_')]
-  if present and not args.force:
+  if present and not (args.force or args.only_validation):
     parser.error('%s has %s already; --force overwrites them' % (
         args.out, ', '.join(present)))
   world = World(args.seed, args.users, args.ads)
   if args.correlation is not None:
     world.labels = SeparateTasks(
         world, args.seed, args.correlation, args.nonlinear)
-  best = {}
-  for name, stream in PARTS.items():
-    rng, rows = np.random.RandomState([args.seed, stream]), getattr(args, name)
-    path = os.path.join(args.out, 'taobao_%s_data' % name)
-    truth = write(world, rng, rows, path)
-    best[name] = ceiling(truth)
-    print('%s: %d rows, %s' % (path, rows, ', '.join(
-        '%s %.2f%%' % (task, 100 * found.label.mean())
-        for task, found in truth.items())))
-  path = os.path.join(args.out, 'ceiling.json')
-  best = {task: dict(best['test'][task], validation=best['validation'][task])
-          for task in TASKS}
+  path, best = os.path.join(args.out, 'ceiling.json'), None
+  if args.only_validation:
+    different = difference(world, args.out, args.seed)
+    if different:
+      parser.error('--only-validation: ' + different)
+    with open(path) as f:
+      best = json.load(f)
+  parts = ['validation'] if args.only_validation else list(PARTS)
+  found = {part: make(world, args, part) for part in parts}
+  best = found.get('test', best)
+  for task in TASKS:
+    best[task]['validation'] = found['validation'][task]
   with open(path, 'w') as f:
     json.dump(best, f, indent=2, sort_keys=True)
     f.write('\n')
