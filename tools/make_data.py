@@ -103,7 +103,7 @@ _NO_PROFILE, _NO_PVALUE, _NO_CLASS, _NO_TAGS, _NO_BRAND = (
     0.0425, 0.5276, 0.2402, 0.4202, 0.3161)
 
 
-def _zipf(rng, size, count, exponent):
+def zipf(rng, size, count, exponent):
   """Draws `size` of `count` ranks, the k-th as often as k^-exponent."""
   mass = np.cumsum(np.arange(1, count + 1) ** -float(exponent))
   return np.searchsorted(mass, rng.random_sample(size) * mass[-1])
@@ -118,7 +118,7 @@ def _sigmoid(x):
   return 1 / (1 + np.exp(-x))
 
 
-def _bias(scores, weights, rate):
+def bias(scores, weights, rate):
   """The b for which the weighted mean of sigmoid(scores + b) is rate."""
   low, high = -20.0, 20.0
   for _ in range(50):
@@ -160,15 +160,15 @@ class World:
     self._make_users(rng)
     self._make_effects(rng)
     click, order = self._scores(*self.draw(rng, CHUNK_ROWS))
-    self._click_bias = _bias(click, np.ones(CHUNK_ROWS), _CLICK_RATE)
-    self._order_bias = _bias(
+    self._click_bias = bias(click, np.ones(CHUNK_ROWS), _CLICK_RATE)
+    self._order_bias = bias(
         order, _sigmoid(click + self._click_bias), _ORDER_RATE)
     self.labels = self._click_then_order
 
   def _make_ads(self, rng):
-    self.ad_category = _zipf(rng, self.ads, _CATEGORIES, 1.0)
+    self.ad_category = zipf(rng, self.ads, _CATEGORIES, 1.0)
     self.ad_brand = (
-        self.ad_category * 3 + _zipf(rng, self.ads, 12, 1.0)) % _BRANDS
+        self.ad_category * 3 + zipf(rng, self.ads, 12, 1.0)) % _BRANDS
     self.ad_price = rng.randint(0, 50, self.ads)
     campaign = np.where(rng.random_sample(self.ads) < 0.9, np.arange(self.ads),
                         rng.randint(0, self.ads, self.ads))
@@ -194,7 +194,7 @@ class World:
     known = rng.random_sample(self.users) >= _NO_PROFILE
     levels = {
         'cms_segid': np.where(rng.random_sample(self.users) < 0.56, 0,
-                              _zipf(rng, self.users, 96, 0.6) + 1),
+                              zipf(rng, self.users, 96, 0.6) + 1),
         'cms_group_id': rng.randint(0, 13, self.users),
         'final_gender_code': 1 + (rng.random_sample(self.users) < 0.71),
         'age_level': np.minimum(6, rng.poisson(3.4, self.users)),
@@ -210,7 +210,7 @@ class World:
       here = known & (rng.random_sample(self.users) >= rate)
       self.user_levels[name] = np.where(here, level, -1)
       columns[name] = np.where(here, level.astype(str), '')
-    self.favourites = _zipf(
+    self.favourites = zipf(
         rng, (self.users, _FAVOURITES), _CATEGORIES, 1.0)  # [users, favourites]
     self._num_favourites = rng.randint(1, _FAVOURITES + 1, self.users)
     self.has_tags = rng.random_sample(self.users) >= _NO_TAGS
@@ -253,8 +253,8 @@ class World:
 
   def draw(self, rng, count):
     """Returns who is shown which ad where: user, ad, pid, [count] int each."""
-    user = _zipf(rng, count, self.users, 0.6)
-    ad = _zipf(rng, count, self.ads, 0.7)
+    user = zipf(rng, count, self.users, 0.6)
+    ad = zipf(rng, count, self.ads, 0.7)
     # A third of the ads are of a category that the user looked at.
     wanted = self.favourites[user, rng.randint(0, 1 << 30, count)
                              % self._num_favourites[user]]
@@ -355,7 +355,7 @@ class SeparateTasks:
     self._nonlinear = nonlinear
     parts = (functions - self._means).dot(self._mix)
     self._bias = {
-        task: _bias(sum(self._logits(parts, task)), np.ones(CHUNK_ROWS), rate)
+        task: bias(sum(self._logits(parts, task)), np.ones(CHUNK_ROWS), rate)
         for task, rate in zip(TASKS, (_CLICK_RATE, _ORDER_RATE))}
 
   def _factors(self, values):
@@ -454,17 +454,22 @@ def ceiling(truth):
   found = {}
   logits = {task: np.log(p) - np.log1p(-p) for task, (p, _, _) in truth.items()}
   for task, (p, label, nonlinear) in truth.items():
-    loss = -np.mean(np.where(label, np.log(p), np.log1p(-p)))
-    mixed = 0 < label.sum() < len(label)
-    found[task] = {
-        'auc': float(auc(p, label)) if mixed else None,
-        'log_loss': float(loss), 'positives': int(label.sum()),
-        'logit_correlation': {
-            other: correlation(logits[task], logits[other])
-            for other in truth if other != task}}
+    found[task] = binary_ceiling(p, label)
+    found[task]['logit_correlation'] = {
+        other: correlation(logits[task], logits[other])
+        for other in truth if other != task}
     if nonlinear is not None:
       found[task]['nonlinear'] = float(nonlinear.var() / logits[task].var())
   return found
+
+
+def binary_ceiling(p, label):
+  """AUC, log loss and number of positives of probabilities, as `ceiling`."""
+  mixed = 0 < label.sum() < len(label)
+  return {'auc': float(auc(p, label)) if mixed else None,
+          'log_loss': float(-np.mean(np.where(
+              label, np.log(p), np.log1p(-p)))),
+          'positives': int(label.sum())}
 
 
 def correlation(x, y):
