@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 r"""Makes Taobao-like rows whose best possible AUC is known.
 
-  python tools/make_data.py --out data --train 200000 --test 50000 --seed 2021
+  python tools/make_data.py --out data --train 200000 --validation 50000 \
+      --test 50000 --seed 2021
 
-Writes taobao_train_data and taobao_test_data (CSV, no header), the same rows as
-.parquet, and ceiling.json: per task the AUC and log loss, on the test file, of
-the probabilities that the labels were drawn from. No model does better, except
-by luck.
+Writes taobao_train_data, taobao_validation_data and taobao_test_data (CSV, no
+header), the same rows as .parquet, and ceiling.json: per task the AUC and log
+loss, on the test file, of the probabilities that the labels were drawn from,
+and under "validation" those on the validation file. No model does better,
+except by luck. Choose everything on the validation file and read the test file
+once, when everything is chosen.
 
 The rows have the columns of the model zoo's Taobao data and its shape: users
 and ads with heavy tails, empty fields and NULL as often as in the real rows,
@@ -42,6 +45,9 @@ COLUMNS = [
     'new_user_class_level', 'tag_category_list', 'tag_brand_list', 'price']
 CHUNK_ROWS = 50000
 TASKS = ('clk', 'buy')
+# The files and the stream of random numbers that each is drawn from. The test
+# file had stream 1 before there was a validation file; so it stays the same.
+PARTS = {'train': 0, 'validation': 2, 'test': 1}
 
 _USERS, _ADS, _CATEGORIES, _BRANDS = 2000, 1000, 120, 360
 _MOST_USERS, _MOST_ADS = 1000000, 250000  # there are no more names
@@ -308,6 +314,7 @@ def main():
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--out', default='data', help='folder to write to')
   parser.add_argument('--train', type=int, default=200000, help='rows')
+  parser.add_argument('--validation', type=int, default=50000, help='rows')
   parser.add_argument('--test', type=int, default=50000, help='rows')
   parser.add_argument('--seed', type=int, default=2021,
                       help='the same seed makes the same rows')
@@ -318,8 +325,8 @@ def main():
   parser.add_argument('--force', action='store_true',
                       help='overwrite data that is there')
   args = parser.parse_args()
-  if args.train < 1 or args.test < 1:
-    parser.error('--train and --test must be at least 1')
+  if min(args.train, args.validation, args.test) < 1:
+    parser.error('--train, --validation and --test must be at least 1')
   if not (0 < args.users <= _MOST_USERS and 0 < args.ads <= _MOST_ADS):
     parser.error('--users must be from 1 to %d, --ads to %d' % (
         _MOST_USERS, _MOST_ADS))
@@ -330,15 +337,18 @@ def main():
     parser.error('%s has %s already; --force overwrites them' % (
         args.out, ', '.join(present)))
   world = World(args.seed, args.users, args.ads)
-  for stream, (name, rows) in enumerate(
-      [('train', args.train), ('test', args.test)]):
-    rng = np.random.RandomState([args.seed, stream])
+  best = {}
+  for name, stream in PARTS.items():
+    rng, rows = np.random.RandomState([args.seed, stream]), getattr(args, name)
     path = os.path.join(args.out, 'taobao_%s_data' % name)
     truth = write(world, rng, rows, path)
+    best[name] = ceiling(truth)
     print('%s: %d rows, %s' % (path, rows, ', '.join(
         '%s %.2f%%' % (task, 100 * label.mean())
         for task, (_, label) in truth.items())))
-  path, best = os.path.join(args.out, 'ceiling.json'), ceiling(truth)
+  path = os.path.join(args.out, 'ceiling.json')
+  best = {task: dict(best['test'][task], validation=best['validation'][task])
+          for task in TASKS}
   with open(path, 'w') as f:
     json.dump(best, f, indent=2, sort_keys=True)
     f.write('\n')
