@@ -19,9 +19,9 @@ from ple_estimator import errors
 _said = set()  # warnings, as files are looked for several times in a run
 # The way to a file that data of earlier releases lack.
 _VALIDATION = (
-    ' Validation rows are made together with others by tools/make_data.py '
-    '(--force makes all anew), or split off the training rows by '
-    'ple-estimator csv-to-parquet (--validation-fraction).')
+    ' Generated rows: tools/make_data.py makes it together with the others. '
+    'Rows of your own: ple-estimator csv-to-parquet --validation 0.1 cuts it '
+    'from the training rows.')
 _NO_VALUE = '__HIVE_DEFAULT_PARTITION__'  # Hive's name for a missing value
 
 
