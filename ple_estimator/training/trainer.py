@@ -82,8 +82,9 @@ class Trainer:
     self._work_queue = work_queue
     self._input_state = None if work_queue else input_state.InputState(
         train_input, config, schedule.on_changed_files)
-    self._watch = self._rows = None  # set by `run`
-    self._max_steps = self._epochs = self._evaluations = None  # as well
+    # Set by `run`.
+    self._watch = self._rows = None
+    self._max_steps = self._epochs = self._evaluations = None
     self.model_fn = estimator_lib.ModelFn(
         model, engine, role.is_local, train_input.prefetch,
         work_queue or self._input_state, bool(schedule.incremental),
@@ -266,8 +267,9 @@ class Trainer:
     config, schedule = self._config, self._schedule
     added = [
         losses.LossesHook(
-            self._model.tasks, config.model_dir, self._evaluations.steps
-            if self._evaluations else config.save_checkpoints_steps),
+            self._model.tasks, config.model_dir, max(
+                config.save_checkpoints_steps,
+                self._evaluations.steps if self._evaluations else 0)),
         hooks.ProgressHook(
             [task.name for task in self._model.tasks], self._max_steps,
             self._train_input.batch_size, config.save_summary_steps)]
