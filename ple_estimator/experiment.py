@@ -376,8 +376,9 @@ def _check_intervals(eval_steps, eval_epochs):
                       or_none=True)
   errors.check(
       eval_steps is None or eval_epochs is None,
-      'Experiment.eval_steps and Experiment.eval_epochs must not both be given, '
-      'got %s and %s. Bind one of them to None.', eval_steps, eval_epochs)
+      'Experiment.eval_steps and Experiment.eval_epochs must not both be '
+      'given, got %s and %s. Bind one of them to None, such as '
+      'Experiment.eval_epochs = None.', eval_steps, eval_epochs)
 
 
 def _configured(run_config, model_dir):

@@ -147,7 +147,7 @@ def test_a_run_without_test_rows_says_so(trained, taobao):
     load('gin/base.gin', trained, taobao, 'Experiment.test_input = None').test()
 
 
-def test_missing_validation_rows_are_told_with_the_way_to_them(taobao, tmp_path):
+def test_missing_validation_rows_are_told_with_the_way_out(taobao, tmp_path):
   for name in ('train', 'test'):
     os.symlink('%s/taobao_%s_data.parquet' % (taobao, name),
                str(tmp_path / ('taobao_%s_data.parquet' % name)))

@@ -97,7 +97,8 @@ def test_truncated_parquet_is_refused_before_training(run_here, taobao,
   for name in PARQUET:
     with open(os.path.join(taobao, name), 'rb') as f:
       data = f.read()
-    (tmp_path / name).write_bytes(data[:-1000] if 'validation' in name else data)
+    (tmp_path / name).write_bytes(
+        data[:-1000] if 'validation' in name else data)
   done = run_here('--gin_file=gin/base.gin', *bindings(
       'DATA_DIR = %r' % str(tmp_path),
       'Experiment.model_dir = %r' % str(tmp_path / 'out')))

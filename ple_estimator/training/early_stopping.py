@@ -45,8 +45,9 @@ class EarlyStopping:
     errors.check(
         (patience_steps is None) != (patience_epochs is None),
         'EarlyStopping.patience_steps or EarlyStopping.patience_epochs must be '
-        'given, and not both, got %s and %s. Bind the other to None.',
-        patience_steps, patience_epochs)
+        'given, and not both, got %s and %s. Bind the other to None, such as '
+        'EarlyStopping.patience_epochs = None.', patience_steps,
+        patience_epochs)
     self.metric = comparison.stored(metric)
     self.binding = 'EarlyStopping.' + (
         'patience_steps' if patience_epochs is None else 'patience_epochs')

@@ -87,8 +87,8 @@ def check_values(values, tasks, source='Experiment.eval_input'):
           task.name, own.get('label/mean', math.nan))
   if not counted:
     logging.warning(
-        'Evaluation at step %d: no row counts for any task. Has %s a batch (its '
-        'drop_remainder), and rows with a weight?', step, source)
+        'Evaluation at step %d: no row counts for any task. Has %s a batch '
+        '(its drop_remainder), and rows with a weight?', step, source)
   loss = float(values.get('loss', 0))
   errors.check(math.isfinite(loss), 'The loss is %s in the evaluation at step '
                '%d. %s; or choose an earlier checkpoint.', loss, step, ADVICE)

@@ -66,7 +66,7 @@ def test_accepts(metric):
 @pytest.mark.parametrize('metric, message', [
     ('auc', "got 'auc'"), ('mean', "got 'mean'"), ('mean/', "got 'mean/'"),
     ('mean/loss', "got 'mean/loss'"), ('ctr/rmse', "got 'ctr/rmse'"),
-    ('mean/recall', "or a mean of these, such as 'mean/auc', got 'mean/recall'"),
+    ('mean/recall', "a mean of these, such as 'mean/auc', got 'mean/recall'"),
     (('ctr/auc', 'mean/auc'), "got 'mean/auc'"),
     (('ctr/auc', 'minutes/rmse'), r'must not mix .*grow \(ctr/auc\) with '
      r'others that improve when they fall \(minutes/rmse\)'),
