@@ -53,6 +53,9 @@ def test_a_model_dir_that_cannot_be_made_is_named(run_here, taobao):
      "binding 'PLE.num_levels =': Unable to parse value; a value is"),
     (['--gin_file=gin/base.gin'] + bindings('CsvInput.prefetch = %NOPE'),
      'Macros must be bound (NOPE = ...), got unbound %NOPE'),
+    (['--gin_file=gin/base.gin', '--mode=test'] +
+     bindings("Experiment.model_dir = '/nowhere'"),
+     'Experiment.model_dir must hold a checkpoint: nothing at /nowhere. Train'),
     (['--gin_file=gin/base.gin', 'extra'], 'Unknown arguments: extra'),
     (['--gin_file=gin/base.gin'] + bindings("DATA_DIR = '/nowhere'"),
      "files must name existing files, got 'taobao_train_data.parquet': "
