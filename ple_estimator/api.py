@@ -3,7 +3,8 @@
   import ple_estimator as ple
   run = ple.load('gin/base.gin', 'gin/mmoe.gin', bindings=['EPOCHS = 1'])
   run.train()
-  metrics = run.evaluate()
+  metrics = run.evaluate()  # of the validation rows
+  metrics = run.test()  # of the test rows, at the end
 """
 
 from absl import logging
@@ -75,6 +76,18 @@ class Run:
       dict of metric name to float, as in metrics.json.
     """
     return self.experiment.evaluate(checkpoint)
+
+  def test(self, checkpoint=None):
+    """Evaluates a checkpoint on the test rows, which decide nothing.
+
+    Args:
+      checkpoint: see `evaluate`; None is the best one if training has kept
+        one, and the last otherwise.
+
+    Returns:
+      dict of metric name to float, as in test.json.
+    """
+    return self.experiment.test(checkpoint)
 
   def predict(self, checkpoint='last'):
     """Writes the predictions of a checkpoint.

@@ -18,6 +18,7 @@ from ple_estimator.data import serving
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import forms
 from ple_estimator.training import checkpoints
+from ple_estimator.training import comparison
 from ple_estimator.training import disk
 from ple_estimator.training import early_stopping as early_stopping_lib
 from ple_estimator.training import estimator
@@ -34,10 +35,10 @@ class Experiment:
   """One run, from data to a served model; each method is a --mode of run.py.
 
   What it writes to model_dir: checkpoints, the best of them in best/, event
-  files (training in model_dir itself, its evaluations in eval/, those of
-  mode evaluate in eval_evaluate/), operative_config-<step>.gin, metrics.json,
-  evaluations.json, predictions, export/, input/ and, if asked for, timelines,
-  incremental/ and work_queue/.
+  files (training in model_dir itself, its evaluations in eval/, those of modes
+  evaluate and test in eval_evaluate/ and eval_test/), metrics.json, test.json,
+  operative_config-<step>.gin, evaluations.json, predictions, export/, input/
+  and, if asked for, timelines, incremental/ and work_queue/.
 
   Attributes:
     model: model.Model.
@@ -51,11 +52,13 @@ class Experiment:
                eval_input=gin.REQUIRED,
                model_dir=gin.REQUIRED,
                run_config=gin.REQUIRED,
+               test_input=None,
                predict_input=None,
                predict_columns=(),
                predictions_path='predictions.parquet',
                max_steps=0,
                eval_steps=None,
+               eval_epochs=None,
                eval_secs=0,
                early_stopping=None,
                exports=None,
@@ -71,18 +74,25 @@ class Experiment:
     Args:
       model: model.Model.
       train_input: inputs.ParquetInput or inputs.CsvInput.
-      eval_input: the same, for evaluation; None trains without evaluating.
+      eval_input: the same, for evaluation: the validation rows, by which
+        early stopping and the best checkpoint go; None trains without
+        evaluating.
       model_dir: str, where all results go; run.py sets result/<gin file name>.
       run_config: function of model_dir to a tf.estimator.RunConfig, e.g.
         roles.run_config.
+      test_input: the same, for mode test: rows that decide nothing. No other
+        mode reads them. None has no mode test.
       predict_input: the same as train_input, for prediction; None predicts
         the rows of eval_input.
       predict_columns: names of input columns to copy to the predictions.
       predictions_path: str, ending in .parquet or .csv; relative to model_dir.
       max_steps: int, the global step to stop at; 0 is where all epochs of all
         rows of train_input are read, or where work_queue ends.
-      eval_steps: int, global steps between evaluations, a multiple of
-        run_config.save_steps; None evaluates every checkpoint.
+      eval_steps: int, global steps between evaluations: at its multiples a
+        checkpoint is saved and evaluated. None, without eval_epochs too,
+        evaluates every checkpoint.
+      eval_epochs: number above 0, the same in epochs of train_input, which need
+        not be whole; None if eval_steps is given.
       eval_secs: int, least seconds between evaluations.
       early_stopping: early_stopping.EarlyStopping; None trains to max_steps.
       exports: exports.Exports; None exports only in mode export. The best
@@ -112,10 +122,10 @@ class Experiment:
         ('timeline_steps', timeline_steps),
         ('peer_timeout_secs', peer_timeout_secs)]:
       errors.check_integer('Experiment.' + name, value, 0)
-    errors.check_integer('Experiment.eval_steps', eval_steps, 0, or_none=True)
+    _check_intervals(eval_steps, eval_epochs)
     _check_parts(model, early_stopping, exports, incremental, engine,
                  work_queue, hooks)
-    _check_inputs(train_input, eval_input, predict_input)
+    _check_inputs(train_input, eval_input, test_input, predict_input)
     errors.check_choice('Experiment.on_changed_files', on_changed_files,
                         ('error', 'restart'))
     _check_folder(model_dir)
@@ -123,8 +133,9 @@ class Experiment:
     _check_evaluations(eval_input, early_stopping, exports, model.tasks)
     self.model = model
     self.model_dir = model_dir
-    self._inputs = [train_input, eval_input, predict_input]
+    self._inputs = [train_input, eval_input, test_input, predict_input]
     self._eval_input = eval_input
+    self._test_input = test_input
     self._predict_input = predict_input or eval_input
     self._predict_columns = tuple(predict_columns)
     self._predictions_path = os.path.join(model_dir, predictions_path)
@@ -139,16 +150,10 @@ class Experiment:
     engine.configure(
         self._config.session_config, model.op_fusion, train_input.prefetch,
         model.micro_batches)
-    save_steps = self._config.save_checkpoints_steps
-    errors.check(
-        not eval_steps or eval_steps % save_steps == 0,
-        'Experiment.eval_steps must be a multiple of run_config.save_steps '
-        '(%d): what is evaluated is a checkpoint. Got %r.', save_steps,
-        eval_steps)
     self.trainer = trainer.Trainer(
         model, train_input, eval_input, self._config, role, engine,
         trainer.Schedule(
-            max_steps, eval_steps, eval_secs,
+            max_steps, eval_steps, eval_epochs, eval_secs,
             self._results(early_stopping, exports), timeline_steps,
             list(hooks), incremental, peer_timeout_secs, on_changed_files),
         work_queue)
@@ -170,8 +175,9 @@ class Experiment:
 
   def _results(self, early_stopping, exports):
     """What is done with the metrics of an evaluation of training."""
-    found = evaluations_lib.Evaluations(self.model_dir)
     rule = exports or early_stopping
+    found = evaluations_lib.Evaluations(self.model_dir, [
+        of.metric for of in (early_stopping, exports) if of])
     return evaluation.Results(
         found, exports_lib.BestCheckpoint(
             self.model_dir, rule.metric if rule else 'loss', found),
@@ -198,14 +204,45 @@ class Experiment:
     path = self._checkpoint(checkpoint)
     errors.check(self._eval_input,
                  'Experiment.eval_input must be given to evaluate, got None.')
+    found = self._measured(path, self._eval_input, 'evaluate',
+                           'Experiment.eval_input')
+    return metrics_file.write(self.model_dir, found)
+
+  def test(self, checkpoint=None):
+    """Evaluates a checkpoint on the rows of test_input, into test.json.
+
+    Nothing goes by it: choose by evaluations, then test once.
+
+    Args:
+      checkpoint: see `evaluate`; None is the best one if training has kept
+        one, and the last otherwise.
+
+    Returns:
+      dict, what test.json holds: as `evaluate`.
+
+    Raises:
+      UserError: as `evaluate`.
+    """
+    if checkpoint is None:
+      checkpoint = 'best' if exports_lib.best_checkpoint(
+          self._config.model_dir) else 'last'
+    path = self._checkpoint(checkpoint)
+    errors.check(self._test_input,
+                 'Experiment.test_input must be given to test, got None.')
+    found = self._measured(path, self._test_input, 'test',
+                           'Experiment.test_input')
+    return metrics_file.write(self.model_dir, found, 'test.json', 'test')
+
+  def _measured(self, path, source, name, binding):
+    """The metrics of a checkpoint on the rows of an input; see `evaluate`."""
     reading = self.model.reading()
-    self._eval_input.check(reading)
+    source.check(reading)
     with self._user_errors():
       found = self._estimator.evaluate(
-          lambda: self._dataset(self._eval_input, reading),
-          checkpoint_path=path, name='evaluate')
-      metrics_file.check_values(found, self.model.tasks)
-      return metrics_file.write(self.model_dir, found)
+          lambda: self._dataset(source, reading), checkpoint_path=path,
+          name=name)
+      metrics_file.check_values(found, self.model.tasks, binding)
+    return found
 
   def predict(self, checkpoint='last'):
     """Writes one column of predictions per task, beside predict_columns.
@@ -325,11 +362,23 @@ def _check_parts(model, early_stopping, exports, incremental, engine,
       'tf.train.SessionRunHook, such as [@MyHook()]', may_be_empty=True)
 
 
-def _check_inputs(train_input, eval_input, predict_input):
+def _check_inputs(train_input, eval_input, test_input, predict_input):
   for name, value in [('train_input', train_input), ('eval_input', eval_input),
+                      ('test_input', test_input),
                       ('predict_input', predict_input)]:
     errors.check_is_a('Experiment.' + name, value, inputs.FileInput,
                       '@ParquetInput()', or_none=name != 'train_input')
+
+
+def _check_intervals(eval_steps, eval_epochs):
+  errors.check_integer('Experiment.eval_steps', eval_steps, 0, or_none=True)
+  errors.check_number('Experiment.eval_epochs', eval_epochs, above=0,
+                      or_none=True)
+  errors.check(
+      eval_steps is None or eval_epochs is None,
+      'Experiment.eval_steps and Experiment.eval_epochs must not both be '
+      'given, got %s and %s. Bind one of them to None, such as '
+      'Experiment.eval_epochs = None.', eval_steps, eval_epochs)
 
 
 def _configured(run_config, model_dir):
@@ -387,7 +436,6 @@ def _check_evaluations(eval_input, early_stopping, exports, tasks):
                'Experiment.early_stopping and Experiment.exports: both go by '
                'evaluations. Set them to None to train without.')
   if early_stopping:
-    metrics_file.check_metric('EarlyStopping.metric', early_stopping.metric,
-                              tasks)
+    comparison.check('EarlyStopping.metric', early_stopping.metric, tasks)
   if exports:
-    metrics_file.check_metric('Exports.best_metric', exports.metric, tasks)
+    comparison.check('Exports.best_metric', exports.metric, tasks)

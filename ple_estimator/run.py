@@ -27,16 +27,18 @@ _GIN_BINDINGS = flags.DEFINE_multi_string(
     'gin_bindings', [],
     "One line of gin, applied after --gin_file, e.g. 'BATCH_SIZE = 1024'")
 _MODE = flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate', 'predict', 'export'],
+    'mode', 'train', ['train', 'evaluate', 'test', 'predict', 'export'],
     'train: trains to the last step and evaluates on the way; goes on from the '
-    'last checkpoint. evaluate: writes metrics.json of a checkpoint. '
+    'last checkpoint. evaluate: writes metrics.json of a checkpoint. test: '
+    'writes test.json of the best checkpoint, on Experiment.test_input. '
     'predict: writes predictions of Experiment.predict_input. export: writes a '
     'SavedModel. All go to Experiment.model_dir, by default result/<gin files>')
 _CHECKPOINT = flags.DEFINE_string(
     'checkpoint', None,
-    "Which checkpoint evaluate, predict and export read: 'last', the default; "
-    "'best', which training keeps in model_dir/best, by Exports.best_metric; "
-    'or the path of one, e.g. result/base/model.ckpt-20')
+    "Which checkpoint evaluate, test, predict and export read: 'last'; 'best', "
+    'which training keeps in model_dir/best, by Exports.best_metric; or the '
+    "path of one, e.g. result/base/model.ckpt-20. The default is 'last', and "
+    "of test 'best' if there is one")
 
 
 def _load_experiment():
@@ -76,10 +78,9 @@ def main(argv):
     errors.check(len(argv) < 2, 'Unknown arguments: %s.', ' '.join(argv[1:]))
     errors.check(
         not (_CHECKPOINT.value and _MODE.value == 'train'), '--checkpoint is '
-        'for the modes evaluate, predict and export: training goes on from the '
-        'last. Got %r.', _CHECKPOINT.value)
-    more = {} if _MODE.value == 'train' else {
-        'checkpoint': _CHECKPOINT.value or 'last'}
+        'for the modes evaluate, test, predict and export: training goes on '
+        'from the last. Got %r.', _CHECKPOINT.value)
+    more = {'checkpoint': _CHECKPOINT.value} if _CHECKPOINT.value else {}
     with errors.translated(_of_loss):
       getattr(_load_experiment(), _MODE.value)(**more)
   except errors.UserError as error:

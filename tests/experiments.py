@@ -24,7 +24,8 @@ SMALL_TABLES = 'FeatureSpec.overrides = %r' % {
         'tag_category_list', 'tag_brand_list']}
 SMALL = [
     'PLE.num_levels = 2', 'PLE.expert_units = (8,)', 'PLE.gate_units = ()',
-    'Tower.units = (4,)', 'BATCH_SIZE = 100', 'run_config.summary_steps = 5']
+    'Tower.units = (4,)', 'BATCH_SIZE = 100', 'run_config.summary_steps = 5',
+    'Experiment.eval_epochs = None']  # evaluates every checkpoint
 
 
 def load(gin_file, model_dir, data_dir, *bindings, hooks=()):
@@ -83,8 +84,8 @@ json.dump([{k: v.tolist() for k, v in found.items()}
 
 
 def served(model_dir, taobao, tmp_path):
-  """What the SavedModel says of the test rows, by columns and as Examples."""
-  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
+  """What the SavedModel says of what is predicted, and as Examples."""
+  rows = pa.parquet.read_table(taobao + '/taobao_validation_data.parquet')
   names = [n for n in rows.column_names
            if n not in ('clk', 'buy', 'final_gender_code')]
   path = tmp_path / 'rows.json'

@@ -34,6 +34,9 @@ def test_a_run_trains_evaluates_predicts_and_exports(folder):
   metrics = run.evaluate()
   with open('result/base-mmoe/metrics.json') as f:
     assert json.load(f) == metrics
+  tested = run.test()
+  with open('result/base-mmoe/test.json') as f:
+    assert json.load(f) == tested != metrics
   assert metrics['global_step'] == 3 and 0 < metrics['ctr/log_loss'] < 3
   written = run.predict()
   assert written.path == 'result/base-mmoe/predictions.parquet'

@@ -99,11 +99,17 @@ LEGAL = {
     'Task.gamma': FRACTION, 'WorkQueue.lease_secs': FRACTION,
     'CbfFilter.false_positive_probability': FRACTION,
     'L2Eviction.l2_weight_threshold': FRACTION,
+    'Experiment.eval_epochs': FRACTION,
+    'EarlyStopping.patience_epochs': FRACTION,
 }
 # A parameter whose name says that it is a positive number or a fraction.
 FRACTIONS = {'stddev', 'learning_rate', 'beta1', 'beta2', 'epsilon',
              'weight_decay', 'initial_accumulator_value', 'decay_rate', 'l1',
              'l2', 'momentum', 'initial', 'rate', 'peak', 'final'}
+
+
+# What may only be None if another parameter is not, which it is here.
+NEEDED = ['IncrementalCheckpoint.save_steps', 'EarlyStopping.patience_epochs']
 
 
 def configurables():
@@ -139,7 +145,7 @@ def is_legal(name, parameter, default, value):
   if value is None:
     # None takes quotes in CSV files for text.
     return parameter == 'quote' or default is None and (
-        parameter != 'save_steps' or name != 'IncrementalCheckpoint')
+        '%s.%s' % (name, parameter) not in NEEDED)
   if value is True:
     # TensorFlow 1 is refused, see compat.use_xla.
     return isinstance(default, bool) and not (
@@ -270,7 +276,8 @@ def test_a_wrong_object_is_told_in_one_line(bindings, message):
 OBJECTS = {
     'Experiment.train_input': inputs.CsvInput('x'),
     'Experiment.run_config': roles.run_config,
-    'Experiment.early_stopping': early_stopping.EarlyStopping(),
+    'Experiment.early_stopping': early_stopping.EarlyStopping(
+        patience_epochs=2),
     'Experiment.exports': exports.Exports(),
     'Experiment.incremental': incremental.IncrementalCheckpoint(save_steps=1),
     'Experiment.engine': forms.Engine(),

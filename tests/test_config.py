@@ -37,7 +37,7 @@ CHOICES = {
                   'dynamic_dim', 'multi_hash'],
 }
 BESIDES = ['base', 'taobao', 'cvr_on_clicks', 'micro_batch', 'work_queue',
-           'incremental_checkpoint']
+           'incremental_checkpoint', 'zoo']
 # Two steps of a small network.
 TINY = ['Tower.units = (4,)', 'PLE.expert_units = (5,)', 'PLE.num_levels = 1',
         'Experiment.exports = None', 'Experiment.max_steps = 2',
@@ -157,8 +157,10 @@ def test_lines_count_in_their_order(folder):
   assert bound('PLE.num_levels', 'PLE.num_task_experts', 'PLE.expert_units',
                'Tower.units', 'PLE.num_shared_experts', 'PLE.gate_units') == [
                    3, 3, (5, 6), (7,), 2, ()]
+  with open(os.path.join(conftest.ROOT, 'gin', 'base.gin')) as f:
+    line = f.read().splitlines().index('  num_levels = 3') + 1
   assert loaded.overrides == [
-      'gin/base.gin line 39: PLE.num_levels = 3 (was 9, x.gin line 2)',
+      'gin/base.gin line %d: PLE.num_levels = 3 (was 9, x.gin line 2)' % line,
       'y.gin line 1: PLE.num_task_experts = 3 (was 4, x.gin line 5)']
 
 

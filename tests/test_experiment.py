@@ -1,8 +1,10 @@
 """Whole runs on real files: train, resume, evaluate, predict, export."""
 
 import glob
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -24,6 +26,7 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
+from ple_estimator import files
 
 
 def eval_steps_of(model_dir):
@@ -99,7 +102,7 @@ def test_metrics_are_those_of_the_predictions(trained, taobao):
   load('gin/base.gin', trained, taobao).evaluate()
   found = metrics_of(trained)
   table = predicted(trained, taobao)
-  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
+  rows = pa.parquet.read_table(taobao + '/taobao_validation_data.parquet')
   assert found['global_step'] == 40
   for task, label in [('ctr', 'clk'), ('cvr', 'buy')]:
     p, y = table[task].to_numpy(), rows[label].to_numpy()
@@ -111,6 +114,50 @@ def test_metrics_are_those_of_the_predictions(trained, taobao):
         p.mean() / y.mean(), rel=1e-4)
   gates = {k: v for k, v in found.items() if k.startswith('gate/level_0/ctr/')}
   assert len(gates) == 3 and sum(gates.values()) == pytest.approx(1, rel=1e-4)
+
+
+def test_the_test_rows_decide_nothing(trained, taobao, tmp_path):
+  path = tmp_path / 'run'
+  shutil.copytree(str(trained), str(path))
+  before = {name: (path / name).read_text()
+            for name in ('metrics.json', 'evaluations.json')}
+  made = load('gin/base.gin', path, taobao)
+  told = made.test()
+  assert {name: (path / name).read_text() for name in before} == before
+  with open(str(path / 'test.json')) as f:
+    assert json.load(f) == told
+  assert glob.glob(str(path / 'eval_test' / '*.tfevents.*'))
+  kept = json.loads(before['evaluations.json'])['kept']
+  assert told['global_step'] == kept['global_step']
+  # Predicted apart, with the checkpoint that was chosen by default.
+  made = load('gin/base.gin', path, taobao,
+              'Experiment.predict_input = @test/ParquetInput()')
+  p = pa.parquet.read_table(made.predict('best').path)['ctr'].to_numpy()
+  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
+  assert told['ctr/auc'] == pytest.approx(
+      exact_auc(p, rows['clk'].to_numpy(), np.ones(len(p))), abs=1e-3)
+  assert made.test('last')['global_step'] == 40
+  shutil.rmtree(str(path / 'best'))
+  assert load('gin/base.gin', path, taobao).test()['global_step'] == 40
+
+
+def test_a_run_without_test_rows_says_so(trained, taobao):
+  with pytest.raises(errors.UserError, match='Experiment.test_input must be '
+                     'given to test, got None'):
+    load('gin/base.gin', trained, taobao, 'Experiment.test_input = None').test()
+
+
+def test_missing_validation_rows_are_told_with_the_way_out(taobao, tmp_path):
+  for name in ('train', 'test'):
+    os.symlink('%s/taobao_%s_data.parquet' % (taobao, name),
+               str(tmp_path / ('taobao_%s_data.parquet' % name)))
+  with pytest.raises(errors.UserError) as caught:
+    load('gin/base.gin', tmp_path / 'run', tmp_path).train()
+  said = str(caught.value)
+  assert "must name existing files, got 'taobao_validation_data.parquet'" in (
+      said)
+  assert 'tools/make_data.py' in said and '--validation' in said
+  assert '\n' not in said
 
 
 def test_a_row_is_predicted_alike_in_any_batch(trained, taobao):
@@ -242,9 +289,50 @@ def test_early_stopping_ends_training(taobao, tmp_path):
        'Model.optimizer = @sgd', 'sgd.learning_rate = 1e-12',
        'PLE.batch_norm = False', 'Tower.batch_norm = False',
        'Experiment.exports = None', 'EarlyStopping.patience_steps = 10',
+       'EarlyStopping.patience_epochs = None',
        "EarlyStopping.metric = 'ctr/log_loss'", 'Experiment.max_steps = 500',
        'run_config.save_steps = 5').train()
   assert 10 <= metrics_of(tmp_path)['global_step'] <= 30
+
+
+def evaluated(model_dir):
+  with open(str(model_dir / 'evaluations.json')) as f:
+    return [of['global_step'] for of in json.load(f)['evaluations']]
+
+
+def test_evaluations_come_by_epochs_whatever_is_saved(taobao, tmp_path):
+  # 3,000 rows in batches of 700: an epoch is 4.29 steps.
+  train = ['gin/shared_bottom.gin', tmp_path, taobao, 'BATCH_SIZE = 700',
+           'Experiment.exports = None', 'PLE.num_levels = 1',
+           'Experiment.eval_epochs = 1', 'run_config.keep_checkpoint_max = 0',
+           'EarlyStopping.patience_epochs = 9']
+  load(*train, 'EPOCHS = 3', 'run_config.save_steps = 4',
+       'Experiment.max_steps = 6').train()
+  assert evaluated(tmp_path) == [5, 6]  # the last one always
+  load(*train, 'EPOCHS = 3', 'run_config.save_steps = 4').train()
+  assert evaluated(tmp_path) == [5, 6, 9, 13]
+  assert {5, 6, 9, 13} <= set(files.checkpoint_steps(str(tmp_path)))
+  # Another batch size: 8 steps of 375 rows; all end with the last row.
+  load(*train, 'EPOCHS = 5', 'BATCH_SIZE = 375').train()
+  assert evaluated(tmp_path) == [5, 6, 9, 13, 21, 29]
+
+
+def test_patience_in_epochs_is_told_in_both(taobao, tmp_path, caplog):
+  caplog.set_level('INFO')
+  load('gin/shared_bottom.gin', tmp_path, taobao, 'PLE.num_levels = 1',
+       'BATCH_SIZE = 700', 'Experiment.eval_epochs = 0.5',
+       'Model.optimizer = @sgd', 'sgd.learning_rate = 1e-12',
+       'PLE.batch_norm = False', 'Tower.batch_norm = False',
+       'Experiment.exports = None', 'EarlyStopping.patience_epochs = 1.5',
+       "EarlyStopping.metric = ('ctr/log_loss', 'cvr/log_loss')",
+       'EPOCHS = 50').train()
+  # 4.29 steps in an epoch: due at 2.14, 4.29, 6.43, 8.57; patience 6.43.
+  assert evaluated(tmp_path) == [3, 5, 7, 9]
+  assert 'The best mean(ctr/log_loss, cvr/log_loss) is 0.' in caplog.text
+  assert ('Training stops unless it improves within 2 steps (0.467 epochs).'
+          ) in caplog.text
+  assert ('has not improved since step 3 (EarlyStopping.patience_epochs = 1.5, '
+          '6 steps)') in caplog.text
 
 
 def other_data():
@@ -293,12 +381,23 @@ def test_another_data_set_needs_a_gin_file_only(tmp_path, run_cli):
     ('Experiment.max_steps = -1', 'Experiment.max_steps must be an integer'),
     ('Experiment.eval_secs = None', 'Experiment.eval_secs must be an integer'),
     ('Experiment.eval_steps = -1000', 'Experiment.eval_steps must be an int'),
-    ('Experiment.eval_steps = 1500', 'Experiment.eval_steps must be a multiple '
-     r'of run_config.save_steps \(1000\)'),
+    ('Experiment.eval_steps = 1500', 'Experiment.eval_steps and Experiment.'
+     'eval_epochs must not both be given, got 1500 and 1. Bind one'),
+    ('Experiment.eval_epochs = 0', 'Experiment.eval_epochs must be a finite '
+     'number above 0 or None, got 0'),
+    ('EarlyStopping.patience_steps = 9', 'EarlyStopping.patience_steps or '
+     'EarlyStopping.patience_epochs must be given, and not both, got 9 and 2'),
     ('Experiment.eval_input = None', 'Experiment.eval_input must be given'),
     ("EarlyStopping.metric = 'clk/auc'",
      r"EarlyStopping.metric must be 'loss' or a task \(ctr, cvr\) and a metric"
-     " of it, such as 'ctr/auc', got 'clk/auc'"),
+     " of it, such as 'ctr/auc', or a mean of these, such as 'mean/auc', got "
+     "'clk/auc'"),
+    ("EarlyStopping.metric = 'mean/rmse'", "EarlyStopping.metric must be .*"
+     "got 'mean/rmse'"),
+    ("EarlyStopping.metric = ('ctr/auc', 'cvr/log_loss')",
+     'EarlyStopping.metric must not mix metrics that improve when they grow '
+     r'\(ctr/auc\) with others that improve when they fall \(cvr/log_loss\)'),
+    ("Exports.best_metric = ['ctr/auc', 'clk/auc']", "got 'clk/auc'"),
     ("Exports.best_metric = 'ctr/rmse'", 'Exports.best_metric must be'),
     ('Exports.best_to_keep = -1', 'Exports.best_to_keep must be an integer'),
     ("Experiment.predict_columns = ('user',)",
@@ -312,7 +411,7 @@ def test_refuses(binding, message):
     experiment.Experiment()
 
 
-@pytest.mark.parametrize('mode', ['evaluate', 'predict', 'export'])
+@pytest.mark.parametrize('mode', ['evaluate', 'test', 'predict', 'export'])
 def test_nothing_to_use_before_training(taobao, tmp_path, mode):
   made = load('gin/base.gin', tmp_path / 'x', taobao)
   with pytest.raises(errors.UserError, match='must hold a checkpoint: nothing'):

@@ -15,6 +15,9 @@ import pyarrow.compute
 import pyarrow.parquet
 import pytest
 
+# What training reads.
+PARQUET = ('taobao_train_data.parquet', 'taobao_validation_data.parquet')
+
 
 def bindings(*lines):
   return ['--gin_bindings=' + line for line in lines]
@@ -50,6 +53,9 @@ def test_a_model_dir_that_cannot_be_made_is_named(run_here, taobao):
      "binding 'PLE.num_levels =': Unable to parse value; a value is"),
     (['--gin_file=gin/base.gin'] + bindings('CsvInput.prefetch = %NOPE'),
      'Macros must be bound (NOPE = ...), got unbound %NOPE'),
+    (['--gin_file=gin/base.gin', '--mode=test'] +
+     bindings("Experiment.model_dir = '/nowhere'"),
+     'Experiment.model_dir must hold a checkpoint: nothing at /nowhere. Train'),
     (['--gin_file=gin/base.gin', 'extra'], 'Unknown arguments: extra'),
     (['--gin_file=gin/base.gin'] + bindings("DATA_DIR = '/nowhere'"),
      "files must name existing files, got 'taobao_train_data.parquet': "
@@ -61,7 +67,7 @@ def test_a_mistake_is_one_line(run_here, args, message):
 
 def spoilt(taobao, tmp_path, spoil):
   """Arguments to train on a copy of the rows that `spoil` has had."""
-  for part in ('train', 'test'):
+  for part in ('train', 'validation'):
     name = 'taobao_%s_data' % part
     rows = open(os.path.join(taobao, name)).read().splitlines()
     (tmp_path / name).write_text('\n'.join(
@@ -91,15 +97,16 @@ def test_a_bad_row_in_the_middle_is_named(run_cli, taobao, tmp_path,
 
 def test_truncated_parquet_is_refused_before_training(run_here, taobao,
                                                       tmp_path):
-  for name in ('taobao_train_data.parquet', 'taobao_test_data.parquet'):
+  for name in PARQUET:
     with open(os.path.join(taobao, name), 'rb') as f:
       data = f.read()
-    (tmp_path / name).write_bytes(data[:-1000] if 'test' in name else data)
+    (tmp_path / name).write_bytes(
+        data[:-1000] if 'validation' in name else data)
   done = run_here('--gin_file=gin/base.gin', *bindings(
       'DATA_DIR = %r' % str(tmp_path),
       'Experiment.model_dir = %r' % str(tmp_path / 'out')))
-  assert 'taobao_test_data.parquet must be a whole Parquet file' in refused(
-      done)
+  assert 'taobao_validation_data.parquet must be a whole Parquet file' in (
+      refused(done))
   assert not os.path.exists(str(tmp_path / 'out'))
 
 
@@ -163,7 +170,7 @@ def test_killed_training_goes_on_from_its_last_checkpoint(taobao, tmp_path):
 
 
 def test_columns_of_another_type_are_refused(run_cli, taobao, tmp_path):
-  for name in ('taobao_train_data.parquet', 'taobao_test_data.parquet'):
+  for name in PARQUET:
     table = pa.parquet.read_table(os.path.join(taobao, name))
     index = table.column_names.index('price')
     table = table.set_column(index, 'price', pa.compute.add(
@@ -177,7 +184,7 @@ def test_columns_of_another_type_are_refused(run_cli, taobao, tmp_path):
 
 
 def test_a_bad_row_of_parquet_is_one_line(run_cli, taobao, tmp_path):
-  for name in ('taobao_train_data.parquet', 'taobao_test_data.parquet'):
+  for name in PARQUET:
     table = pa.parquet.read_table(os.path.join(taobao, name))
     if 'train' in name:
       labels = table['clk'].to_pylist()

@@ -238,12 +238,17 @@ def input_alone(args, gin_file):
 
 
 def quality(args, gin_file, epochs):
-  """Trains for some epochs; returns accuracy and AUC of the first task."""
+  """Trains for some epochs, then tests the last checkpoint.
+
+  Returns:
+    dict, accuracy and AUC of the first task on the test rows.
+  """
   with tempfile.TemporaryDirectory() as model_dir:
-    _run(args, ['-m', 'ple_estimator.run', '--gin_file', gin_file] + [
-        '--gin_bindings=' + line for line in _bindings(args, model_dir) + [
-            'EPOCHS = %d' % epochs]])
-    with open(os.path.join(model_dir, 'metrics.json')) as f:
+    for mode in (['--mode=train'], ['--mode=test', '--checkpoint=last']):
+      _run(args, ['-m', 'ple_estimator.run', '--gin_file', gin_file] + mode + [
+          '--gin_bindings=' + line for line in _bindings(args, model_dir) + [
+              'EPOCHS = %d' % epochs]])
+    with open(os.path.join(model_dir, 'test.json')) as f:
       metrics = json.load(f)
   task = sorted(name for name in metrics if name.endswith('/auc'))[0]
   return {'auc': metrics[task],
@@ -254,6 +259,7 @@ def _bindings(args, model_dir):
   return ['DATA_DIR = %r' % args.data, 'BATCH_SIZE = %d' % args.batch_size,
           'Experiment.model_dir = %r' % model_dir,
           'Experiment.early_stopping = None', 'Experiment.exports = None',
+          'Experiment.eval_epochs = None',  # only at the end
           'run_config.save_steps = 1_000_000'] + args.gin_bindings
 
 

@@ -3,11 +3,13 @@ r"""Prints a Markdown table of finished runs.
 
   python tools/report.py result/base result/bf16 --ceiling data/ceiling.json
 
-A row per run, from its metrics.json and event files: the metrics named by
---metrics, or else AUC and log loss of every binary task and RMSE and MAE of
-every regression; and steps/s, the median over training. With --ceiling (of
-make_data.py) the first row is what no model can beat. It is by label; --labels
-says which label a task has, if not as in gin/base.gin.
+A row per run, from its metrics.json (or with --test from its test.json, which
+--mode=test writes) and event files: the metrics named by --metrics, or else AUC
+and log loss of every binary task and RMSE and MAE of every regression; and
+steps/s, the median over training. With --ceiling (of make_data.py) the first
+row is what no model can beat on the validation rows, or with --test on the test
+rows. It is by label; --labels says which label a task has, if not as in
+gin/base.gin.
 """
 
 import argparse
@@ -63,12 +65,14 @@ def known_metrics(found):
       key=lambda name: (_METRICS.index(name.split('/')[1]), name))
 
 
-def ceiling(path, labels):
+def ceiling(path, labels, test):
   """What no model can beat, by the names of metrics.
 
   Args:
     path: str, of ceiling.json.
     labels: list of 'task=label'; a task without one has a label of its name.
+    test: bool, whether on the test rows, or else on the validation rows; a file
+      without "validation" has the same for both.
   """
   best = load(path)
   of_task = {label: label for label in best}
@@ -82,12 +86,15 @@ def ceiling(path, labels):
       raise ValueError('--labels must name a label of %s (%s), got %r.' % (
           path, ', '.join(sorted(best)), entry))
   return {'%s/%s' % (task, metric): value for task, label in of_task.items()
-          for metric, value in best[label].items()}
+          for metric, value in (
+              best[label] if test else best[label].get(
+                  'validation', best[label])).items()}
 
 
 def rows(args):
   """Yields the lines of the table."""
-  found = [load(os.path.join(run, 'metrics.json')) for run in args.runs]
+  found = [load(os.path.join(
+      run, 'test.json' if args.test else 'metrics.json')) for run in args.runs]
   names = args.metrics or known_metrics(found)
   unknown = [name for name in names if not any(name in f for f in found)]
   if unknown:
@@ -97,7 +104,7 @@ def rows(args):
   yield ['run', 'step'] + names + ['steps/s']
   yield ['---'] * (len(names) + 3)
   if args.ceiling:
-    known = ceiling(args.ceiling, args.labels)
+    known = ceiling(args.ceiling, args.labels, args.test)
     yield ['ceiling', ''] + [cell(known.get(name)) for name in names] + ['']
   for run, metrics in zip(args.runs, found):
     yield ([os.path.basename(os.path.normpath(run)),
@@ -111,6 +118,8 @@ def main():
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('runs', nargs='+', help='model_dirs')
   parser.add_argument('--ceiling', help='ceiling.json of make_data.py')
+  parser.add_argument('--test', action='store_true',
+                      help='the figures of the test rows')
   parser.add_argument('--metrics', nargs='+', help='such as ctr/auc; default: '
                       'those of all tasks')
   parser.add_argument('--labels', nargs='+', default=_LABELS,

@@ -372,6 +372,18 @@ class CheckpointSaverHook(tf.train.CheckpointSaverHook):
   start; this one writes it into the event file only.
   """
 
+  def __init__(self, model_dir, saver, timer, listeners):
+    """Stores the arguments; builds no graph.
+
+    Args:
+      model_dir: str.
+      saver: tf.train.Saver of the graph.
+      timer: tf.train.SecondOrStepTimer, which says when to save.
+      listeners: list of tf.train.CheckpointSaverListener.
+    """
+    super().__init__(model_dir, save_steps=1, saver=saver, listeners=listeners)
+    self._timer = timer
+
   def calls_listeners(self, step):
     """Whether the listeners are told of the checkpoint of a global step.
 

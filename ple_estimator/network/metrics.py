@@ -92,6 +92,11 @@ def _total(values, name):
   return total.read_value(), update.op
 
 
+def grows(metric):
+  """Whether a metric, e.g. 'ctr/auc', improves when it grows."""
+  return metric.split('/')[-1] in ('auc', 'accuracy')
+
+
 def is_better(metric, value, than):
   """Whether a metric's value is better than another, NaN being the worst.
 
@@ -102,5 +107,4 @@ def is_better(metric, value, than):
   """
   if math.isnan(than):
     return not math.isnan(value)
-  greater = metric.split('/')[-1] in ('auc', 'accuracy')
-  return value > than if greater else value < than
+  return value > than if grows(metric) else value < than

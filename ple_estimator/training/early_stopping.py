@@ -7,27 +7,63 @@ import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
-from ple_estimator.training import evaluations as evaluations_lib
+from ple_estimator.training import comparison
 
 
 @gin.register
 class EarlyStopping:
-  """Ends training when a metric of the evaluation no longer improves."""
+  """Ends training when a metric of the evaluation no longer improves.
 
-  def __init__(self, metric='ctr/auc', patience_steps=10000):
+  Attributes:
+    metric: str or tuple of str, see comparison.stored.
+    binding: str, the binding that says how long to wait.
+  """
+
+  def __init__(self, metric='mean/auc', patience_steps=None,
+               patience_epochs=None):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       metric: str, as in metrics.json; auc and accuracy improve when they
-        grow, all others when they fall. A metric that is not a number has not
-        improved.
+        grow, all others when they fall. 'mean/auc' is the mean over all tasks
+        that have an AUC, and so for other metrics; a list or tuple, such as
+        ('ctr/auc', 'cvr/auc'), is the mean of those. A metric that is not a
+        number has not improved; nor has a mean of which one is none.
       patience_steps: int, global steps without improvement after which
-        training ends.
+        training ends; None if patience_epochs is given.
+      patience_epochs: number above 0, the same in epochs, which need not be
+        whole; None if patience_steps is given.
+
+    Raises:
+      UserError: if a value is out of range, or not one patience is given.
     """
-    errors.check_text('EarlyStopping.metric', metric)
-    errors.check_integer('EarlyStopping.patience_steps', patience_steps, 1)
-    self.metric = metric
+    comparison.check_form('EarlyStopping.metric', metric)
+    errors.check_integer('EarlyStopping.patience_steps', patience_steps, 1,
+                         or_none=True)
+    errors.check_number('EarlyStopping.patience_epochs', patience_epochs,
+                        above=0, or_none=True)
+    errors.check(
+        (patience_steps is None) != (patience_epochs is None),
+        'EarlyStopping.patience_steps or EarlyStopping.patience_epochs must be '
+        'given, and not both, got %s and %s. Bind the other to None, such as '
+        'EarlyStopping.patience_epochs = None.', patience_steps,
+        patience_epochs)
+    self.metric = comparison.stored(metric)
+    self.binding = 'EarlyStopping.' + (
+        'patience_steps' if patience_epochs is None else 'patience_epochs')
     self._patience_steps = patience_steps
+    self._patience_epochs = patience_epochs
+    self._epochs = None  # set by `measure`
+
+  def measure(self, epochs):
+    """Takes in how long an epoch is, which the data say.
+
+    Args:
+      epochs: intervals.Epochs.
+    """
+    self._epochs = epochs
+    if self._patience_epochs is not None:
+      self._patience_steps = epochs.steps_in(self._patience_epochs)
 
   def verdict(self, evaluations):
     """Why training is to end.
@@ -41,10 +77,12 @@ class EarlyStopping:
     if evaluations.last is None or self._left(evaluations) > 0:
       return None
     best = evaluations.best(self.metric)
-    return '%s %s (EarlyStopping.patience_steps = %d)' % (
-        self.metric, 'has not been a number' if best is None else
-        'has not improved since step %d' % best['global_step'],
-        self._patience_steps)
+    return '%s %s (%s = %s)' % (
+        comparison.name_of(self.metric),
+        'has not been a number' if best is None else
+        'has not improved since step %d' % best['global_step'], self.binding,
+        self._patience_steps if self._patience_epochs is None else
+        '%g, %d steps' % (self._patience_epochs, self._patience_steps))
 
   def describe(self, evaluations):
     """Logs how the last evaluation compares, and how long there is left.
@@ -53,21 +91,22 @@ class EarlyStopping:
       evaluations: evaluations.Evaluations, with at least one evaluation.
     """
     last, best = evaluations.last, evaluations.best(self.metric)
-    if math.isnan(evaluations_lib.value_of(last, self.metric)):
+    name = comparison.name_of(self.metric)
+    if math.isnan(comparison.value_of(last, self.metric)):
       logging.warning(
           '%s is not a number at step %d: for early stopping it has not '
-          'improved.', self.metric, last['global_step'])
+          'improved.', name, last['global_step'])
     if best is last:
-      logging.info('%s %.4f is the best so far.', self.metric,
-                   best[self.metric])
+      logging.info('%s %.4f is the best so far.', name,
+                   comparison.value_of(best, self.metric))
       return
     left = self._left(evaluations)
     logging.info(
-        '%s. %s', 'No %s yet' % self.metric if best is None else
+        '%s. %s', 'No %s yet' % name if best is None else
         'The best %s is %.4f, of step %d' % (
-            self.metric, best[self.metric], best['global_step']),
-        'Training stops unless it improves within %d steps.' % left
-        if left > 0 else 'Training stops.')
+            name, comparison.value_of(best, self.metric), best['global_step']),
+        'Training stops unless it improves within %s.' % (
+            self._epochs.describe(left)) if left > 0 else 'Training stops.')
 
   def _left(self, evaluations):
     """The steps for which training may go on without improvement."""

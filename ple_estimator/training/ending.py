@@ -36,9 +36,9 @@ class Ending:
     stopped = self._verdict(self._evaluations)
     if step and stopped:
       logging.warning(
-          'Training stopped early at step %d: %s. To train on, raise '
-          'EarlyStopping.patience_steps or bind Experiment.early_stopping = '
-          'None.', step, stopped)
+          'Training stopped early at step %d: %s. To train on, raise %s or '
+          'bind Experiment.early_stopping = None.', step, stopped,
+          self._rule.binding)
       return False
     return self.trained_step(max_steps) is None
 

@@ -139,7 +139,7 @@ def is_done_elsewhere(evaluations, step, timeout_secs, watch):
   return False
 
 
-def until_trained(evaluation, model_dir, trained_step, least_steps, least_secs,
+def until_trained(evaluation, model_dir, trained_step, interval, least_secs,
                   watch):
   """Evaluates checkpoints until the last one; for the evaluator of a cluster.
 
@@ -148,7 +148,7 @@ def until_trained(evaluation, model_dir, trained_step, least_steps, least_secs,
     model_dir: str.
     trained_step: function without arguments to the global step at which the
       training has ended, or to None.
-    least_steps: int, global steps between two evaluations.
+    interval: intervals.Interval between two evaluations.
     least_secs: number, seconds between two evaluations.
     watch: watch.Watch.
   """
@@ -159,8 +159,8 @@ def until_trained(evaluation, model_dir, trained_step, least_steps, least_secs,
     if end is not None and step == evaluated:
       return
     is_due = step and step != evaluated and (
-        end is not None or evaluated is None or
-        step - evaluated >= least_steps and time.time() - last >= least_secs)
+        end is not None or interval.is_due(evaluated or 0, step) and
+        time.time() - last >= least_secs)
     if is_due:
       evaluated, last = step, time.time()
       evaluation.run(is_final=end is not None)

@@ -5,48 +5,36 @@ evaluation that training makes. An evaluation by --mode=evaluate, which may be
 of other rows, is not among them.
 
   evaluations  list of dicts: the metrics of one evaluation, and its global_step
-  best         dict of metric name to the global_step and value of its best
+  best         dict of metric name to the global_step and value of its best;
+               of a mean that counts, too: 'mean/auc', 'mean(ctr/auc, cvr/auc)'
   kept         the evaluation of the checkpoint in best/, or null
   exported     the evaluation of the newest SavedModel in export/best, or null
   ended        why and at which global_step training ended, or null
 """
 
-import math
 import os
 
 from absl import logging
 
 from ple_estimator import files
-from ple_estimator.network import metrics
+from ple_estimator.training import comparison
 from ple_estimator.training import metrics_file
 
 _NAME = 'evaluations.json'
-_RANKED = ('auc', 'log_loss', 'accuracy', 'rmse', 'mae')
-
-
-def value_of(evaluation, metric):
-  """The value of a metric, NaN where it has none.
-
-  Args:
-    evaluation: dict of metric name to number or None; or None.
-    metric: str.
-
-  Returns:
-    float.
-  """
-  value = (evaluation or {}).get(metric)
-  return math.nan if value is None else float(value)
 
 
 class Evaluations:
   """The evaluations of one model_dir, as the file has them."""
 
-  def __init__(self, model_dir):
+  def __init__(self, model_dir, means=()):
     """Reads nothing yet.
 
     Args:
       model_dir: str.
+      means: list of str or tuple of str, see comparison.stored: what `write`
+        names the best of, besides all metrics of the evaluations.
     """
+    self._means = list(means)
     self._path = os.path.join(model_dir, _NAME)
     self._version = None
     self._list, self._marks = [], {}
@@ -74,12 +62,16 @@ class Evaluations:
 
   def write(self):
     """Writes the file."""
-    names = sorted({name for of in self._list for name in of if _ranked(name)})
-    best = {name: self.best(name) for name in names}
+    names = {name: name for of in self._list for name in of
+             if comparison.is_known(name)}
+    names.update((comparison.name_of(mean), mean) for mean in self._means)
+    best = {name: (metric, self.best(metric))
+            for name, metric in sorted(names.items())}
     files.write_json(self._path, dict(
         self._marks, evaluations=self._list,
-        best={name: {'global_step': of['global_step'], 'value': of[name]}
-              for name, of in best.items() if of}), indent=1)
+        best={name: {'global_step': of['global_step'],
+                     'value': comparison.value_of(of, metric)}
+              for name, (metric, of) in best.items() if of}), indent=1)
     self._version = None
 
   def add(self, values):
@@ -121,15 +113,14 @@ class Evaluations:
     """The best evaluation by a metric, the earliest of equals.
 
     Args:
-      metric: str.
+      metric: str or tuple of str, see comparison.stored.
 
     Returns:
       dict; None if there is none in which the metric is a number.
     """
     found = None
     for of in self._list:
-      if metrics.is_better(metric, value_of(of, metric),
-                           than=value_of(found, metric)):
+      if comparison.is_better(metric, of, than=found):
         found = of
     return found
 
@@ -151,11 +142,6 @@ class Evaluations:
     if not step:
       self._list, self._marks = [], {}
     self.write()
-
-
-def _ranked(name):
-  return name == 'loss' or (
-      name.count('/') == 1 and name.split('/')[1] in _RANKED)
 
 
 def _is_whole(value):

@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator import files
-from ple_estimator.network import metrics
+from ple_estimator.training import comparison
 from ple_estimator.training import evaluations as evaluations_lib
 
 _FOLDER = 'best'
@@ -20,13 +20,14 @@ _FOLDER = 'best'
 class Exports:
   """Which SavedModels to write while training, and what is best."""
 
-  def __init__(self, best_metric='ctr/auc', best_to_keep=1, latest_to_keep=1):
+  def __init__(self, best_metric='mean/auc', best_to_keep=1, latest_to_keep=1):
     """Checks and stores the hyperparameters; writes nothing.
 
     Args:
       best_metric: str, as in metrics.json; auc and accuracy are best when
-        large, all others when small. By it the best checkpoint is kept, too,
-        and not by EarlyStopping.metric, where the two differ.
+        large, all others when small. 'mean/auc' and a list or tuple of
+        metrics are means, see EarlyStopping.metric. By it the best checkpoint
+        is kept, too, and not by EarlyStopping.metric, where the two differ.
       best_to_keep: int, SavedModels in model_dir/export/best; 0 writes none.
       latest_to_keep: int, SavedModels in model_dir/export/latest; 0 writes
         none.
@@ -34,8 +35,8 @@ class Exports:
     for name, value in [('best_to_keep', best_to_keep),
                         ('latest_to_keep', latest_to_keep)]:
       errors.check_integer('Exports.' + name, value, 0)
-    errors.check_text('Exports.best_metric', best_metric)
-    self.metric = best_metric
+    comparison.check_form('Exports.best_metric', best_metric)
+    self.metric = comparison.stored(best_metric)
     self._best_to_keep = best_to_keep
     self._latest_to_keep = latest_to_keep
 
@@ -70,7 +71,7 @@ class BestExporter(tf.estimator.Exporter):
 
     Args:
       receiver_fn: function without arguments to a ServingInputReceiver.
-      metric: str.
+      metric: str or tuple of str, see comparison.stored.
       to_keep: int, at least 1.
       evaluations: evaluations.Evaluations.
     """
@@ -99,7 +100,7 @@ class BestCheckpoint:
 
     Args:
       model_dir: str.
-      metric: str.
+      metric: str or tuple of str, see comparison.stored.
       evaluations: evaluations.Evaluations.
     """
     self._folder = os.path.join(model_dir, _FOLDER)
@@ -123,7 +124,8 @@ class BestCheckpoint:
     except FileNotFoundError:
       logging.warning(
           '%s has the best %s, but was removed before it could be kept: raise '
-          'run_config.keep_checkpoint_max.', path, self._metric)
+          'run_config.keep_checkpoint_max.', path,
+          comparison.name_of(self._metric))
       return
     self._evaluations.mark('kept', evaluation)
 
@@ -155,9 +157,7 @@ def best_checkpoint(model_dir):
 
 def _beats(metric, evaluation, other):
   """Whether an evaluation is better; any is better than none at all."""
-  return other is None or metrics.is_better(
-      metric, evaluations_lib.value_of(evaluation, metric),
-      than=evaluations_lib.value_of(other, metric))
+  return other is None or comparison.is_better(metric, evaluation, than=other)
 
 
 def _files(path):

@@ -91,14 +91,14 @@ def _duration(seconds):
 
 
 class CheckpointHook(compat.CheckpointSaverHook):
-  """Saves every save_steps and evaluates every eval_steps.
+  """Saves every save_steps, and whenever an evaluation is due.
 
   Estimator evaluates through listeners, which it adds to the hook and which are
   called after every checkpoint. This hook calls them only when an evaluation is
   due.
   """
 
-  def __init__(self, model_dir, saver, save_steps, eval_steps=None,
+  def __init__(self, model_dir, saver, save_steps, evaluations=None,
                listeners=()):
     """Stores the arguments; builds no graph.
 
@@ -106,20 +106,33 @@ class CheckpointHook(compat.CheckpointSaverHook):
       model_dir: str.
       saver: tf.train.Saver of the graph.
       save_steps: int, global steps between checkpoints.
-      eval_steps: int, global steps between evaluations, a multiple of
-        save_steps; None is save_steps.
+      evaluations: intervals.Interval between evaluations; None evaluates every
+        checkpoint, and saves none besides.
       listeners: tf.train.CheckpointSaverListeners that evaluate.
     """
-    super().__init__(
-        model_dir, save_steps=save_steps, saver=saver,
-        listeners=list(listeners))
-    self._eval_steps = eval_steps or save_steps
+    super().__init__(model_dir, saver, _SaveTimer(save_steps, evaluations),
+                     list(listeners))
+    self._evaluations = evaluations
     self._evaluated = None
 
   def calls_listeners(self, step):
     # The first checkpoint is that of the start, which listeners expect.
-    due = (self._evaluated is None or
-           step - self._evaluated >= self._eval_steps)
+    due = (self._evaluated is None or self._evaluations is None or
+           self._evaluations.is_due(self._evaluated, step))
     if due:
       self._evaluated = step
     return due
+
+
+class _SaveTimer(tf.train.SecondOrStepTimer):
+  """Says when to save: after save_steps, or for an evaluation."""
+
+  def __init__(self, save_steps, evaluations):
+    super().__init__(every_steps=save_steps)
+    self._evaluations = evaluations
+
+  def should_trigger_for_step(self, step):
+    last = self.last_triggered_step()
+    return super().should_trigger_for_step(step) or bool(
+        self._evaluations and last is not None and
+        self._evaluations.is_due(last, step))

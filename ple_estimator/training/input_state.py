@@ -17,6 +17,7 @@ the global steps have trained, and each process goes on as far into its share:
 rows of processes that were faster are repeated, those of slower ones skipped.
 """
 
+import fractions
 import math
 
 from absl import logging
@@ -76,6 +77,21 @@ class InputState:
           'Input: in a cluster without Experiment.work_queue each process goes '
           'on at about this row of its share; rows of faster processes are '
           'repeated, those of slower ones skipped.')
+
+  def num_rows(self):
+    """Returns the rows of one epoch of all files, bad ones included."""
+    return self._count_rows(self._source.paths())
+
+  def first_step(self):
+    """Returns the global step, a Fraction, at which the epochs begin.
+
+    It is counted back from the rows that are still to be read, so that the end
+    of the last epoch is the end of the rows. Of new files it is the step at
+    which the run goes on, and negative if the batch size has become smaller.
+    """
+    read = self.num_rows() * self._source.epochs - read_plan.num_rows(
+        self._plan.parts, self._count_rows)
+    return self._step - fractions.Fraction(read, self._source.batch_size)
 
   def last_step(self):
     """Returns the global step at which all rows will have been read.

@@ -1,4 +1,4 @@
-"""metrics.json, the names of metrics, and metrics that are no numbers."""
+"""metrics.json and test.json, and metrics that are no numbers."""
 
 import math
 import os
@@ -13,21 +13,23 @@ ADVICE = ('Lower the learning rate, bind Model.clip_norm, or look for very '
           'large values in the columns of kind number')
 
 
-def write(model_dir, values):
+def write(model_dir, values, name='metrics.json', of='evaluation'):
   """Writes metrics.json, NaN as null, and logs the metrics of the tasks.
 
   Args:
     model_dir: str.
     values: dict of metric name to number, 'global_step' among them.
+    name: str, of the file in model_dir.
+    of: str, what the log calls it.
 
   Returns:
-    dict, what metrics.json holds.
+    dict, what the file holds.
   """
   flat = as_json(values)
-  files.write_json(os.path.join(model_dir, 'metrics.json'), flat, indent=2)
-  logging.info('evaluation at step %d: %s', flat['global_step'], ', '.join(
-      '%s %.4f' % (name, value) for name, value in sorted(flat.items())
-      if value is not None and name.count('/') == 1))
+  files.write_json(os.path.join(model_dir, name), flat, indent=2)
+  logging.info('%s at step %d: %s', of, flat['global_step'], ', '.join(
+      '%s %.4f' % (metric, value) for metric, value in sorted(flat.items())
+      if value is not None and metric.count('/') == 1))
   return flat
 
 
@@ -44,26 +46,7 @@ def as_json(values):
   return flat
 
 
-def check_metric(binding, name, tasks):
-  """Raises UserError unless a binding names the loss or a metric of a task.
-
-  Args:
-    binding: str, e.g. 'EarlyStopping.metric'.
-    name: what it is bound to, e.g. 'ctr/auc'.
-    tasks: list of tasks.Task.
-  """
-  by_name = {task.name: task for task in tasks}
-  task, _, metric = str(name).partition('/')
-  known = [] if task not in by_name else (
-      ['auc', 'log_loss', 'accuracy'] if by_name[task].is_binary
-      else ['rmse', 'mae'])
-  errors.check(
-      name == 'loss' or metric in known,
-      "%s must be 'loss' or a task (%s) and a metric of it, such as "
-      "'%s/auc', got %r.", binding, ', '.join(by_name), tasks[0].name, name)
-
-
-def check_values(values, tasks):
+def check_values(values, tasks, source='Experiment.eval_input'):
   """Says what is wrong with the metrics of an evaluation.
 
   A task without a row that counts, or with labels of one class, has metrics
@@ -72,6 +55,7 @@ def check_values(values, tasks):
   Args:
     values: dict of metric name to number, 'global_step' among them.
     tasks: list of tasks.Task.
+    source: str, the binding that says which rows were evaluated.
 
   Raises:
     UserError: if a prediction of a task, or the loss, is not finite.
@@ -91,9 +75,9 @@ def check_values(values, tasks):
         value) and name not in ('auc', 'calibration'))
     errors.check(
         not bad, 'The predictions of task %s are not finite in the evaluation '
-        'at step %d (%s). %s of Experiment.eval_input; or choose an earlier '
-        'checkpoint.', task.name, step, ', '.join(
-            '%s is %s' % (name, own[name]) for name in bad), ADVICE)
+        'at step %d (%s). %s of %s; or choose an earlier checkpoint.',
+        task.name, step, ', '.join('%s is %s' % (name, own[name])
+                                   for name in bad), ADVICE, source)
     lacking = [name for name in ('auc', 'calibration')
                if not math.isfinite(own.get(name, 0))]
     if lacking:
@@ -103,9 +87,8 @@ def check_values(values, tasks):
           task.name, own.get('label/mean', math.nan))
   if not counted:
     logging.warning(
-        'Evaluation at step %d: no row counts for any task. Has Experiment.'
-        'eval_input a batch (its drop_remainder), and rows with a weight?',
-        step)
+        'Evaluation at step %d: no row counts for any task. Has %s a batch '
+        '(its drop_remainder), and rows with a weight?', step, source)
   loss = float(values.get('loss', 0))
   errors.check(math.isfinite(loss), 'The loss is %s in the evaluation at step '
                '%d. %s; or choose an earlier checkpoint.', loss, step, ADVICE)

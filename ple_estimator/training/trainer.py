@@ -14,7 +14,6 @@ So all results are there when the process of the chief has ended.
 import collections
 import contextlib
 import functools
-import math
 import os
 
 from absl import logging
@@ -32,17 +31,20 @@ from ple_estimator.training import estimator as estimator_lib
 from ple_estimator.training import evaluation
 from ple_estimator.training import hooks
 from ple_estimator.training import input_state
+from ple_estimator.training import intervals
 from ple_estimator.training import losses
 from ple_estimator.training import model_dir as model_dir_lib
 
 Schedule = collections.namedtuple('Schedule', [
-    'max_steps', 'eval_steps', 'eval_secs', 'results', 'timeline_steps',
-    'hooks', 'incremental', 'peer_timeout_secs', 'on_changed_files'])
+    'max_steps', 'eval_steps', 'eval_epochs', 'eval_secs', 'results',
+    'timeline_steps', 'hooks', 'incremental', 'peer_timeout_secs',
+    'on_changed_files'])
 Schedule.__doc__ = """When what happens in a run; see Experiment.
 
 Attributes:
   max_steps: int, the global step to stop at; 0 is the end of the rows.
   eval_steps: int, global steps between evaluations, or None.
+  eval_epochs: number, epochs between evaluations, or None.
   eval_secs: number, least seconds between evaluations.
   results: evaluation.Results, what is done with the metrics.
   timeline_steps: int, global steps between profiles; 0 makes none.
@@ -80,8 +82,9 @@ class Trainer:
     self._work_queue = work_queue
     self._input_state = None if work_queue else input_state.InputState(
         train_input, config, schedule.on_changed_files)
-    self._watch = None  # set by `run`
-    self._max_steps = self._rows = None  # set by `run`
+    # Set by `run`.
+    self._watch = self._rows = None
+    self._max_steps = self._epochs = self._evaluations = None
     self.model_fn = estimator_lib.ModelFn(
         model, engine, role.is_local, train_input.prefetch,
         work_queue or self._input_state, bool(schedule.incremental),
@@ -145,13 +148,25 @@ class Trainer:
     self._train_input.check(reading)
     if self._eval_input:
       self._eval_input.check(reading)
-    rows = self._train_input.count_rows(reading)
-    self._rows = rows
-    if self._input_state:
-      self._input_state.prepare(reading)
+    state, source = self._input_state, self._train_input
+    if state:
+      state.prepare(reading)
+    self._rows = state.num_rows() if state else source.count_rows(reading)
+    self._epochs = intervals.epochs(
+        self._rows, source.batch_size, state.first_step() if state else 0)
     self._max_steps = self._schedule.max_steps or (
-        self._input_state.last_step() if self._input_state else math.ceil(
-            rows * self._train_input.epochs / self._train_input.batch_size))
+        state.last_step() if state else self._epochs.end(source.epochs))
+    self._plan_evaluations()
+
+  def _plan_evaluations(self):
+    """Settles how often to evaluate, which the length of an epoch says."""
+    schedule, rule = self._schedule, self._schedule.results.early_stopping
+    if rule:
+      rule.measure(self._epochs)
+    if self._eval_input and schedule.eval_epochs:
+      self._evaluations = self._epochs.interval(schedule.eval_epochs)
+    elif self._eval_input and schedule.eval_steps:
+      self._evaluations = intervals.Interval(schedule.eval_steps, 0)
 
   def _say_what_is_to_be_done(self):
     model_dir = self._config.model_dir
@@ -250,9 +265,11 @@ class Trainer:
   def _hooks(self):
     """The hooks that need no Saver, in the order in which they are called."""
     config, schedule = self._config, self._schedule
-    eval_steps = schedule.eval_steps or config.save_checkpoints_steps
     added = [
-        losses.LossesHook(self._model.tasks, config.model_dir, eval_steps),
+        losses.LossesHook(
+            self._model.tasks, config.model_dir, max(
+                config.save_checkpoints_steps,
+                self._evaluations.steps if self._evaluations else 0)),
         hooks.ProgressHook(
             [task.name for task in self._model.tasks], self._max_steps,
             self._train_input.batch_size, config.save_summary_steps)]
@@ -291,7 +308,7 @@ class Trainer:
         self._evaluation, self._schedule.eval_secs)] if evaluates else []
     return deltas + [hooks.CheckpointHook(
         config.model_dir, saver, config.save_checkpoints_steps,
-        self._schedule.eval_steps, listeners)] + stops
+        self._evaluations, listeners)] + stops
 
   def _save(self, session):
     self._saver.save(session, os.path.join(self._config.model_dir,
@@ -308,8 +325,8 @@ class Trainer:
     if self._eval_input:  # else there is nothing to do
       evaluation.until_trained(
           self._evaluation, self._config.model_dir, self._trained_step,
-          self._schedule.eval_steps or 1, self._schedule.eval_secs,
-          self._watch)
+          self._evaluations or intervals.Interval(1, 0),
+          self._schedule.eval_secs, self._watch)
 
   def _end(self):
     """Ensures the last evaluation, then tells the other processes to end."""

@@ -240,7 +240,7 @@ def check_predictions(job, taobao):
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_SECS)
   assert done.returncode == 0, done.stdout.decode()
   predicted = pa.parquet.read_table(str(job.model_dir / 'predictions.parquet'))
-  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
+  rows = pa.parquet.read_table(taobao + '/taobao_validation_data.parquet')
   found = metrics_of(job.model_dir)
   assert found['global_step'] == job.saved()
   for task, label in [('ctr', 'clk'), ('cvr', 'buy')]:
@@ -388,6 +388,7 @@ def test_early_stopping_ends_all(taobao, tmp_path):
                {'chief': 1, 'worker': 1, 'ps': 1, 'evaluator': 1},
                'Experiment.max_steps = %d' % _AGES,
                'Experiment.early_stopping = @EarlyStopping()',
+               'EarlyStopping.patience_epochs = None',
                'EarlyStopping.patience_steps = 1', secs=0.1) as job:
     assert job.wait_for_end() == [0] * 4
     step = job.saved()

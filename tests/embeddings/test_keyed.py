@@ -72,7 +72,7 @@ def test_other_kinds_train_resume_and_predict(taobao, tmp_path, gin_file):
     check_whole(tmp_path)
   made.predict()
   found = pa.parquet.read_table(str(tmp_path / 'predictions.parquet'))
-  rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
+  rows = pa.parquet.read_table(taobao + '/taobao_validation_data.parquet')
   assert metrics_of(tmp_path)['ctr/auc'] == pytest.approx(exact_auc(
       found['ctr'].to_numpy(), rows['clk'].to_numpy(), np.ones(1000)), abs=1e-3)
 
@@ -145,6 +145,7 @@ def test_kill_at_any_moment_loses_nothing_older(taobao, tmp_path):
   bindings = ['Experiment.model_dir = %r' % str(tmp_path / 'run'),
               'DATA_DIR = %r' % taobao, 'Experiment.exports = None',
               'EPOCHS = 100000', 'run_config.save_steps = 3',
+              'Experiment.eval_epochs = None',
               'Experiment.eval_steps = 300_000'] + COUNTER
   command = [sys.executable, '-m', 'ple_estimator.run', '--gin_file',
              'gin/ev.gin'] + ['--gin_bindings=' + line for line in bindings]

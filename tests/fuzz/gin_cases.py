@@ -105,7 +105,7 @@ def _literal(rng):
       ('PLE', 'num_levels'), ('PLE', 'num_task_experts'), ('Tower', 'units'),
       ('PLE', 'expert_units'), ('ctr/Task', 'name'), ('Model', 'micro_batches'),
       ('Task', 'weight'), ('lazy_adam', 'learning_rate'),
-      ('Experiment', 'max_steps'), ('EarlyStopping', 'patience_steps'),
+      ('Experiment', 'max_steps'), ('EarlyStopping', 'patience_epochs'),
       ('run_config', 'seed'), ('ParquetInput', 'epochs'),
       ('train/ParquetInput', 'shuffle_rows'), ('Precision', 'compute')])
   return '%s.%s' % (owner, parameter), csv_cases.pick(rng, [

@@ -148,6 +148,21 @@ def test_report_is_a_table_of_runs(tmp_path):
   assert done.returncode == 1 and 'nope' in done.stderr
 
 
+def test_report_compares_rows_with_their_own_ceiling(tmp_path):
+  for name, auc in [('metrics', 0.5), ('test', 0.25)]:
+    (tmp_path / (name + '.json')).write_text(
+        json.dumps({'ctr/auc': auc, 'global_step': 7}))
+  (tmp_path / 'ceiling.json').write_text(json.dumps({
+      'clk': {'auc': 0.75, 'validation': {'auc': 0.875}}}))
+  for args, ceiling, found in [([], '0.8750', '0.5000'),
+                               (['--test'], '0.7500', '0.2500')]:
+    done = tool('report', tmp_path, '--ceiling', tmp_path / 'ceiling.json',
+                '--metrics', 'ctr/auc', *args)
+    assert done.stdout.splitlines()[2:] == [
+        '| ceiling |  | %s |  |' % ceiling,
+        '| %s | 7 | %s | - |' % (tmp_path.name, found)], done.stderr
+
+
 def test_report_knows_the_tasks_of_any_run(tmp_path):
   for name, metrics in [
       ('a', {'like/auc': 0.5, 'like/log_loss': 0.25, 'like/accuracy': 1,

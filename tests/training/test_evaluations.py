@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from ple_estimator.training import early_stopping
 from ple_estimator.training import evaluations
 from ple_estimator.training import exports
+from ple_estimator.training import intervals
 
 NAN = float('nan')
 
@@ -35,8 +36,9 @@ class Process:
 
   def __init__(self, model_dir, patience=100, metric='ctr/auc'):
     self.dir = str(model_dir)
-    self.evaluations = evaluations.Evaluations(self.dir)
+    self.evaluations = evaluations.Evaluations(self.dir, [metric])
     self.rule = early_stopping.EarlyStopping(metric, patience)
+    self.rule.measure(intervals.epochs(rows=1000, batch_size=50))
     self.best = exports.BestCheckpoint(self.dir, metric, self.evaluations)
     self.exporter, = exports.Exports(metric, latest_to_keep=0).exporters(
         lambda: None, self.evaluations)
@@ -141,7 +143,7 @@ def test_the_log_says_how_long_is_left(tmp_path, caplog):
   for step, value, text in [
       (10, .8, 'ctr/auc 0.8000 is the best so far'),
       (20, .7, 'The best ctr/auc is 0.8000, of step 10. Training stops unless '
-       'it improves within 20 steps.'),
+       'it improves within 20 steps (1 epoch).'),
       (30, NAN, 'ctr/auc is not a number at step 30'),
       (40, .1, 'Training stops.')]:
     process.evaluate(step, value)

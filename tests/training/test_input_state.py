@@ -236,6 +236,24 @@ def test_what_is_left_comes_before_the_next_day(run, caplog):
       'Input: new files: starts at their first row: %s/b.csv.' % run.folder]
 
 
+def test_epochs_are_counted_back_from_the_rows_that_are_left(run):
+  def first_step(files, **options):
+    state, _ = run.state(files, **options)
+    state.prepare(read())
+    return state.first_step()
+
+  assert first_step('a.csv') == 0
+  saved = run.broken_off('a.csv', 12)
+  assert first_step('a.csv') == 0
+  # As many rows as have been read would be fewer steps of larger batches.
+  assert first_step('a.csv', batch_size=14) == saved - saved / 2
+  # The epochs of 100 rows end with the last row: 120 + 80 rows.
+  assert first_step(['a.csv', 'b.csv']) == 0
+  assert run.train('a.csv') == (18, 18)
+  # The next day begins an epoch at the step that the run is at.
+  assert first_step('b.csv') == 18
+
+
 def test_what_is_left_off_and_repeated_is_said(run, caplog):
   saved = run.broken_off(['a.csv', 'b.csv'], 8)
   before = run.seen()

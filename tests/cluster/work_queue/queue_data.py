@@ -31,7 +31,8 @@ def numbered(taobao, tmp_path_factory):
       table, str(path / 'taobao_train_data.parquet'), row_group_size=100)
   pa.csv.write_csv(table, str(path / 'numbered.csv'),
                    pa.csv.WriteOptions(include_header=False))
-  pa.parquet.write_table(table[:200], str(path / 'taobao_test_data.parquet'))
+  pa.parquet.write_table(
+      table[:200], str(path / 'taobao_validation_data.parquet'))
   return str(path)
 
 

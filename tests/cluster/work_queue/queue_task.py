@@ -64,7 +64,7 @@ def main(data, model_dir, log, epochs):
     with tf.control_dependencies(
         [seen.scatter_add(tf.IndexedSlices(tf.ones_like(rows), rows))]):
       step = tf.assign_add(tf.train.get_global_step(), 1)
-    saving = [hooks.CheckpointHook(model_dir, made, 20, 20)]
+    saving = [hooks.CheckpointHook(model_dir, made, 20)]
     return tf.estimator.EstimatorSpec(
         mode, loss=tf.reduce_mean(labels['clk']), train_op=step,
         training_hooks=saving if run_config.is_chief else [],

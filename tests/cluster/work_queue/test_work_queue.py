@@ -169,9 +169,11 @@ def test_a_step_is_acknowledged_before_it_is_saved(load, tmp_path):
               step: step for step in (14, 21, 28, 35, 40)}
 
 
-def test_evaluates_on_the_way_and_shows_progress(load, tmp_path):
+def test_evaluates_every_epoch_and_shows_progress(load, tmp_path):
   load(Seen(), 'BATCH_SIZE = 50', 'EPOCHS = 2', 'WorkQueue.slice_rows = 50',
-       'run_config.save_steps = 10', 'Experiment.eval_steps = 20').train()
+       'run_config.save_steps = 13').train()
+  with open(str(tmp_path / 'model/evaluations.json')) as f:
+    assert [of['global_step'] for of in json.load(f)['evaluations']] == [20, 40]
   with open(str(tmp_path / 'model/metrics.json')) as f:
     assert json.load(f)['global_step'] == 40
   shares = fractions(tmp_path)
