@@ -52,7 +52,8 @@ class Model:
                op_fusion=True,
                micro_batches=1,
                input_layer_partitioner=0,
-               dense_layer_partitioner=0):
+               dense_layer_partitioner=0,
+               embedding_dropout=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -84,6 +85,10 @@ class Model:
         checkpoint can restore do not depend on the number of parts.
       dense_layer_partitioner: int, kB; the same for the kernels of dense
         layers. Biases and batch norm are never cut.
+      embedding_dropout: float in [0, 1), the share of the concatenated
+        embeddings that training sets to 0, drawn anew for each number of a
+        batch; what is left is divided by 1 minus the share (Srivastava et al.,
+        JMLR 2014). Columns of kind number are not dropped.
 
     Raises:
       UserError: if a value is out of range, or if tasks and columns do not fit
@@ -91,6 +96,8 @@ class Model:
     """
     _check_parts(features, embedding, network, precision)
     errors.check_number('Model.clip_norm', clip_norm, above=0, or_none=True)
+    errors.check_number('Model.embedding_dropout', embedding_dropout, least=0,
+                        below=1)
     errors.check_bool('Model.op_fusion', op_fusion)
     for name, value, least in [
         ('micro_batches', micro_batches, 1),
@@ -111,6 +118,7 @@ class Model:
     self._precision = precision
     self._optimizer = optimizer
     self._clip_norm = clip_norm
+    self._embedding_dropout = embedding_dropout
     self._input_part_bytes = input_layer_partitioner << 20
     self._dense_part_bytes = dense_layer_partitioner << 10
 
@@ -174,6 +182,9 @@ class Model:
     """Returns the input of the network, [batch, in_dim] float32."""
     with _cut(purpose.num_ps, self._input_part_bytes):
       vectors = self._embedding(features, self.features.categories, purpose)
+    if purpose.training and self._embedding_dropout:
+      vectors = [tf.nn.dropout(tf.concat(vectors, axis=1),
+                               rate=self._embedding_dropout)] if vectors else []
     numbers = [features[name][:, tf.newaxis] for name in self.features.numbers]
     return tf.concat(vectors + numbers, axis=1)
 

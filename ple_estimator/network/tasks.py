@@ -30,7 +30,8 @@ class Task:
                loss='binary',
                weight=1.0,
                gamma=1.0,
-               sample_space=None):
+               sample_space=None,
+               label_smoothing=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -43,6 +44,10 @@ class Task:
       gamma: float, positive, the factor by which the weight changes each step.
       sample_space: (column, value): only rows where the column has that value
         count in loss and metrics; None counts all rows.
+      label_smoothing: float s in [0, 0.5): training has (1 - s) y + s / 2 in
+        the place of a binary label y, which is label smoothing over two classes
+        (Szegedy et al., CVPR 2016, section 7). Metrics, and the loss of an
+        evaluation, go by y.
 
     Raises:
       UserError: if a value is out of range.
@@ -65,6 +70,11 @@ class Task:
         isinstance(sample_space[0], str),
         'Task.sample_space must be a pair (column, value) or None, got %s.',
         errors.written(sample_space))
+    errors.check_number('Task.label_smoothing', label_smoothing, least=0,
+                        below=0.5)
+    errors.check(loss == 'binary' or not label_smoothing,
+                 'Task.label_smoothing must be 0 for a regression, got %r in '
+                 'task %s.', label_smoothing, name)
     self.name = name
     self.label = label
     self.sample_space = sample_space
@@ -72,10 +82,16 @@ class Task:
     self.tower = tower
     self._weight = weight
     self._gamma = gamma
+    self._smoothing = label_smoothing
 
   def predictions(self, logits):
     """Returns [batch] float32: probabilities, or a regression's logits."""
     return tf.sigmoid(logits) if self.is_binary else logits
+
+  def smoothed(self, labels):
+    """Returns what training has in the place of labels, [batch] float32."""
+    s = self._smoothing
+    return (1 - s) * labels + s / 2 if s else labels
 
   def loss(self, labels, logits, weights, total_weight=None):
     """The mean loss over the sample space of the task.
