@@ -21,6 +21,7 @@ from ple_estimator.network import ple
 from ple_estimator.network import precision as precision_lib
 from ple_estimator.network import tasks as tasks_lib
 from ple_estimator.network import towers
+from ple_estimator.optimizers import averaging as averaging_lib
 from ple_estimator.optimizers import factories
 from ple_estimator.optimizers import train_op
 
@@ -39,6 +40,7 @@ class Model:
     micro_batches: int, the slices of a training batch.
     groups: list of packing.Group, how the input has to pack the ids.
     keep: sorted list of the columns that tasks read as the file has them.
+    averaging: averaging.Averaging, or None.
   """
 
   def __init__(self,
@@ -53,7 +55,8 @@ class Model:
                micro_batches=1,
                input_layer_partitioner=0,
                dense_layer_partitioner=0,
-               embedding_dropout=0.0):
+               embedding_dropout=0.0,
+               averaging=None):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -89,6 +92,9 @@ class Model:
         embeddings that training sets to 0, drawn anew for each number of a
         batch; what is left is divided by 1 minus the share (Srivastava et al.,
         JMLR 2014). Columns of kind number are not dropped.
+      averaging: averaging.Averaging: evaluation, prediction and export use
+        averages of the weights; None has none, and reads the weights of a
+        checkpoint that has averages too.
 
     Raises:
       UserError: if a value is out of range, or if tasks and columns do not fit
@@ -105,6 +111,8 @@ class Model:
         ('dense_layer_partitioner', dense_layer_partitioner, 0)]:
       errors.check_integer('Model.' + name, value, least)
     _check_tasks(tasks, features)
+    errors.check_is_a('Model.averaging', averaging, averaging_lib.Averaging,
+                      '@Averaging()', or_none=True)
     factories.check(optimizer)
     self.features = features
     self.tasks = list(tasks)
@@ -119,6 +127,7 @@ class Model:
     self._optimizer = optimizer
     self._clip_norm = clip_norm
     self._embedding_dropout = embedding_dropout
+    self.averaging = averaging
     self._input_part_bytes = input_layer_partitioner << 20
     self._dense_part_bytes = dense_layer_partitioner << 10
 
@@ -233,7 +242,7 @@ class Model:
         train_op=train_op.build(
             self._optimizer,
             gradients.complete(trained, of_network, inputs, d_inputs), purpose,
-            self._clip_norm))
+            self._clip_norm, self.averaging))
 
   def _predict_spec(self, features, logits):
     """Builds the spec of prediction and of a SavedModel."""
