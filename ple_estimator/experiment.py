@@ -125,6 +125,10 @@ class Experiment:
     _check_intervals(eval_steps, eval_epochs)
     _check_parts(model, early_stopping, exports, incremental, engine,
                  work_queue, hooks)
+    errors.check(not (incremental and model.averaging),
+                 'Experiment.incremental must be None with Model.averaging, '
+                 'whose averages change in all rows, got %s. Set one of the '
+                 'two to None.', errors.written(incremental))
     _check_inputs(train_input, eval_input, test_input, predict_input)
     errors.check_choice('Experiment.on_changed_files', on_changed_files,
                         ('error', 'restart'))
@@ -142,6 +146,8 @@ class Experiment:
     engine = engine or forms.Engine()
     if incremental:
       engine.leave_out('embedding_variable', 'Experiment.incremental')
+    if model.averaging:
+      engine.leave_out('embedding_variable', 'Model.averaging')
     role = roles.role()
     _check_cluster(model_dir, role)
     self._config = estimator.config_for(

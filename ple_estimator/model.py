@@ -22,6 +22,7 @@ from ple_estimator.network import ple
 from ple_estimator.network import precision as precision_lib
 from ple_estimator.network import tasks as tasks_lib
 from ple_estimator.network import towers
+from ple_estimator.optimizers import averaging as averaging_lib
 from ple_estimator.optimizers import factories
 from ple_estimator.optimizers import train_op
 
@@ -40,6 +41,7 @@ class Model:
     micro_batches: int, the slices of a training batch.
     groups: list of packing.Group, how the input has to pack the ids.
     keep: sorted list of the columns that tasks read as the file has them.
+    averaging: averaging.Averaging, or None.
   """
 
   def __init__(self,
@@ -55,7 +57,8 @@ class Model:
                input_layer_partitioner=0,
                dense_layer_partitioner=0,
                interactions=(),
-               embedding_dropout=0.0):
+               embedding_dropout=0.0,
+               averaging=None):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -91,6 +94,14 @@ class Model:
       interactions: list of interaction.Interaction, such as Wide, FM,
         DotProducts and CrossNet, between the embeddings and the experts. They
         add to the logits of the tasks or to what the experts read.
+      embedding_dropout: float in [0, 1), the share of the concatenated
+        embeddings that training sets to 0 where the experts read them, drawn
+        anew for each number of a batch; what is left is divided by 1 minus the
+        share (Srivastava et al., JMLR 2014). Columns of kind number are not
+        dropped, nor what Wide, FM and DotProducts read.
+      averaging: averaging.Averaging: evaluation, prediction and export use
+        averages of the weights; None has none, and reads the weights of a
+        checkpoint that has averages too.
 
     Raises:
       UserError: if a value is out of range, or if tasks and columns do not fit
@@ -98,6 +109,8 @@ class Model:
     """
     _check_parts(features, embedding, network, precision)
     errors.check_number('Model.clip_norm', clip_norm, above=0, or_none=True)
+    errors.check_number('Model.embedding_dropout', embedding_dropout, least=0,
+                        below=1)
     errors.check_bool('Model.op_fusion', op_fusion)
     for name, value, least in [
         ('micro_batches', micro_batches, 1),
@@ -105,9 +118,11 @@ class Model:
         ('dense_layer_partitioner', dense_layer_partitioner, 0)]:
       errors.check_integer('Model.' + name, value, least)
     _check_tasks(tasks, features)
+    errors.check_is_a('Model.averaging', averaging, averaging_lib.Averaging,
+                      '@Averaging()', or_none=True)
     factories.check(optimizer)
     self._interactions = combined.Interactions(
-        interactions, features.categories, len(tasks))
+        interactions, features.categories, len(tasks), embedding_dropout)
     _check_interactions(self._interactions, embedding, network, tasks)
     self._categories = self._interactions.widened(features.categories)
     self.features = features
@@ -117,12 +132,12 @@ class Model:
     self.groups = embedding.groups(self._categories)
     self.keep = sorted({task.sample_space[0] for task in tasks
                         if task.sample_space})
-    self._embedding_dropout = embedding_dropout
     self._embedding = embedding
     self._network = network
     self._precision = precision
     self._optimizer = optimizer
     self._clip_norm = clip_norm
+    self.averaging = averaging
     self._input_part_bytes = input_layer_partitioner << 20
     self._dense_part_bytes = dense_layer_partitioner << 10
 
@@ -203,8 +218,6 @@ class Model:
     names = [task.name for task in self.tasks]
     with _cut(purpose.num_ps, self._dense_part_bytes):
       inputs, added = self._interactions(inputs, self.groups, names, purpose)
-      if self._embedding_dropout and purpose.training:
-        inputs = tf.nn.dropout(inputs, rate=self._embedding_dropout)
       if self._network is None:
         return _with_bias(added, names), {}
       per_task, gates = self._network(inputs, names, purpose)
@@ -254,7 +267,7 @@ class Model:
         train_op=train_op.build(
             self._optimizer,
             gradients.complete(trained, of_network, inputs, d_inputs), purpose,
-            self._clip_norm))
+            self._clip_norm, self.averaging))
 
   def _predict_spec(self, features, logits):
     """Builds the spec of prediction and of a SavedModel."""

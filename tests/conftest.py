@@ -100,13 +100,13 @@ def taobao(tmp_path_factory):
   return path
 
 
-def train_op(optimizer, loss, clip_norm=None, fused=False):
+def train_op(optimizer, loss, clip_norm=None, fused=False, averaging=None):
   """train_op.build of the gradients of a loss by all that is trained."""
   trained = tf.trainable_variables() + [
       table.source for table in keyed_table.of_graph()]
   return train_op_lib.build(
       optimizer, list(zip(tf.gradients(loss, trained), trained)),
-      purpose.Purpose(training=True, fused=fused), clip_norm)
+      purpose.Purpose(training=True, fused=fused), clip_norm, averaging)
 
 
 def free_port():

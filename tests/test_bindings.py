@@ -97,6 +97,7 @@ LEGAL = {
     'Model.clip_norm': FRACTION, 'PLE.dropout': FRACTION, 'PLE.l2': FRACTION,
     'Tower.dropout': FRACTION, 'Tower.l2': FRACTION, 'Task.weight': FRACTION,
     'Task.gamma': FRACTION, 'WorkQueue.lease_secs': FRACTION,
+    'Model.embedding_dropout': FRACTION,
     'CbfFilter.false_positive_probability': FRACTION,
     'L2Eviction.l2_weight_threshold': FRACTION,
     'Experiment.eval_epochs': FRACTION,
@@ -336,6 +337,8 @@ OF_KINDS = {
     'separator': {'hashed_list': ['x']},
     'mean': {'number': [-1, 0.5]}, 'std': {'number': FRACTION},
     'values': {'label': [[3]]},
+    'stddev': dict.fromkeys(['hashed', 'hashed_list', 'integer'], FRACTION),
+    'l2': dict.fromkeys(['hashed', 'hashed_list', 'integer'], FRACTION),
 }
 OF_KINDS['default']['hashed'] = OF_KINDS['default']['hashed_list'] = ['x', '']
 

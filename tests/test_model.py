@@ -158,6 +158,40 @@ def test_numbers_and_embeddings_feed_the_network():
   assert not got[2, :4].any() and not got[1, 4:8].any()  # missing values
 
 
+@pytest.mark.parametrize('mode, rate', [('train', 0.4), ('eval', 0.4),
+                                        ('train', 0.0)])
+def test_embeddings_are_dropped_in_training_and_numbers_are_not(mode, rate):
+  seen = []
+
+  class Embedding(hashed.HashEmbedding):
+
+    def __call__(self, features, columns, purpose):
+      return [tf.ones([3, 500]), tf.ones([3, 700])]
+
+  def network(inputs, tasks, purpose):
+    seen.append(inputs)
+    tf.get_variable('trained', initializer=3.0,
+                    regularizer=lambda w: 2 * tf.square(w))
+    return {task: inputs for task in tasks}, {}
+
+  def inputs():
+    seen.clear()
+    with tf.Graph().as_default():
+      tf.set_random_seed(3)
+      spec_of(make(embedding=Embedding(), network=network,
+                   embedding_dropout=rate), mode)
+      return run(seen[0])
+
+  got = inputs()
+  np.testing.assert_allclose(got[:, -1], [-1, 0, 1.5])
+  dropped = mode == 'train' and rate
+  np.testing.assert_allclose(
+      np.unique(got[:, :-1]), [0, 1 / (1 - rate)] if dropped else [1])
+  if dropped:
+    assert (got[:, :-1] == 0).mean() == pytest.approx(rate, abs=0.03)
+    np.testing.assert_array_equal(got, inputs())  # by run_config.seed
+
+
 @pytest.mark.parametrize('mode, training, fused, num_ps, track_rows', [
     (tf.estimator.ModeKeys.TRAIN, True, True, 2, True),
     (tf.estimator.ModeKeys.EVAL, False, True, 0, False),

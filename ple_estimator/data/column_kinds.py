@@ -42,6 +42,10 @@ class Column:
     missing: the value of that type by which a caller of a served model says
       that it has none; NaN of a number.
     is_category: bool, whether it becomes ids for an embedding.
+    stddev: float, of a category: the standard deviation that its rows start
+      with; None leaves it to the embedding.
+    l2: float, of a category: the strength of the penalty on its rows; None
+      leaves it to the embedding.
     wants: str, the types that `accepts` takes, for errors.
   """
 
@@ -49,6 +53,8 @@ class Column:
   dtype = tf.string
   missing = ''
   is_category = False
+  stddev = None
+  l2 = None
   wants = 'text, or a number that is whole'
 
   def __init__(self, name):
@@ -113,6 +119,13 @@ class Column:
     """
     raise NotImplementedError
 
+  def _set_start_and_penalty(self, stddev, l2):
+    """Checks and stores what a category says of its rows, see Hashed."""
+    errors.check_number('stddev', stddev, least=0, or_none=True)
+    errors.check_number('l2', l2, least=0, or_none=True)
+    self.stddev = stddev
+    self.l2 = l2
+
 
 class Ignored(Column):
   """A column that the model does not see."""
@@ -140,7 +153,7 @@ class Hashed(Column):
 
   is_category = True
 
-  def __init__(self, name, num_buckets, dim, default=''):
+  def __init__(self, name, num_buckets, dim, default='', stddev=None, l2=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -150,10 +163,15 @@ class Hashed(Column):
       dim: int, width of the embedding.
       default: str, what an empty field stands for; '' gives it no id, and so
         the zero vector.
+      stddev: float, the standard deviation that the vectors of this column
+        start with; None is that of the embedding, HashEmbedding.stddev.
+      l2: float, the strength of the penalty on the rows of this column; None is
+        that of the embedding, HashEmbedding.l2.
     """
     super().__init__(name)
     errors.check(isinstance(default, str), 'default must be a text, got %s.',
                  errors.written(default))
+    self._set_start_and_penalty(stddev, l2)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     self._default = default
@@ -191,7 +209,7 @@ class HashedList(Hashed):
   wants = 'text, a number that is whole, or a list of them'
 
   def __init__(self, name, num_buckets, dim, default='', separator='|',
-               combiner='mean'):
+               combiner='mean', stddev=None, l2=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -202,8 +220,10 @@ class HashedList(Hashed):
         the zero vector.
       separator: str, between the items of a field; empty items are dropped.
       combiner: 'mean', 'sum' or 'sqrtn', as in tf.nn.embedding_lookup_sparse.
+      stddev: float, as Hashed.
+      l2: float, as Hashed.
     """
-    super().__init__(name, num_buckets, dim, default)
+    super().__init__(name, num_buckets, dim, default, stddev, l2)
     errors.check_text('separator', separator)
     errors.check_choice('combiner', combiner, ('mean', 'sum', 'sqrtn'))
     self._separator = separator
@@ -316,7 +336,8 @@ class Integer(_Numeric):
   is_category = True
   wants = 'an integer, or text or another number that is one'
 
-  def __init__(self, name, num_buckets, dim, default=NO_ID):
+  def __init__(self, name, num_buckets, dim, default=NO_ID, stddev=None,
+               l2=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -325,8 +346,11 @@ class Integer(_Numeric):
         num_buckets - 1.
       dim: int, width of the embedding.
       default: int, the id of an empty field; -1 gives it the zero vector.
+      stddev: float, as Hashed.
+      l2: float, as Hashed.
     """
     super().__init__(name)
+    self._set_start_and_penalty(stddev, l2)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     errors.check(

@@ -2,6 +2,8 @@
 
 Columns of one width and combiner form a group, whose embedding tables lie in
 one table: the rows of the first column, then those of the second, and so on.
+Columns that say how their rows start, or how these are penalised, form a group
+with those alone that say the same.
 The row of an id is the id plus the offset of its column. A packed batch lists
 each row that occurs in it once, so that a training step reads and updates it
 once, however many ids refer to it:
@@ -33,8 +35,8 @@ def groups(columns, fused=True, prefix='', kind=None):
 
   Args:
     columns: list of column_kinds.Column with is_category.
-    fused: bool, whether columns of one dim and combiner form a group; else
-      each forms one of its own, under its own name.
+    fused: bool, whether columns of one dim, combiner, stddev and l2 form a
+      group; else each forms one of its own, under its own name.
     prefix: str, before the names of fused groups; needed where two groups of
       one dim and combiner must be told apart.
     kind: Group, the default, or KeyedGroup.
@@ -46,9 +48,20 @@ def groups(columns, fused=True, prefix='', kind=None):
   for column in columns:
     name = column.scope
     if fused:
-      name = '%sdim_%d_%s' % (prefix, column.dim, _combiner(column))
+      name = prefix + _name(column)
     columns_of.setdefault(name, []).append(column)
   return [(kind or Group)(*group) for group in columns_of.items()]
+
+
+def _name(column):
+  """The name of a fused group, the same for columns that can share it."""
+  name = 'dim_%d_%s' % (column.dim, _combiner(column))
+  for key in ('stddev', 'l2'):
+    value = getattr(column, key)
+    if value is not None:
+      # No name of a variable has a plus sign, which repr(1e+20) has.
+      name += '_%s_%s' % (key, repr(float(value)).replace('+', ''))
+  return name
 
 
 def _combiner(column):
@@ -60,9 +73,11 @@ class Group:
 
   Attributes:
     name: str, e.g. 'dim_16_mean'.
-    columns: list of column_kinds.Column of one dim and combiner.
+    columns: list of column_kinds.Column of one dim, combiner, stddev and l2.
     dim: int, width of their vectors.
     combiner: 'mean', 'sum' or 'sqrtn'.
+    stddev: float, what the columns say of the start of their rows, or None.
+    l2: float, what the columns say of the penalty on their rows, or None.
     offsets: list of int, the first row of each column.
     num_rows: int, the sum of num_buckets.
   """
@@ -72,12 +87,14 @@ class Group:
 
     Args:
       name: str.
-      columns: list of column_kinds.Column of one dim and combiner.
+      columns: list of column_kinds.Column of one dim, combiner, stddev and l2.
     """
     self.name = name
     self.columns = columns
     self.dim = columns[0].dim
     self.combiner = _combiner(columns[0])
+    self.stddev = columns[0].stddev
+    self.l2 = columns[0].l2
     ends = np.cumsum([0] + [c.num_buckets for c in columns])
     self.offsets = [int(end) for end in ends[:-1]]
     self.num_rows = int(ends[-1])

@@ -28,23 +28,28 @@ class Embedding:
   can_be_widened = True
   _group_kind = packing.Group
 
-  def __init__(self, stddev, emb_fusion):
+  def __init__(self, stddev, emb_fusion, l2=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       stddev: float, the standard deviation that vectors are drawn with; None
-        is 1 / sqrt(dim).
+        is 1 / sqrt(dim). A column with a 'stddev' has its own.
       emb_fusion: bool, whether columns of one dim and combiner form one group;
         else each column is a group of its own.
+      l2: float, the strength of the penalty: training adds l2 / 2 times the
+        squared norm of each different row that a batch looks up to its loss. A
+        column with an 'l2' has its own.
 
     Raises:
-      UserError: if stddev is negative.
+      UserError: if stddev or l2 is negative.
     """
     owner = type(self).__name__
     errors.check_number(owner + '.stddev', stddev, least=0, or_none=True)
     errors.check_bool(owner + '.emb_fusion', emb_fusion)
+    errors.check_number(owner + '.l2', l2, least=0)
     self._stddev = stddev
     self._emb_fusion = emb_fusion
+    self._l2 = l2
 
   def groups(self, columns):
     """Returns a list of packing.Group: how the input has to pack the ids."""
@@ -73,8 +78,32 @@ class Embedding:
 
   def _pooled(self, group, packed, purpose):
     """Returns the [batch, columns * dim] float32 vectors of a group."""
-    vectors = self._vectors(group, packed, purpose)
+    vectors, rows = self._vectors_and_rows(group, packed, purpose)
+    if purpose.training and self._strength(group):
+      # Only here: what is evaluated is the loss without this penalty, which
+      # depends on the rows of a batch.
+      tf.add_to_collection(
+          tf.GraphKeys.REGULARIZATION_LOSSES,
+          self._strength(group) * tf.add_n([tf.nn.l2_loss(x) for x in rows]))
     return pool(vectors, packed, group, purpose.fused)
+
+  def _vectors_and_rows(self, group, packed, purpose):
+    """Looks up the vectors of a batch and the rows that they consist of.
+
+    A subclass whose vectors are not rows themselves defines it.
+
+    Args:
+      group: packing.Group.
+      packed: packing.Packed, with [n] different rows.
+      purpose: purpose.Purpose of the graph.
+
+    Returns:
+      (vectors, rows): `_vectors`; and a list of [m, width] float32, each row of
+      a table that was looked up, once. What is 0 in place of a row does not
+      matter: only the sum of squares is used, and only with l2.
+    """
+    vectors = self._vectors(group, packed, purpose)
+    return vectors, [vectors]
 
   def _vectors(self, group, packed, purpose):
     """Looks up the vectors of the rows of a batch.
@@ -89,9 +118,14 @@ class Embedding:
     """
     raise NotImplementedError
 
-  def _spread(self, dim):
-    """The standard deviation that vectors of a width are drawn with."""
-    return dim ** -0.5 if self._stddev is None else self._stddev
+  def _spread(self, group):
+    """The standard deviation that the vectors of a group are drawn with."""
+    stddev = self._stddev if group.stddev is None else group.stddev
+    return group.dim ** -0.5 if stddev is None else stddev
+
+  def _strength(self, group):
+    """The strength of the penalty on the rows of a group, a float."""
+    return self._l2 if group.l2 is None else group.l2
 
 
 def pool(vectors, packed, group, fused=False):
@@ -135,7 +169,7 @@ class HashEmbedding(Embedding):
   tf.feature_column.embedding_column, table by table.
   """
 
-  def __init__(self, stddev=None, emb_fusion=True):
+  def __init__(self, stddev=None, emb_fusion=True, l2=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -144,11 +178,12 @@ class HashEmbedding(Embedding):
       emb_fusion: bool, whether columns of one dim and combiner lie in one
         table, looked up at once (see packing.py); else each has its own.
         Another choice is another model to a checkpoint.
+      l2: float, the strength of the penalty on rows, see Embedding.
 
     Raises:
-      UserError: if stddev is negative.
+      UserError: if stddev or l2 is negative.
     """
-    super().__init__(stddev, emb_fusion)
+    super().__init__(stddev, emb_fusion, l2)
 
   def _is_composed(self, column):
     """Whether each vector of a column is composed of several rows."""
@@ -159,6 +194,10 @@ class HashEmbedding(Embedding):
     if (not self._emb_fusion or self._is_composed(group.columns[0]) or
         not purpose.engine.uses('fused_lookup', 'HashEmbedding.emb_fusion')):
       return super()._pooled(group, packed, purpose)
+    errors.check(
+        not self._strength(group), "HashEmbedding.l2, and 'l2' of a column, "
+        "must be 0 with DeepRec's fused lookup, got %g: leave 'fused_lookup' "
+        'out of Engine.forms.', self._strength(group))
     return _by_row(deeprec.fused_lookup(
         self._table(group), packed, group.combiner), group)
 
@@ -168,7 +207,7 @@ class HashEmbedding(Embedding):
 
   def _table(self, group):
     return table(group.name, 'embedding', group.num_rows, group.dim,
-                 self._spread(group.dim))
+                 self._spread(group))
 
 
 # How two parts make one vector, and the standard deviation that the parts are
@@ -194,7 +233,7 @@ class MultiHashEmbedding(HashEmbedding):
   """
 
   def __init__(self, operation='mul', min_buckets=1000, rows=None,
-               quotient_dim=None, stddev=None, emb_fusion=True):
+               quotient_dim=None, stddev=None, emb_fusion=True, l2=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -210,15 +249,21 @@ class MultiHashEmbedding(HashEmbedding):
         tables start from truncated normals: of that deviation under 'concat',
         of stddev / sqrt(2) under 'add', of sqrt(stddev) under 'mul', whose
         product of two has a sharper peak and longer tails than a normal.
+        Under 'mul' it must not be 0: a product of zeros does not learn.
       emb_fusion: bool, whether the columns of one dim and combiner lie in one
         pair of tables, looked up at once; else each has its own.
+      l2: float, the strength of the penalty on the rows of both tables, see
+        Embedding.
 
     Raises:
       UserError: if a value is out of range.
     """
-    super().__init__(stddev, emb_fusion)
+    super().__init__(stddev, emb_fusion, l2)
     errors.check_choice('MultiHashEmbedding.operation', operation,
                         ('add', 'mul', 'concat'))
+    errors.check(stddev != 0 or operation != 'mul', 'MultiHashEmbedding.stddev '
+                 "must be above 0 with the operation 'mul', got %r: a product "
+                 'of zeros does not learn.', stddev)
     errors.check_integer('MultiHashEmbedding.min_buckets', min_buckets, 1)
     errors.check_integer('MultiHashEmbedding.quotient_dim', quotient_dim, 1,
                          or_none=True)
@@ -265,6 +310,11 @@ class MultiHashEmbedding(HashEmbedding):
     return column.num_buckets >= self._min_buckets
 
   def _check(self, column):
+    errors.check(
+        self._operation != 'mul' or column.stddev != 0,
+        "FeatureSpec.columns, %r: 'stddev' must be above 0 with "
+        "MultiHashEmbedding.operation = 'mul', got %g: a product of zeros does "
+        'not learn.', column.name, column.stddev or 0)
     quotients, remainders = self._heights(column)
     errors.check(
         quotients * remainders >= column.num_buckets,
@@ -290,18 +340,25 @@ class MultiHashEmbedding(HashEmbedding):
     first = dim // 2 if self._quotient_dim is None else self._quotient_dim
     return first, dim - first
 
-  def _vectors(self, group, packed, purpose):
+  def _vectors_and_rows(self, group, packed, purpose):
     if not self._is_composed(group.columns[0]):
-      return super()._vectors(group, packed, purpose)
+      return super()._vectors_and_rows(group, packed, purpose)
     heights = np.array([self._heights(c) for c in group.columns])
     places = _split(group, packed.rows, heights)
     compose, spread = _OPERATIONS[self._operation]
-    stddev = spread(self._spread(group.dim))
-    return compose(*[
-        _look_up(table(group.name, name, height, width, stddev), rows)
-        for name, rows, height, width in zip(
-            ('quotient', 'remainder'), places, heights.sum(axis=0).tolist(),
-            self._widths(group.dim))])
+    stddev = spread(self._spread(group))
+    parts, different = [], []
+    for name, rows, height, width in zip(
+        ('quotient', 'remainder'), places, heights.sum(axis=0).tolist(),
+        self._widths(group.dim)):
+      variable = table(group.name, name, height, width, stddev)
+      if self._strength(group):  # several ids have a row of a table in common
+        rows, position = tf.unique(rows)
+        different.append(_look_up(variable, rows))
+        parts.append(tf.gather(different[-1], position))
+      else:
+        parts.append(_look_up(variable, rows))
+    return compose(*parts), different
 
 
 def _split(group, rows, heights):

@@ -32,7 +32,7 @@ class EmbeddingVariable(hashed.Embedding):
   _group_kind = packing.KeyedGroup
 
   def __init__(self, capacity=1_000_000, stddev=None, emb_fusion=True,
-               filter=None, eviction=None):
+               filter=None, eviction=None, l2=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -52,11 +52,13 @@ class EmbeddingVariable(hashed.Embedding):
         admits all.
       eviction: which rows are freed when a checkpoint is saved,
         admission.GlobalStepEviction or L2Eviction; None frees none.
+      l2: float, the strength of the penalty on rows, see hashed.Embedding; a
+        key that the filter has not admitted has no row.
 
     Raises:
       UserError: if a value is out of range.
     """
-    super().__init__(stddev, emb_fusion)
+    super().__init__(stddev, emb_fusion, l2)
     owner = type(self).__name__
     errors.check_integer(owner + '.capacity', capacity, 1)
     errors.check_is_a(
@@ -73,19 +75,24 @@ class EmbeddingVariable(hashed.Embedding):
 
   def _vectors(self, group, packed, purpose):
     variable = deeprec.embedding_variable(
-        purpose.engine, group.name, group.dim, self._spread(group.dim),
+        purpose.engine, group.name, group.dim, self._spread(group),
         self._filter, self._eviction)
     if variable is not None:
+      errors.check(
+          not self._strength(group), "EmbeddingVariable.l2, and 'l2' of a "
+          "column, must be 0 with DeepRec's EmbeddingVariable, got %g: leave "
+          "'embedding_variable' out of Engine.forms.", self._strength(group))
       counted = purpose.training and self._filter
       return deeprec.look_up(
           variable, packed.rows, packing.counts(packed) if counted else None)
-    table = self._table(group.name, group.dim, purpose)
+    table = self._table(group.name, group.dim, group, purpose)
     return table.lookup(packed.rows, packing.counts(packed))
 
-  def _table(self, name, dim, purpose, **kwargs):
+  def _table(self, name, dim, group, purpose, **kwargs):
     return partitioned_table.PartitionedTable(
         max(1, purpose.num_ps), name, dim, self._capacity,
-        type(self).__name__ + '.capacity', self._spread(dim), purpose.training,
+        type(self).__name__ + '.capacity', self._spread(group),
+        purpose.training,
         **dict(dict(filter=self._filter, eviction=self._eviction), **kwargs))
 
 
@@ -101,7 +108,8 @@ class AdaptiveEmbedding(EmbeddingVariable):
   """
 
   def __init__(self, filter=gin.REQUIRED, shared_rows=10_000,
-               capacity=1_000_000, stddev=None, emb_fusion=True, eviction=None):
+               capacity=1_000_000, stddev=None, emb_fusion=True, eviction=None,
+               l2=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -112,25 +120,36 @@ class AdaptiveEmbedding(EmbeddingVariable):
       stddev: float.
       emb_fusion: bool.
       eviction: admission.GlobalStepEviction or L2Eviction.
+      l2: float, the strength of the penalty on own and on shared rows.
 
     Raises:
       UserError: if a value is out of range.
     """
-    super().__init__(capacity, stddev, emb_fusion, filter, eviction)
+    super().__init__(capacity, stddev, emb_fusion, filter, eviction, l2)
     errors.check(filter is not None, 'AdaptiveEmbedding.filter must be given: '
                  'without one no value is rare, got None.')
     errors.check_integer('AdaptiveEmbedding.shared_rows', shared_rows, 1)
     self._shared_rows = shared_rows
 
-  def _vectors(self, group, packed, purpose):
+  def _vectors_and_rows(self, group, packed, purpose):
     shared = hashed.table(group.name, 'shared', self._shared_rows, group.dim,
-                          self._spread(group.dim))
-    table = self._table(group.name, group.dim, purpose)
-    return table.lookup(
+                          self._spread(group))
+    table = self._table(group.name, group.dim, group, purpose)
+
+    def of_shared(rows):
+      return tf.nn.embedding_lookup(shared, rows, partition_strategy='div')
+
+    vectors = table.lookup(
         packed.rows, packing.counts(packed),
-        lambda keys: tf.nn.embedding_lookup(
-            shared, tf.mod(keys, np.int64(self._shared_rows)),
-            partition_strategy='div'))
+        lambda keys: of_shared(self._shared_row(keys)))
+    if not (purpose.training and self._strength(group)):
+      return vectors, [vectors]
+    used, _ = tf.unique(self._shared_row(tf.concat(table.unowned(), axis=0)))
+    return vectors, table.owned() + [of_shared(used)]
+
+  def _shared_row(self, keys):
+    """The row of each key in the shared table: [n] int64 -> [n] int64."""
+    return tf.mod(keys, np.int64(self._shared_rows))
 
 
 @gin.register
@@ -148,7 +167,7 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
   can_be_widened = False
 
   def __init__(self, frequencies=(1, 4, 16, 64), capacity=1_000_000,
-               stddev=None, emb_fusion=True, eviction=None):
+               stddev=None, emb_fusion=True, eviction=None, l2=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -160,6 +179,7 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
       stddev: float, None is 1 / sqrt(dim), of the whole vector.
       emb_fusion: bool.
       eviction: admission.GlobalStepEviction; None evicts nothing.
+      l2: float, the strength of the penalty on the blocks that a value uses.
 
     Raises:
       UserError: if a value is out of range.
@@ -177,7 +197,7 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
     first = frequencies[0]
     super().__init__(capacity, stddev, emb_fusion,
                      admission.CounterFilter(first) if first > 1 else None,
-                     eviction)
+                     eviction, l2)
     self._frequencies = list(frequencies)
 
   def _vectors(self, group, packed, purpose):
@@ -190,13 +210,10 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
     vectors, first = [], None
     for i, frequency in enumerate(self._frequencies):
       table = self._table(
-          '%s/block_%d' % (group.name, i), group.dim // blocks, purpose,
-          **({'filter': None} if first else {}))
+          '%s/block_%d' % (group.name, i), group.dim // blocks, group,
+          purpose, **({'filter': None} if first else {}))
       first = first or table
       is_used = (first.seen(packed.rows) + counts >= frequency
                  if purpose.training and i else None)
       vectors.append(table.lookup(packed.rows, counts, admitted=is_used))
     return tf.concat(vectors, axis=1)
-
-  def _spread(self, dim):
-    return super()._spread(dim * len(self._frequencies))

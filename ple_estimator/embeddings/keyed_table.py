@@ -182,6 +182,10 @@ class KeyedTable:
     """
     return tf.boolean_mask(gradient, self._owned)
 
+  def unowned(self):
+    """Returns the keys of the lookup that neither have nor get a row."""
+    return tf.boolean_mask(self._keys, ~self._owned)
+
   def own(self, step):
     """Gives the admitted keys of the lookup their rows; counts the others.
 
@@ -196,8 +200,7 @@ class KeyedTable:
       keys, counts, start = [
           tf.boolean_mask(x, self._owned)
           for x in (self._keys, self._counts, self.source)]
-      others = [tf.boolean_mask(x, ~self._owned)
-                for x in (self._keys, self._counts)]
+      others = [self.unowned(), tf.boolean_mask(self._counts, ~self._owned)]
 
       def locked():
         counted = state.filter.count(*others, step=step)

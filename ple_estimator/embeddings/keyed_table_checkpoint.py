@@ -38,6 +38,14 @@ class TableCheckpoint:
     with tf.device(state.device):
       self.sources = tf.placeholder_with_default([state.name], [None])
 
+  def read_slot(self, suffix):
+    """Restores the values from what a slot was saved as.
+
+    Args:
+      suffix: str, what the name of the slot ends with: '/average'.
+    """
+    self._state.saved_values = suffix + '-values'
+
   def saveable(self):
     """What saves and restores the table, a SaveableObject for tf.train.Saver.
 

@@ -41,6 +41,18 @@ class PartitionedTable:
     """As KeyedTable.seen."""
     return self._ask(lambda part, keys: part.seen(keys), keys)
 
+  def owned(self):
+    """The rows of the looked up keys that have or get one, in training.
+
+    Returns:
+      list of [owned, dim] float32, one per part.
+    """
+    return [part.masked(part.source) for part in self._parts]
+
+  def unowned(self):
+    """The other keys of the lookup: a list of [others] int64, one per part."""
+    return [part.unowned() for part in self._parts]
+
   def _ask(self, question, keys, *of_keys):
     """Asks each part about its own keys and merges the answers.
 

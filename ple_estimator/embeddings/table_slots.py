@@ -6,6 +6,24 @@ from ple_estimator.embeddings import table_columns
 from ple_estimator.engine import compat
 
 
+def make(optimizer, variables, tables):
+  """Makes an optimizer's slots; keyed tables fill those of their own rows.
+
+  Args:
+    optimizer: tf.train.Optimizer.
+    variables: list of resource variables, which may be parts of others.
+    tables: list of keyed_table.KeyedTable.
+  """
+  for table in tables:
+    with tf.variable_scope(
+        tf.get_variable_scope(), custom_getter=table.state.slots.getter):
+      compat.make_slots(optimizer, [table.values])
+  compat.make_slots(optimizer, variables)
+  for variable in variables:
+    for name in optimizer.get_slot_names():
+      compat.declare_slot(optimizer.get_slot(variable, name), variable)
+
+
 class TableSlots:
   """The slots of one part of a table, which are filled row by row.
 

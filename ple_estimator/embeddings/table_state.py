@@ -31,6 +31,8 @@ class TableState:
     allocator: row_allocator.RowAllocator.
     slots: table_slots.TableSlots.
     filter: what decides which keys get a row, see admission.Everyone.
+    saved_values: str, the suffix of the tensor of a checkpoint that `values`
+      are restored from.
   """
 
   def __init__(self, name, dim, capacity, training, filter, part, num_parts):
@@ -49,6 +51,7 @@ class TableState:
     self.capacity = capacity
     self.training = training
     self.part, self.num_parts = part, num_parts
+    self.saved_values = '-values'
     with tf.variable_scope(name) as scope:
       scope.set_partitioner(None)  # a table is divided by key, not by row
       self.values = self._column('embedding', [dim], tf.float32)
@@ -85,7 +88,8 @@ class TableState:
     """All that is saved of a row: list of (suffix of its name, variable)."""
     of_training = [('-freqs', self.freqs), ('-versions', self.versions)] if (
         self.training) else []
-    return [('-values', self.values)] + of_training + self.slots.columns()
+    return [(self.saved_values, self.values)] + of_training + (
+        self.slots.columns())
 
   def locked(self, function):
     """Runs a function of no arguments under the lock that processes share.

@@ -314,7 +314,8 @@ def make_slots(optimizer, variables):
   optimizer._create_slots(variables)
 
 
-def make_slot(optimizer, variable, name, initializer, shape=None, dtype=None):
+def make_slot(optimizer, variable, name, initializer, shape=None, dtype=None,
+              op_name=None):
   """Makes one slot; for the _create_slots of an optimizer.
 
   The slot has an initializer rather than a tensor of initial values, so that
@@ -327,10 +328,13 @@ def make_slot(optimizer, variable, name, initializer, shape=None, dtype=None):
     initializer: object like tf.zeros_initializer().
     shape: tf.TensorShape; None is that of the variable.
     dtype: tf.DType; None is that of the variable.
+    op_name: str, what the name of the slot ends with; None is the name of the
+      optimizer.
   """
   optimizer._get_or_make_slot_with_initializer(
       variable, initializer, variable.shape if shape is None else shape,
-      dtype or variable.dtype.base_dtype, name, optimizer.get_name())
+      dtype or variable.dtype.base_dtype, name,
+      op_name or optimizer.get_name())
 
 
 class AdamOptimizer(tf.train.AdamOptimizer):

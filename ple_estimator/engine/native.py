@@ -211,6 +211,19 @@ def moving_averages(variables, offsets, moments, momentum):
       moments, momentum, vars=_names(variables), offsets=offsets)
 
 
+def move_averages(averages, variables, share):
+  """Moves averages towards variables; returns the tf.Operation.
+
+  Args:
+    averages: list of resource variables, float32, on one device; each becomes
+      itself + share * (its variable - itself).
+    variables: list of resource variables of their shapes, on that device.
+    share: float32 scalar.
+  """
+  return _ops().ple_move_averages(
+      share, averages=_names(averages), vars=_names(variables))
+
+
 def _names(variables):
   """What resource variables are called on their device."""
   return [x.handle.op.get_attr('shared_name') for x in variables]

@@ -17,7 +17,7 @@ class Interactions:
   experts read, so that there is one lookup and one update for both.
   """
 
-  def __init__(self, parts, columns, num_tasks):
+  def __init__(self, parts, columns, num_tasks, dropout=0.0):
     """Checks the parts; builds no graph.
 
     Args:
@@ -25,6 +25,7 @@ class Interactions:
         to.
       columns: list of category columns, see column_kinds.
       num_tasks: int.
+      dropout: float, Model.embedding_dropout.
 
     Raises:
       UserError: if a part is none, or does not suit the columns.
@@ -35,7 +36,7 @@ class Interactions:
     for part in parts:
       part.check(columns)
     self._parts = _named(parts)
-    self._num_tasks = num_tasks
+    self._dropout = dropout
     self._widths = [part.own_width(num_tasks) if columns else 0
                     for part in parts]
 
@@ -76,8 +77,11 @@ class Interactions:
     own = sum(self._widths)
     vectors = [block[:, :, :-own] for block in blocks] if own else blocks
     x = inputs
-    if own:
-      x = tf.concat([_flat(block) for block in vectors] + [numbers], axis=1)
+    dropout = self._dropout if purpose.training and groups else 0
+    if own or dropout:
+      x = tf.concat([_flat(block) for block in vectors], axis=1)
+      x = tf.nn.dropout(x, rate=dropout) if dropout else x
+      x = tf.concat([x, numbers], axis=1)
     names = [[column.name for column in group.columns] for group in groups]
     found, end = [], -own
     for (scope, part), width in zip(self._parts.items(), self._widths):

@@ -41,7 +41,8 @@ def of_network(build, tasks, inputs, targets, slices):
     inputs, labels, weights = rows
     logits, gates = build(inputs)
     losses = objective.losses(
-        tasks, objective.Targets(labels, weights, totals), logits)
+        tasks, objective.Targets(labels, weights, totals), logits,
+        training=True)
     variables = tf.trainable_variables()[before:]
     d_inputs, *gradients = tf.gradients(
         [losses[task.name] for task in tasks], [inputs] + variables,

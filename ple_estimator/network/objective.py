@@ -53,21 +53,26 @@ def row_weights(tasks, weights, columns):
   return by_task
 
 
-def losses(tasks, targets, logits):
+def losses(tasks, targets, logits, training=False):
   """Computes the loss of each task.
 
   Args:
     tasks: list of tasks.Task.
     targets: Targets.
     logits: dict of task name to [batch] float32.
+    training: bool, whether the labels are smoothed, see Task.label_smoothing.
 
   Returns:
     dict of task name to float32 scalar, not yet weighted; see Task.loss.
   """
-  return {task.name: task.loss(
-      targets.labels[task.label], logits[task.name],
-      targets.weights[task.name], targets.totals and targets.totals[task.name])
-          for task in tasks}
+  def of(task):
+    labels = targets.labels[task.label]
+    return task.loss(
+        task.smoothed(labels) if training else labels, logits[task.name],
+        targets.weights[task.name],
+        targets.totals and targets.totals[task.name])
+
+  return {task.name: of(task) for task in tasks}
 
 
 def first_biases(tasks, targets):

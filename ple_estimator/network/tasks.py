@@ -31,7 +31,8 @@ class Task:
                weight=1.0,
                gamma=1.0,
                sample_space=None,
-               initial_bias='labels'):
+               initial_bias='labels',
+               label_smoothing=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -47,6 +48,10 @@ class Task:
       initial_bias: what the bias of the logit starts from: 'labels', the mean
         of the labels of the first batch (for a binary task its log odds), so
         that the first predictions are of the right size; or a float.
+      label_smoothing: float s in [0, 0.5): training has (1 - s) y + s / 2 in
+        the place of a binary label y, which is label smoothing over two classes
+        (Szegedy et al., CVPR 2016, section 7). Metrics, and the loss of an
+        evaluation, go by y.
 
     Raises:
       UserError: if a value is out of range.
@@ -73,6 +78,11 @@ class Task:
       errors.check(errors.is_number(initial_bias), "Task.initial_bias must be "
                    "'labels' or a finite number, got %s.",
                    errors.written(initial_bias))
+    errors.check_number('Task.label_smoothing', label_smoothing, least=0,
+                        below=0.5)
+    errors.check(loss == 'binary' or not label_smoothing,
+                 'Task.label_smoothing must be 0 for a regression, got %r in '
+                 'task %s.', label_smoothing, name)
     self.name = name
     self.label = label
     self._initial_bias = initial_bias
@@ -81,6 +91,7 @@ class Task:
     self.tower = tower
     self._weight = weight
     self._gamma = gamma
+    self._smoothing = label_smoothing
 
   def predictions(self, logits):
     """Returns [batch] float32: probabilities, or a regression's logits."""
@@ -110,6 +121,11 @@ class Task:
     half = 0.5 * tf.div_no_nan(total, tf.cast(tf.size(labels), tf.float32))
     odds = tf.div_no_nan(positive + half, total - positive + half)
     return tf.where(odds > 0, tf.log(odds), tf.zeros_like(odds))
+
+  def smoothed(self, labels):
+    """Returns what training has in the place of labels, [batch] float32."""
+    s = self._smoothing
+    return (1 - s) * labels + s / 2 if s else labels
 
   def loss(self, labels, logits, weights, total_weight=None):
     """The mean loss over the sample space of the task.

@@ -201,23 +201,30 @@ def sgd(learning_rate=0.1, momentum=0.0):
 
 @gin.register(denylist=['step'])
 def exponential_decay(step=None, initial=0.001, decay_steps=10000, rate=0.5,
-                      staircase=False):
-  """initial * rate^(step / decay_steps), a float32 scalar.
+                      staircase=False, warmup_steps=0):
+  """initial * rate^((step - warmup_steps) / decay_steps), a float32 scalar.
+
+  Before step warmup_steps it is initial * (step + 1) / (warmup_steps + 1).
 
   Args:
     step: int64 scalar, the global step.
-    initial: float, the learning rate at step 0.
+    initial: float, the learning rate at step warmup_steps.
     decay_steps: int, steps in which it falls by the factor rate.
     rate: float, positive.
-    staircase: bool, whether to fall only at multiples of decay_steps.
+    staircase: bool, whether to fall only at multiples of decay_steps after
+      warmup_steps.
+    warmup_steps: int, steps in which the learning rate grows to initial.
   """
   _check_is_given('exponential_decay', step)
   errors.check_number('exponential_decay.initial', initial, above=0)
   errors.check_integer('exponential_decay.decay_steps', decay_steps, 1)
   errors.check_number('exponential_decay.rate', rate, above=0)
   errors.check_bool('exponential_decay.staircase', staircase)
-  return tf.train.exponential_decay(
-      initial, step, decay_steps, rate, staircase)
+  errors.check_integer('exponential_decay.warmup_steps', warmup_steps, 0)
+  decayed = tf.train.exponential_decay(
+      initial, tf.maximum(step - warmup_steps, 0), decay_steps, rate, staircase)
+  return _warmed_up(step, initial, warmup_steps, decayed) if (
+      warmup_steps) else decayed
 
 
 @gin.register(denylist=['step'])
@@ -240,8 +247,14 @@ def warmup_cosine(step=None, peak=0.001, warmup_steps=1000, decay_steps=100000,
   step = tf.cast(step, tf.float32)
   cosine = tf.train.cosine_decay(
       peak, tf.maximum(step - warmup_steps, 0), decay_steps, final / peak)
-  return tf.where(step < warmup_steps,
-                  peak * (step + 1) / max(1, warmup_steps + 1), cosine)
+  return _warmed_up(step, peak, warmup_steps, cosine)
+
+
+def _warmed_up(step, peak, warmup_steps, decayed):
+  """Grows linearly to peak up to a step, and is `decayed` from there on."""
+  step = tf.cast(step, tf.float32)
+  return tf.where(
+      step < warmup_steps, peak * (step + 1) / (warmup_steps + 1), decayed)
 
 
 def make(optimizer):

@@ -7,7 +7,8 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import errors
 from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
-from ple_estimator.engine import compat
+from ple_estimator.embeddings import table_slots
+from ple_estimator.optimizers import averaging as averaging_lib
 from ple_estimator.optimizers import deeprec_optimizers
 from ple_estimator.optimizers import factories
 from ple_estimator.optimizers import touched_rows
@@ -28,7 +29,7 @@ class _Gradients(collections.namedtuple(
   """
 
 
-def build(optimizer, gradients, purpose, clip_norm=None):
+def build(optimizer, gradients, purpose, clip_norm=None, averaging=None):
   """Builds one training step: clipping, update, batch norm statistics.
 
   Args:
@@ -40,24 +41,29 @@ def build(optimizer, gradients, purpose, clip_norm=None):
       engine it is for, and whether to note the rows that are updated.
     clip_norm: float, the global norm that gradients are scaled down to if
       theirs is larger (Pascanu et al., ICML 2013); None does not clip.
+    averaging: averaging.Averaging, which averages what is updated; None does
+      not.
 
   Returns:
     tf.Operation.
 
   Raises:
-    UserError: if rows are to be noted and the optimizer moves all of them, or
-      if the optimizer cannot update the engine's embedding variables.
+    UserError: if rows are to be noted or averaged and the optimizer moves all
+      of them, or if the optimizer cannot update the engine's embedding
+      variables.
   """
   rule = deeprec_optimizers.choose(
       factories.make(optimizer), purpose.engine)
   if purpose.fused and isinstance(rule, update_rules.LazyAdam):
     rule.use_kernels()
   if purpose.track_rows:
-    _check_moves_touched_rows_only(rule)
+    _check_moves_touched_rows_only(rule, 'Experiment.incremental')
   gradients = _clip(_sort(gradients), clip_norm)
-  _make_slots(rule, gradients.variables, gradients.tables)
+  averages = averaging and _averages(
+      averaging.decay, rule, gradients, purpose.fused)
+  table_slots.make(rule, gradients.variables, gradients.tables)
   with tf.control_dependencies(_before_the_update(gradients.tables)):
-    return _update(rule, gradients, purpose.track_rows)
+    return _update(rule, gradients, purpose.track_rows, averages)
 
 
 def _sort(gradients):
@@ -104,22 +110,13 @@ def _sum_rows(gradient):
       rows, gradient.dense_shape)
 
 
-def _make_slots(optimizer, variables, tables):
-  """Makes an optimizer's slots; keyed tables fill those of their own rows.
-
-  Args:
-    optimizer: tf.train.Optimizer.
-    variables: list of resource variables, which may be parts of others.
-    tables: list of keyed_table.KeyedTable.
-  """
-  for table in tables:
-    with tf.variable_scope(
-        tf.get_variable_scope(), custom_getter=table.state.slots.getter):
-      compat.make_slots(optimizer, [table.values])
-  compat.make_slots(optimizer, variables)
-  for variable in variables:
-    for name in optimizer.get_slot_names():
-      compat.declare_slot(optimizer.get_slot(variable, name), variable)
+def _averages(decay, optimizer, gradients, fused):
+  """Makes the averaging.Averages of what _Gradients are of."""
+  tables = [v for g, v in zip(gradients.dense, gradients.variables)
+            if isinstance(g, tf.IndexedSlices)]
+  if tables or gradients.tables:
+    _check_moves_touched_rows_only(optimizer, 'Model.averaging')
+  return averaging_lib.Averages(decay, tables, gradients.tables, fused)
 
 
 def _before_the_update(tables):
@@ -132,7 +129,7 @@ def _before_the_update(tables):
           [read for table in tables for read in table.reads])
 
 
-def _update(optimizer, gradients, track_rows):
+def _update(optimizer, gradients, track_rows, averages):
   """Gives new keys their rows and applies _Gradients; returns an op."""
   step = tf.train.get_global_step().read_value()
   rows = [table.own(step) for table in gradients.tables]
@@ -141,15 +138,26 @@ def _update(optimizer, gradients, track_rows):
       for g, own, table in zip(gradients.keyed, rows, gradients.tables)]
   noted = _note_rows(optimizer, gradients, step) if track_rows else []
   # Adam reads the slots of all rows, so those of new rows come first.
-  with tf.control_dependencies([step] + rows + noted):
-    return optimizer.apply_gradients(updates, tf.train.get_global_step())
+  before = [step] + rows + noted
+  if not averages:
+    with tf.control_dependencies(before):
+      return optimizer.apply_gradients(updates, tf.train.get_global_step())
+  with tf.control_dependencies(rows):
+    before += [averages.catch_up(v, tf.cast(g.indices, tf.int64))
+               for g, v in updates if isinstance(g, tf.IndexedSlices)]
+  with tf.control_dependencies(before):
+    updated = optimizer.apply_gradients(updates)
+  with tf.control_dependencies([updated]):
+    moved = averages.move()
+  with tf.control_dependencies(moved):
+    return tf.train.get_global_step().assign_add(1, read_value=False)
 
 
-def _check_moves_touched_rows_only(optimizer):
+def _check_moves_touched_rows_only(optimizer, binding):
   errors.check(
-      type(optimizer) is not tf.train.AdamOptimizer, 'Experiment.incremental '
-      'needs an optimizer that leaves untouched rows alone, such as '
-      '@lazy_adam; @adam moves every row at every step.')
+      type(optimizer) is not tf.train.AdamOptimizer, '%s needs an optimizer '
+      'that leaves untouched rows alone, such as @lazy_adam; @adam moves every '
+      'row at every step.', binding)
 
 
 def _note_rows(optimizer, gradients, step):

@@ -4,6 +4,7 @@ import collections
 import os
 import re
 
+from absl import logging
 import gin
 import tensorflow.compat.v1 as tf
 
@@ -13,6 +14,7 @@ from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.embeddings import table_parts
 from ple_estimator.engine import compat
+from ple_estimator.optimizers import averaging
 from ple_estimator.training import saver
 
 _SHOWN = 4
@@ -42,13 +44,19 @@ _KEYED_TRAINING_ONLY = re.compile(
 _TRAINING_ONLY = ('signal_early_stopping/STOP', 'beta1_power', 'beta2_power')
 
 
-def check(model_dir, training, path=None):
+# What training with Model.averaging adds to a checkpoint.
+_AVERAGES = re.compile('(%s|%s)(-values)?$|%s$' % (
+    averaging.SUFFIX, averaging.STEP, averaging.START))
+
+
+def check(model_dir, training, path=None, averages=False):
   """Compares the model of a graph with that of a checkpoint.
 
   Args:
     model_dir: str; one without a checkpoint passes.
     training: bool, whether the graph has the variables of the optimizer.
     path: str, the checkpoint; None is the newest of model_dir.
+    averages: bool, whether the weights are averaged, or averages are read.
 
   Raises:
     UserError: if the checkpoint lacks a variable, has one more, or has one of
@@ -71,6 +79,7 @@ def check(model_dir, training, path=None):
   for variable in deeprec.variables():
     wanted[variable.op.name + '-keys'] = [None]
     wanted[variable.op.name + '-values'] = [None] + variable.shape.as_list()
+  saved, wanted = _compare_averages(saved, wanted, training, averages, owner)
   lacking = [name for name in wanted if name not in saved]
   shapes = [name for name in wanted
             if name in saved and not _fits(saved[name], wanted[name])]
@@ -93,6 +102,37 @@ def check(model_dir, training, path=None):
       '%s holds another model: it %s. Choose another Experiment.model_dir, '
       'delete this one, or go back to its bindings.' % (
           owner, '; it '.join(problems)))
+
+
+def _compare_averages(saved, wanted, training, averages, owner):
+  """Leaves out the averages that only the checkpoint or only the graph has.
+
+  Args:
+    saved: dict of name to shape, of the checkpoint.
+    wanted: dict of name to shape, of the graph.
+    training: bool.
+    averages: bool.
+    owner: str, where the checkpoint is.
+
+  Returns:
+    (saved, wanted), without what need not be in the other.
+
+  Raises:
+    UserError: if averages are to be read, and there are none.
+  """
+  has = averaging.START in saved
+  errors.check(
+      has or training or not averages, '%s has no averaged weights, because it '
+      'was trained without Model.averaging. Bind Model.averaging = None to '
+      'read its weights as they are.', owner)
+  if has and not averages:
+    logging.info('The averaged weights of %s are not %s: Model.averaging is '
+                 'None.', owner, 'kept' if training else 'read')
+  if has == averages and training:
+    return saved, wanted
+  return tuple(collections.OrderedDict(
+      (name, shape) for name, shape in of.items()
+      if not _AVERAGES.search(name)) for of in (saved, wanted))
 
 
 def _folder(path):

@@ -70,8 +70,10 @@ class ModelFn:
     if mode == tf.estimator.ModeKeys.TRAIN:
       return self._training_spec(features, labels, mode, config)
     spec = self._model.model_fn(features, labels, mode, engine=self._engine)
-    saver = saver_lib.Saver(config.keep_checkpoint_max, training=False)
-    compatibility.check(config.model_dir, False, self.reads)
+    averages = self._model.averaging is not None
+    saver = saver_lib.Saver(
+        config.keep_checkpoint_max, training=False, averages=averages)
+    compatibility.check(config.model_dir, False, self.reads, averages)
     return self._with_scaffold(spec, saver)
 
   def _training_spec(self, features, labels, mode, config):
@@ -90,7 +92,8 @@ class ModelFn:
         variables_remain=not self._is_alone)
     if self._training_hooks:
       hooks = hooks + self._training_hooks(saver)
-    compatibility.check(config.model_dir, training=True)
+    compatibility.check(config.model_dir, training=True,
+                        averages=self._model.averaging is not None)
     return self._with_scaffold(spec._replace(training_hooks=hooks), saver)
 
   def _with_scaffold(self, spec, saver):

@@ -248,17 +248,21 @@ def merged(path):
     if os.path.exists(target + '.index'):
       logging.warning('%s %s: it is made again.', files.shown(target), found)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    _write(target, _merge(
+    write(target, _merge(
         [path] + [_delta(model_dir, base, step) for step in steps]))
     logging.info('Merged %d incremental checkpoints with the full one of step '
                  '%d: step %d.', len(steps), base, steps[-1])
   return target
 
 
-def _write(path, tensors):
+def write(path, tensors):
   """Writes a checkpoint; its index comes last, so it is whole or not there.
 
   Several processes may write the same.
+
+  Args:
+    path: str, of the checkpoint.
+    tensors: dict of name to numpy array.
   """
   partial = '%s.%s.partial' % (path, uuid.uuid4().hex)
   names = sorted(tensors)

@@ -14,8 +14,10 @@ from ple_estimator.cluster import marker
 from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
+from ple_estimator.optimizers import averaging
 from ple_estimator.training import checkpoints
 from ple_estimator.training import incremental
+from ple_estimator.training import late_averages
 from ple_estimator.training import losses
 
 
@@ -33,7 +35,7 @@ class Saver(compat.Saver):
   """
 
   def __init__(self, keep_checkpoint_max, training, input_state=None,
-               variables_remain=True):
+               variables_remain=True, averages=False):
     """Makes the Saver of the default graph.
 
     Args:
@@ -44,8 +46,14 @@ class Saver(compat.Saver):
         None saves nothing.
       variables_remain: bool, whether the variables may still have values when
         this process is started again, as they do on parameter servers.
+      averages: bool, outside of training: whether variables get the averages of
+        a checkpoint (averaging.py), and not the weights.
     """
     self._training = training
+    self._averages = averages and not training
+    if self._averages:
+      for table in keyed_table.of_graph():
+        table.checkpoint.read_slot(averaging.SUFFIX)
     self.input_state = input_state
     self.last_step = None
     self._looks_for_live = training and variables_remain
@@ -60,7 +68,8 @@ class Saver(compat.Saver):
     variables, copies = plain_variables(), collections.defaultdict(list)
     for variable in filter(compat.is_copy, variables):
       copies[compat.whole(variable)[0]].append(variable)
-    return [v for v in variables if not compat.is_copy(v)] + [
+    return [_Average(v) if self._averages and averaging.is_averaged(v) else v
+            for v in variables if not compat.is_copy(v)] + [
         _Copies(name, copies[name]) for name in sorted(copies)] + [
             table.checkpoint.saveable() for table in keyed_table.of_graph()]
 
@@ -98,6 +107,7 @@ class Saver(compat.Saver):
           else tf.train.global_step(sess, global_step))
     if self._training:
       self.check(sess, os.path.dirname(save_path), global_step)
+      sess.run([a.catch_up_all for a in averaging.of_graph(sess.graph)])
     # Before the variables: they then include all rows that this state lists
     # as trained.
     if self.input_state and global_step is not None:
@@ -133,8 +143,9 @@ class Saver(compat.Saver):
       names = set(tf.train.load_checkpoint(path).get_variable_to_shape_map())
       tables = [table.checkpoint for table in keyed_table.of_graph(sess.graph)]
       feed = {table.sources: table.sources_in(names) for table in tables}
-      feed[self.saver_def.filename_tensor_name] = path
-      sess.run(self.saver_def.restore_op_name, feed)
+      with late_averages.added(path, sess.graph) as whole:
+        feed[self.saver_def.filename_tensor_name] = whole
+        sess.run(self.saver_def.restore_op_name, feed)
       return path
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
       model_dir = os.path.dirname(path)
@@ -198,6 +209,23 @@ class _Copies(compat.SaveableObject):
     value, = restored_tensors
     return tf.group(*[v.assign(tf.reshape(value, []), read_value=False)
                       for v in self._variables])
+
+
+class _Average(compat.SaveableObject):
+  """A variable whose value is the average of that variable in training."""
+
+  def __init__(self, variable):
+    self._variable = variable
+    value = variable.read_value()
+    name = variable.op.name + averaging.SUFFIX
+    super().__init__(
+        variable.handle, [compat.SaveSpec(value, '', name, value.dtype)], name)
+
+  def restore(self, restored_tensors, restored_shapes):
+    del restored_shapes
+    value, = restored_tensors
+    return self._variable.assign(
+        tf.reshape(value, self._variable.shape), read_value=False)
 
 
 def plain_variables():

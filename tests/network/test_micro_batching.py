@@ -136,6 +136,12 @@ def test_a_step_in_bfloat16_is_that_of_the_whole_batch(op_fusion):
   assert_close(sliced, whole, 0.02)
 
 
+def test_embeddings_are_dropped_once_per_batch():
+  # The seed gives both the same mask.
+  kwargs = dict(embedding_dropout=0.3, embedding=hashed.HashEmbedding(l2=0.1))
+  assert_close(stepped(3, **kwargs), stepped(1, **kwargs), 1e-5)
+
+
 def test_clipping_sees_the_whole_batch():
   got, wanted = stepped(4, clip_norm=0.5), expected()
   name = 'd/ctr/tower/logit/kernel'

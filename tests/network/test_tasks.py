@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.network import metrics
+from ple_estimator.network import objective
 from ple_estimator.network import tasks
 from ple_estimator.network import towers
 
@@ -31,6 +32,21 @@ CROSS_ENTROPY = -(LABELS * np.log(P) + (1 - LABELS) * np.log(1 - P))
 def test_binary_loss_is_the_weighted_mean_cross_entropy():
   got = run(task().loss(*map(tf.constant, (LABELS, LOGITS, WEIGHTS))))
   assert got == pytest.approx(np.average(CROSS_ENTROPY, weights=WEIGHTS))
+
+
+def test_training_goes_by_smoothed_labels_and_metrics_do_not():
+  made = task(label_smoothing=0.2)
+  labels = tf.constant(LABELS)
+  np.testing.assert_allclose(
+      run(made.smoothed(labels)), [0.9, 0.1, 0.1, 0.9, 0.9], rtol=1e-6)
+  smooth = -(0.1 + 0.8 * LABELS) * np.log(P) - (0.9 - 0.8 * LABELS) * np.log(
+      1 - P)
+  targets = objective.Targets({'y': labels}, {'t': tf.constant(WEIGHTS)})
+  logits = {'t': tf.constant(LOGITS)}
+  for training, losses in [(True, smooth), (False, CROSS_ENTROPY)]:
+    got = objective.losses([made], targets, logits, training)
+    assert run(got['t']) == pytest.approx(np.average(losses, weights=WEIGHTS))
+  assert measured(made) == pytest.approx(measured(task()))
 
 
 def test_loss_without_a_row_of_the_sample_space_is_zero_with_its_gradient():
@@ -102,6 +118,10 @@ def test_better_is_larger_for_auc_and_smaller_for_loss():
     ({'weight': 'x'}, "Task.weight must be a finite number .*, got 'x'"),
     ({'gamma': 0}, 'Task.gamma must be a finite number above 0, got 0'),
     ({'sample_space': 'clk'}, 'Task.sample_space must be a pair'),
+    ({'label_smoothing': 0.5},
+     r'Task.label_smoothing must be a number in \[0, 0.5\), got 0.5'),
+    ({'label_smoothing': 0.1, 'loss': 'regression'},
+     'Task.label_smoothing must be 0 for a regression, got 0.1 in task t'),
 ])
 def test_refuses(bad, message):
   with pytest.raises(errors.UserError, match=message):

@@ -212,6 +212,19 @@ def test_dense_matches_numpy_with_clipping(make, kwargs, rule):
               [0.1] * 30, clip_norm=0.5)
 
 
+@pytest.mark.parametrize('warmup', [0, 3])
+@pytest.mark.parametrize('staircase', [False, True])
+def test_exponential_decay_follows_a_warm_up(warmup, staircase):
+  steps = tf.placeholder(tf.int64, [])
+  rate = factories.exponential_decay(steps, 0.2, 2, 0.5, staircase, warmup)
+  for step in range(10):
+    past = (step - warmup) / 2
+    wanted = 0.2 * (step + 1) / (warmup + 1) if step < warmup else (
+        0.2 * 0.5 ** (past // 1 if staircase else past))
+    with tf.Session() as session:
+      assert session.run(rate, {steps: step}) == pytest.approx(wanted)
+
+
 def stream(steps=80, height=9, width=2):
   """Random batches of (rows, targets); the last row is in none of them.
 

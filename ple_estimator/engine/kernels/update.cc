@@ -276,6 +276,59 @@ class RowsAdamOp : public Op {
   }
 };
 
+PLE_VECTORIZED void MoveAverage(float share, const float* var, int64_t n,
+                                float* average) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) average[i] += share * (var[i] - average[i]);
+}
+
+class MoveAveragesOp : public Op {
+ public:
+  explicit MoveAveragesOp(OpKernelConstruction* context) : Op(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("averages", &averages_));
+    OP_REQUIRES_OK(context, context->GetAttr("vars", &vars_));
+    OP_REQUIRES(context, vars_.size() == averages_.size(),
+                errors::InvalidArgument("averages must have one element per "
+                                        "variable, ", vars_.size(), ", got ",
+                                        averages_.size(), "."));
+  }
+
+ protected:
+  void Run(OpKernelContext* context) override {
+    const Tensor& share = context->input(0);
+    PLE_REQUIRE(share.dims() == 0, "share must be a scalar, got the shape ",
+                share.shape().DebugString(), ".");
+    const float by = share.scalar<float>()();
+    const size_t num = vars_.size();
+    std::vector<Named> vars;  // all averages, then all variables
+    for (const std::string& name : averages_)
+      vars.push_back(Lookup(context, name));
+    for (const std::string& name : vars_)
+      vars.push_back(Lookup(context, name));
+    const Locks locks(vars);
+    for (const Named& var : vars) var.CheckInitialized();
+    std::vector<std::pair<size_t, int64_t>> tasks;  // average, first element
+    for (size_t i = 0; i < num; ++i) {
+      vars[i].CheckShape(vars[num + i].tensor()->shape(), vars[num + i].name);
+      MakeWritable(context, vars[i].var.get(), false);
+      const int64_t size = vars[i].tensor()->NumElements();
+      for (int64_t begin = 0; begin < size; begin += kChunk)
+        tasks.emplace_back(i, begin);
+    }
+    ParallelRun(context, tasks.size(), [&](int64_t task) {
+      const size_t i = tasks[task].first;
+      const int64_t begin = tasks[task].second;
+      MoveAverage(by, vars[num + i].data() + begin,
+                  std::min<int64_t>(
+                      kChunk, vars[i].tensor()->NumElements() - begin),
+                  vars[i].data() + begin);
+    });
+  }
+
+ private:
+  std::vector<std::string> averages_, vars_;
+};
+
 class MovingAveragesOp : public Op {
  public:
   explicit MovingAveragesOp(OpKernelConstruction* context) : Op(context) {
@@ -385,6 +438,25 @@ beta1_power: beta1 to the power of the number of the step.
 beta2_power: Likewise.
 )doc");
 
+REGISTER_OP("PleMoveAverages")
+    .Input("share: float")
+    .Attr("averages: list(string)")
+    .Attr("vars: list(string)")
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* context) {
+      ShapeHandle unused;
+      return context->WithRank(context->input(0), 0, &unused);
+    })
+    .Doc(R"doc(
+Moves averages towards variables.
+
+Each becomes average + share * (variable - average).
+
+share: In [0, 1].
+averages: The names of the averages, float, on the device of the op, each once.
+vars: The names of their variables, of the same shapes.
+)doc");
+
 REGISTER_OP("PleMovingAverages")
     .Input("moments: float")
     .Input("momentum: float")
@@ -410,6 +482,8 @@ offsets: Per variable, where its part of moments begins.
 )doc");
 
 REGISTER_KERNEL_BUILDER(Name("PleDenseAdam").Device(DEVICE_CPU), DenseAdamOp);
+REGISTER_KERNEL_BUILDER(Name("PleMoveAverages").Device(DEVICE_CPU),
+                        MoveAveragesOp);
 REGISTER_KERNEL_BUILDER(Name("PleRowsAdam").Device(DEVICE_CPU), RowsAdamOp);
 REGISTER_KERNEL_BUILDER(Name("PleMovingAverages").Device(DEVICE_CPU),
                         MovingAveragesOp);
