@@ -230,9 +230,16 @@ class Model:
     return logits, gates
 
   def _biases(self):
-    """The bias of each task's logit, a dict of task name to [1] variable."""
-    of = towers.bias if self._network else _bias
-    return {task.name: of(task.name) for task in self.tasks}
+    """The bias of each logit: dict of task name to ([1] variable, scale)."""
+    if self._network is None:
+      return {task.name: (_bias(task.name), 1.0) for task in self.tasks}
+    found = {task.name: towers.bias(task.name, task.tower)
+             for task in self.tasks}
+    for task in self.tasks:
+      errors.check(
+          found[task.name] or not task.has_initial_bias, 'Task.initial_bias '
+          'must be 0.0 for a tower without a bias, in task %s.', task.name)
+    return {name: pair for name, pair in found.items() if pair}
 
   def _targets(self, features, labels):
     """Returns the objective.Targets of a batch."""

@@ -41,7 +41,7 @@ def check_units(binding, units, may_be_empty=True):
 
 
 class Net(collections.namedtuple(
-    'Net', 'x units linear linear_bias linear_zeros')):
+    'Net', 'x units linear linear_bias linear_zeros bias_scale')):
   """One network of a set.
 
   Attributes:
@@ -51,11 +51,13 @@ class Net(collections.namedtuple(
     linear_bias: bool, whether that layer has a bias.
     linear_zeros: bool, whether the kernel of that layer starts from zeros, not
       from Glorot's uniform numbers.
+    bias_scale: float, what the variable is multiplied by to give that bias.
   """
 
-  def __new__(cls, x, units, linear=0, linear_bias=False, linear_zeros=False):
-    return super().__new__(
-        cls, x, tuple(units), linear, linear_bias, linear_zeros)
+  def __new__(cls, x, units, linear=0, linear_bias=False, linear_zeros=False,
+              bias_scale=1.0):
+    return super().__new__(cls, x, tuple(units), linear, linear_bias,
+                           linear_zeros, bias_scale)
 
 
 # The variables of a layer. The kernel may be a PartitionedVariable; bias is
@@ -151,8 +153,8 @@ class Mlp:
       name = 'logit' if net.linear_bias else 'mix'
       kernel, bias = self._dense_variables(
           name, width, net.linear, net.linear_bias, net.linear_zeros)
-      import os
-      if bias is not None: bias = float(os.environ.get('BS','1')) * bias
+      if bias is not None and net.bias_scale != 1:
+        bias *= net.bias_scale
       layers.append(_Layer(kernel, bias, None))
     return layers
 

@@ -97,15 +97,16 @@ def start_biases(first, biases, after):
 
   Args:
     first: dict of task name to float32 scalar, from `first_biases`.
-    biases: dict of task name to [1] variable.
+    biases: dict of task name to a [1] variable, and the number that it is
+      multiplied by to give the bias.
     after: tensors that are to be evaluated before, since they read the biases.
   """
   with tf.control_dependencies(list(after)):
-    for name, bias in biases.items():
+    for name, (bias, scale) in biases.items():
       # No assignment in later steps: it could undo what another worker does.
       tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.cond(
-          _is_first(), lambda b=bias, s=first[name]: tf.group(
-              b.assign_add([s / float(__import__('os').environ.get('BS','1'))], read_value=False)), tf.no_op))
+          _is_first(), lambda b=bias, start=first[name] / scale: tf.group(
+              b.assign_add([start], read_value=False)), tf.no_op))
 
 
 def _is_first():

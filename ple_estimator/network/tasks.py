@@ -85,6 +85,7 @@ class Task:
                  'task %s.', label_smoothing, name)
     self.name = name
     self.label = label
+    self.has_initial_bias = initial_bias != 0
     self._initial_bias = initial_bias
     self.sample_space = sample_space
     self.is_binary = loss == 'binary'

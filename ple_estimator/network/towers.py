@@ -11,10 +11,15 @@ from ple_estimator.network import mlp
 
 @gin.register
 class Tower:
-  """The hidden layers and the logit of one task, on top of the experts."""
+  """The hidden layers and the logit of one task, on top of the experts.
+
+  Attributes:
+    mlp: mlp.Mlp.
+    bias_scale: float, see __init__.
+  """
 
   def __init__(self, units=(256, 128, 64), activation='relu', batch_norm=True,
-               dropout=0.0, l2=0.0, logit_initializer='zeros'):
+               dropout=0.0, l2=0.0, logit_initializer='zeros', bias_scale=32.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -26,6 +31,10 @@ class Tower:
       logit_initializer: what the kernel of the logit starts from: 'zeros', so
         that the first predictions are those of its bias and not numbers drawn
         at random; or 'glorot_uniform'.
+      bias_scale: float, the bias of the logit is this times its variable. Under
+        Adam it then moves this many times as far in a step as a weight. A rare
+        label needs that: as the logits spread, the mean of their sigmoids grows,
+        and behind batch norm the bias alone can bring it down again.
 
     Raises:
       UserError: if a value is out of range.
@@ -35,19 +44,32 @@ class Tower:
     errors.check_choice('Tower.logit_initializer', logit_initializer,
                         ('zeros', 'glorot_uniform'))
     self._units = tuple(units)
+    errors.check_number('Tower.bias_scale', bias_scale, above=0)
     self._logit_zeros = logit_initializer == 'zeros'
+    self.bias_scale = bias_scale
 
   def net(self, x):
     """Describes the network on x [batch, in_dim] float32: an mlp.Net."""
     return mlp.Net(x, self._units, linear=1, linear_bias=True,
-                   linear_zeros=self._logit_zeros)
+                   linear_zeros=self._logit_zeros,
+                   bias_scale=self.bias_scale)
 
 
-def bias(task):
-  """The bias of a task's logit, a [1] variable that `logits` has made."""
-  with tf.variable_scope(task + '/tower/logit', reuse=True) as scope:
-    scope.set_partitioner(None)
-    return tf.get_variable('bias', [1], tf.float32)
+def bias(task, tower):
+  """The bias of the logit of a task, which `logits` has made.
+
+  Args:
+    task: str.
+    tower: Tower, or an object of the user's own.
+
+  Returns:
+    (variable, scale): the [1] variable and what it is multiplied by; None for
+    a tower without one.
+  """
+  name = task + '/tower/logit/bias'
+  return next(((variable, getattr(tower, 'bias_scale', 1.0))
+               for variable in tf.trainable_variables()
+               if variable.op.name == name), None)
 
 
 def logits(towers, inputs, purpose):

@@ -246,7 +246,7 @@ EVERY = [wide.Wide(), factorization_machine.FM(2),
     lambda: hashed.MultiHashEmbedding('add', min_buckets=12),
     lambda: keyed.EmbeddingVariable(100)])
 def test_a_model_learns_with_all_of_them(embedding):
-  losses, values = trained(make(EVERY, embedding=embedding()), steps=40)
+  losses, values = trained(make(EVERY, embedding=embedding()), steps=120)
   assert losses[-1] < 0.9 * losses[0]
   assert {'wide/numbers', 'fm/numbers', 'fm_2/numbers',
           'cross_net/layer_0/bias'} <= set(values)
