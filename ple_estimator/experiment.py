@@ -29,6 +29,8 @@ from ple_estimator.training import incremental as incremental_lib
 from ple_estimator.training import metrics_file
 from ple_estimator.training import trainer
 
+_EVAL_EPOCHS = 1  # between evaluations, if nothing is bound
+
 
 @gin.configurable
 class Experiment:
@@ -89,10 +91,10 @@ class Experiment:
       max_steps: int, the global step to stop at; 0 is where all epochs of all
         rows of train_input are read, or where work_queue ends.
       eval_steps: int, global steps between evaluations: at its multiples a
-        checkpoint is saved and evaluated. None, without eval_epochs too,
-        evaluates every checkpoint.
+        checkpoint is saved and evaluated; 0 evaluates every checkpoint that
+        run_config.save_steps saves.
       eval_epochs: number above 0, the same in epochs of train_input, which need
-        not be whole; None if eval_steps is given.
+        not be whole. With neither of the two it is 1.
       eval_secs: int, least seconds between evaluations.
       early_stopping: early_stopping.EarlyStopping; None trains to max_steps.
       exports: exports.Exports; None exports only in mode export. The best
@@ -123,6 +125,8 @@ class Experiment:
         ('peer_timeout_secs', peer_timeout_secs)]:
       errors.check_integer('Experiment.' + name, value, 0)
     _check_intervals(eval_steps, eval_epochs)
+    if eval_steps is None and eval_epochs is None:
+      eval_epochs = _EVAL_EPOCHS
     _check_parts(model, early_stopping, exports, incremental, engine,
                  work_queue, hooks)
     errors.check(not (incremental and model.averaging),

@@ -25,7 +25,7 @@ SMALL_TABLES = 'FeatureSpec.overrides = %r' % {
 SMALL = [
     'PLE.num_levels = 2', 'PLE.expert_units = (8,)', 'PLE.gate_units = ()',
     'Tower.units = (4,)', 'BATCH_SIZE = 100', 'run_config.summary_steps = 5',
-    'Experiment.eval_epochs = None']  # evaluates every checkpoint
+    'Experiment.eval_steps = 0']  # evaluates every checkpoint
 
 
 def load(gin_file, model_dir, data_dir, *bindings, hooks=()):

@@ -110,7 +110,7 @@ FRACTIONS = {'stddev', 'learning_rate', 'beta1', 'beta2', 'epsilon',
 
 
 # What may only be None if another parameter is not, which it is here.
-NEEDED = ['IncrementalCheckpoint.save_steps', 'EarlyStopping.patience_epochs']
+NEEDED = ['IncrementalCheckpoint.save_steps']
 
 
 def configurables():

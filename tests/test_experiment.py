@@ -289,7 +289,6 @@ def test_early_stopping_ends_training(taobao, tmp_path):
        'Model.optimizer = @sgd', 'sgd.learning_rate = 1e-12',
        'PLE.batch_norm = False', 'Tower.batch_norm = False',
        'Experiment.exports = None', 'EarlyStopping.patience_steps = 10',
-       'EarlyStopping.patience_epochs = None',
        "EarlyStopping.metric = 'ctr/log_loss'", 'Experiment.max_steps = 500',
        'run_config.save_steps = 5').train()
   assert 10 <= metrics_of(tmp_path)['global_step'] <= 30
@@ -304,7 +303,7 @@ def test_evaluations_come_by_epochs_whatever_is_saved(taobao, tmp_path):
   # 3,000 rows in batches of 700: an epoch is 4.29 steps.
   train = ['gin/shared_bottom.gin', tmp_path, taobao, 'BATCH_SIZE = 700',
            'Experiment.exports = None', 'PLE.num_levels = 1',
-           'Experiment.eval_epochs = 1', 'run_config.keep_checkpoint_max = 0',
+           'Experiment.eval_steps = None', 'run_config.keep_checkpoint_max = 0',
            'EarlyStopping.patience_epochs = 9']
   load(*train, 'EPOCHS = 3', 'run_config.save_steps = 4',
        'Experiment.max_steps = 6').train()
@@ -320,7 +319,8 @@ def test_evaluations_come_by_epochs_whatever_is_saved(taobao, tmp_path):
 def test_patience_in_epochs_is_told_in_both(taobao, tmp_path, caplog):
   caplog.set_level('INFO')
   load('gin/shared_bottom.gin', tmp_path, taobao, 'PLE.num_levels = 1',
-       'BATCH_SIZE = 700', 'Experiment.eval_epochs = 0.5',
+       'BATCH_SIZE = 700', 'Experiment.eval_steps = None',
+       'Experiment.eval_epochs = 0.5',
        'Model.optimizer = @sgd', 'sgd.learning_rate = 1e-12',
        'PLE.batch_norm = False', 'Tower.batch_norm = False',
        'Experiment.exports = None', 'EarlyStopping.patience_epochs = 1.5',
@@ -381,12 +381,10 @@ def test_another_data_set_needs_a_gin_file_only(tmp_path, run_cli):
     ('Experiment.max_steps = -1', 'Experiment.max_steps must be an integer'),
     ('Experiment.eval_secs = None', 'Experiment.eval_secs must be an integer'),
     ('Experiment.eval_steps = -1000', 'Experiment.eval_steps must be an int'),
-    ('Experiment.eval_steps = 1500', 'Experiment.eval_steps and Experiment.'
-     'eval_epochs must not both be given, got 1500 and 1. Bind one'),
+    ('Experiment.eval_epochs = 1.5', 'Experiment.eval_steps and Experiment.'
+     'eval_epochs must not both be given, got 0 and 1.5. Bind one'),
     ('Experiment.eval_epochs = 0', 'Experiment.eval_epochs must be a finite '
      'number above 0 or None, got 0'),
-    ('EarlyStopping.patience_steps = 9', 'EarlyStopping.patience_steps or '
-     'EarlyStopping.patience_epochs must be given, and not both, got 9 and 2'),
     ('Experiment.eval_input = None', 'Experiment.eval_input must be given'),
     ("EarlyStopping.metric = 'clk/auc'",
      r"EarlyStopping.metric must be 'loss' or a task \(ctr, cvr\) and a metric"

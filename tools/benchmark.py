@@ -259,7 +259,6 @@ def _bindings(args, model_dir):
   return ['DATA_DIR = %r' % args.data, 'BATCH_SIZE = %d' % args.batch_size,
           'Experiment.model_dir = %r' % model_dir,
           'Experiment.early_stopping = None', 'Experiment.exports = None',
-          'Experiment.eval_epochs = None',  # only at the end
           'run_config.save_steps = 1_000_000'] + args.gin_bindings
 
 

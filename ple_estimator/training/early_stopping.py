@@ -9,6 +9,8 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import errors
 from ple_estimator.training import comparison
 
+_PATIENCE_EPOCHS = 2  # if nothing is bound
+
 
 @gin.register
 class EarlyStopping:
@@ -30,12 +32,12 @@ class EarlyStopping:
         ('ctr/auc', 'cvr/auc'), is the mean of those. A metric that is not a
         number has not improved; nor has a mean of which one is none.
       patience_steps: int, global steps without improvement after which
-        training ends; None if patience_epochs is given.
+        training ends.
       patience_epochs: number above 0, the same in epochs, which need not be
-        whole; None if patience_steps is given.
+        whole. With neither of the two it is 2.
 
     Raises:
-      UserError: if a value is out of range, or not one patience is given.
+      UserError: if a value is out of range, or both patiences are given.
     """
     comparison.check_form('EarlyStopping.metric', metric)
     errors.check_integer('EarlyStopping.patience_steps', patience_steps, 1,
@@ -43,11 +45,13 @@ class EarlyStopping:
     errors.check_number('EarlyStopping.patience_epochs', patience_epochs,
                         above=0, or_none=True)
     errors.check(
-        (patience_steps is None) != (patience_epochs is None),
-        'EarlyStopping.patience_steps or EarlyStopping.patience_epochs must be '
-        'given, and not both, got %s and %s. Bind the other to None, such as '
+        patience_steps is None or patience_epochs is None,
+        'EarlyStopping.patience_steps and EarlyStopping.patience_epochs must '
+        'not both be given, got %s and %s. Bind one of them to None, such as '
         'EarlyStopping.patience_epochs = None.', patience_steps,
         patience_epochs)
+    if patience_steps is None and patience_epochs is None:
+      patience_epochs = _PATIENCE_EPOCHS
     self.metric = comparison.stored(metric)
     self.binding = 'EarlyStopping.' + (
         'patience_steps' if patience_epochs is None else 'patience_epochs')

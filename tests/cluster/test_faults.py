@@ -388,8 +388,7 @@ def test_early_stopping_ends_all(taobao, tmp_path):
                {'chief': 1, 'worker': 1, 'ps': 1, 'evaluator': 1},
                'Experiment.max_steps = %d' % _AGES,
                'Experiment.early_stopping = @EarlyStopping()',
-               'EarlyStopping.patience_epochs = None',
-               'EarlyStopping.patience_steps = 1', secs=0.1) as job:
+                'EarlyStopping.patience_steps = 1', secs=0.1) as job:
     assert job.wait_for_end() == [0] * 4
     step = job.saved()
     assert metrics_of(job.model_dir)['global_step'] == step < _AGES

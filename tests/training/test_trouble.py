@@ -153,8 +153,7 @@ def test_early_stopping_is_said_again_by_the_next_run(load, caplog, tmp_path):
               'PLE.batch_norm = False', 'Tower.batch_norm = False',
               'Model.optimizer = @sgd', 'sgd.learning_rate = 1e-30',
               'Experiment.early_stopping = @EarlyStopping()',
-              "EarlyStopping.metric = 'loss'",
-              'EarlyStopping.patience_epochs = None']
+              "EarlyStopping.metric = 'loss'"]
   load('EarlyStopping.patience_steps = 2', *bindings).train()
   with open(str(tmp_path / 'run' / 'evaluations.json')) as f:
     said = json.load(f)
