@@ -34,7 +34,7 @@ class BatchNorm:
     settings: tuple of all settings.
   """
 
-  def __init__(self, momentum=0.99, epsilon=1e-3):
+  def __init__(self, momentum=0.9, epsilon=1e-3):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
