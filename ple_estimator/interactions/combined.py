@@ -105,7 +105,7 @@ def _put_together(x, found):
 
 
 def _split(inputs, groups):
-  """Cuts what the embedding gave into ([batch, columns, dim] blocks, numbers)."""
+  """Cuts the inputs of a model into [batch, columns, dim] blocks and numbers."""
   widths = [len(group.columns) * group.dim for group in groups]
   widths.append(inputs.shape[1].value - sum(widths))
   *blocks, numbers = tf.split(inputs, widths, axis=1)
@@ -123,7 +123,7 @@ def _is_one(part):
 
 
 def _named(parts):
-  """Gives each part a variable scope; returns an OrderedDict of scope to part."""
+  """Returns the parts by variable scope, an OrderedDict."""
   named = collections.OrderedDict()
   for part in parts:
     scope, count = part.scope, 1

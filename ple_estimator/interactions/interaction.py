@@ -1,4 +1,4 @@
-"""What every interaction has: the base class, what it reads and what it gives."""
+"""The base class of interactions, what they read and what they give."""
 
 import collections
 

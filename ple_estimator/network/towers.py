@@ -33,8 +33,8 @@ class Tower:
         at random; or 'glorot_uniform'.
       bias_scale: float, the bias of the logit is this times its variable. Under
         Adam it then moves this many times as far in a step as a weight. A rare
-        label needs that: as the logits spread, the mean of their sigmoids grows,
-        and behind batch norm the bias alone can bring it down again.
+        label needs that: as the logits spread, the mean of their sigmoids
+        grows, and behind batch norm the bias alone can bring it down again.
 
     Raises:
       UserError: if a value is out of range.

@@ -1,4 +1,4 @@
-"""Each interaction against its equation in numpy, and their place in a model."""
+"""Each interaction against its equation in numpy, and all of them in a model."""
 
 import numpy as np
 import pytest

@@ -11,8 +11,8 @@ from ple_estimator import errors
 from ple_estimator.engine import purpose
 from ple_estimator.network import batch_norm
 from ple_estimator.network import mlp
-from ple_estimator.network import precision
 from ple_estimator.network import ple
+from ple_estimator.network import precision
 from ple_estimator.network import towers
 
 FUSED = pytest.mark.parametrize(
@@ -30,9 +30,10 @@ def moved(fused, steps, momentum, first_step=0):
   with tf.Graph().as_default():
     step = tf.train.create_global_step()
     x = tf.placeholder(tf.float32, [None, 3])
-    tf.identity(mlp.Mlp('PLE', 'relu', batch_norm.BatchNorm(momentum), 0.0, 0.0)(
-        collections.OrderedDict(net=mlp.Net(x, (3,))), purpose.Purpose(
-            True, precision.Precision(), fused))['net'])
+    tf.identity(mlp.Mlp(
+        'PLE', 'relu', batch_norm.BatchNorm(momentum), 0.0, 0.0)(
+            collections.OrderedDict(net=mlp.Net(x, (3,))), purpose.Purpose(
+                True, precision.Precision(), fused))['net'])
     kernel, bias = tf.trainable_variables()[:2]
     mean, = [v for v in tf.global_variables() if 'moving_mean' in v.name]
     updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
