@@ -105,7 +105,7 @@ def _put_together(x, found):
 
 
 def _split(inputs, groups):
-  """Cuts the inputs of a model into [batch, columns, dim] blocks and numbers."""
+  """Cuts a model's inputs into [batch, columns, dim] blocks and numbers."""
   widths = [len(group.columns) * group.dim for group in groups]
   widths.append(inputs.shape[1].value - sum(widths))
   *blocks, numbers = tf.split(inputs, widths, axis=1)

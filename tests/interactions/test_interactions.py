@@ -1,4 +1,4 @@
-"""Each interaction against its equation in numpy, and all of them in a model."""
+"""Each interaction against its equation in numpy, and all in a model."""
 
 import numpy as np
 import pytest
