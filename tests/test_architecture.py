@@ -38,7 +38,7 @@ ORDER = [
                     'table_state', 'keyed_table_checkpoint', 'keyed_table',
                     'partitioned_table', 'hashed', 'keyed']),
     ('interactions', ['interaction', 'wide', 'factorization_machine',
-                      'dot_products', 'cross_net', 'combined']),
+                      'dot_products', 'cross_net', 'periodic', 'combined']),
     ('optimizers', ['touched_rows', 'update_rules', 'factories',
                     'deeprec_optimizers', 'averaging', 'train_op']),
     ('training', ['intervals', 'hooks', 'checkpoints', 'lock', 'incremental',

@@ -154,7 +154,7 @@ class Mlp:
       kernel, bias = self._dense_variables(
           name, width, net.linear, net.linear_bias, net.linear_zeros)
       if bias is not None and net.bias_scale != 1:
-        bias *= net.bias_scale
+        bias = net.bias_scale * bias
       layers.append(_Layer(kernel, bias, None))
     return layers
 
