@@ -122,7 +122,8 @@ class Model:
                       '@Averaging()', or_none=True)
     factories.check(optimizer)
     self._interactions = combined.Interactions(
-        interactions, features.categories, len(tasks), embedding_dropout)
+        interactions, features.categories, len(features.numbers), len(tasks),
+        embedding_dropout)
     _check_interactions(self._interactions, embedding, network, tasks)
     self._categories = self._interactions.widened(features.categories)
     self.features = features

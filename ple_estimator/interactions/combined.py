@@ -17,13 +17,14 @@ class Interactions:
   experts read, so that there is one lookup and one update for both.
   """
 
-  def __init__(self, parts, columns, num_tasks, dropout=0.0):
+  def __init__(self, parts, columns, num_numbers, num_tasks, dropout=0.0):
     """Checks the parts; builds no graph.
 
     Args:
       parts: list of interaction.Interaction, what Model.interactions is bound
         to.
       columns: list of category columns, see column_kinds.
+      num_numbers: int, how many columns of kind number there are.
       num_tasks: int.
       dropout: float, Model.embedding_dropout.
 
@@ -34,7 +35,7 @@ class Interactions:
         'Model.interactions', parts, _is_one,
         'interactions, such as [@Wide(), @FM()]', may_be_empty=True)
     for part in parts:
-      part.check(columns)
+      part.check(columns, num_numbers)
     self._parts = _named(parts)
     self._dropout = dropout
     self._widths = [part.own_width(num_tasks) if columns else 0

@@ -40,7 +40,7 @@ class DotProducts(interaction.Interaction):
         'at least two different names, got %s.', errors.written(columns))
     self._columns = list(columns)
 
-  def check(self, columns):
+  def check(self, columns, num_numbers):
     by_name = {column.name: column for column in columns}
     for name in self._columns:
       errors.check(

@@ -45,7 +45,7 @@ class FM(interaction.Interaction):
       return 0
     return self._dim * (num_tasks if self.to == 'logits' else 1)
 
-  def check(self, columns):
+  def check(self, columns, num_numbers):
     errors.check(columns, 'FM needs columns with vectors, of a kind such as '
                  'hashed or integer, got none.')
     if self._dim is None:

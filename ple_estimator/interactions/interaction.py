@@ -75,11 +75,12 @@ class Interaction:
     del num_tasks
     return 0
 
-  def check(self, columns):
+  def check(self, columns, num_numbers):
     """Raises UserError if these columns do not suit the interaction.
 
     Args:
       columns: list of category columns, see column_kinds.
+      num_numbers: int, how many columns of kind number there are.
     """
 
   def __call__(self, fields, num_tasks, purpose):

@@ -46,10 +46,12 @@ class Periodic(interaction.Interaction):
     self._num_frequencies = num_frequencies
     self._stddev = stddev
 
+  def check(self, columns, num_numbers):
+    errors.check(num_numbers, 'Model.interactions must not have Periodic where '
+                 'FeatureSpec.columns has no column of kind number.')
+
   def __call__(self, fields, num_tasks, purpose):
     count, waves = fields.num_numbers(), self._num_frequencies
-    errors.check(count, 'Model.interactions must not have Periodic where '
-                 'FeatureSpec.columns has no column of kind number.')
     frequencies = tf.get_variable(
         'frequencies', [count, waves], tf.float32,
         tf.random_normal_initializer(stddev=self._stddev))

@@ -15,6 +15,7 @@ from ple_estimator.interactions import combined
 from ple_estimator.interactions import cross_net
 from ple_estimator.interactions import dot_products
 from ple_estimator.interactions import factorization_machine
+from ple_estimator.interactions import periodic
 from ple_estimator.interactions import wide
 from ple_estimator.network import ple
 from ple_estimator.network import precision
@@ -48,7 +49,8 @@ def built(*parts, columns=COLUMNS):
   numbers = sum(c['kind'] == 'number' for c in columns)
   rng = np.random.RandomState(5)
   with tf.Graph().as_default():
-    made = combined.Interactions(list(parts), categories, len(NAMES))
+    made = combined.Interactions(
+        list(parts), categories, numbers, len(NAMES))
     widened = made.widened(categories)
     groups = packing.groups(widened)
     width = widened[0].dim
@@ -89,7 +91,7 @@ def test_wide_is_the_sum_of_a_weight_per_value():
 def test_wide_of_numbers_alone():
   columns = [c for c in COLUMNS if c['kind'] in ('label', 'number')]
   with tf.Graph().as_default(), tf.Session() as sess:
-    made = combined.Interactions([wide.Wide()], [], 2)
+    made = combined.Interactions([wide.Wide()], [], 2, 2)
     _, logits = made(tf.constant([[2.0, 3.0]]), [], NAMES, FOR)
     kernel, = tf.trainable_variables()
     sess.run(kernel.assign([[1, 2], [10, 20]]))
@@ -166,6 +168,20 @@ def test_cross_net_follows_equation_1(to, rank):
   np.testing.assert_allclose(x, wanted, rtol=1e-3, atol=1e-3)
 
 
+def test_periodic_makes_a_vector_of_each_number():
+  x, logits, vectors, _, numbers, values = built(periodic.Periodic(3, 4))
+  assert logits is None
+  wanted = [plain(vectors, numbers)]
+  for i in range(2):
+    angle = 2 * np.pi * numbers[:, i:i + 1] * values['periodic/frequencies'][i]
+    waves = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+    wanted.append(np.maximum(0, waves.dot(
+        values['periodic/kernel'][i]) / np.sqrt(8) + values[
+            'periodic/bias'][i]))
+  np.testing.assert_allclose(
+      x, np.concatenate(wanted, axis=1), rtol=1e-3, atol=1e-4)
+
+
 def test_several_interactions_add_up():
   both = wide.Wide(), factorization_machine.FM(2)
   _, logits, _, own, numbers, values = built(*both)
@@ -237,7 +253,8 @@ def trained(made, steps=3):
 
 EVERY = [wide.Wide(), factorization_machine.FM(2),
          factorization_machine.FM(to='experts'),
-         dot_products.DotProducts(['ad', 'tags']), cross_net.CrossNet(1, 2)]
+         dot_products.DotProducts(['ad', 'tags']), cross_net.CrossNet(1, 2),
+         periodic.Periodic(2, 3)]
 
 
 @pytest.mark.parametrize('embedding', [
@@ -304,6 +321,8 @@ def test_a_model_without_experts_is_a_logistic_regression():
     (dict(interactions=[factorization_machine.FM()],
           columns=[c for c in COLUMNS if c['kind'] in ('label', 'number')]),
      'FM needs columns with vectors'),
+    (dict(interactions=[periodic.Periodic()], columns=COLUMNS[:4]),
+     'Periodic where FeatureSpec.columns has no column of kind number'),
 ])
 def test_refuses_what_does_not_fit(change, message):
   with pytest.raises(errors.UserError, match=message):
@@ -317,6 +336,9 @@ def test_refuses_what_does_not_fit(change, message):
     (lambda: dot_products.DotProducts(['a']), 'at least two different names'),
     (lambda: dot_products.DotProducts(['a', 'a']), 'at least two different'),
     (lambda: dot_products.DotProducts('ab'), 'DotProducts.columns must'),
+    (lambda: periodic.Periodic(0), 'Periodic.dim must be'),
+    (lambda: periodic.Periodic(num_frequencies=0), 'Periodic.num_frequencies'),
+    (lambda: periodic.Periodic(stddev=0), 'Periodic.stddev must be'),
     (lambda: cross_net.CrossNet(0), 'CrossNet.num_layers must be'),
     (lambda: cross_net.CrossNet(rank=0), 'CrossNet.rank must be'),
 ])
