@@ -46,12 +46,16 @@ import tensorflow.compat.v1 as tf
 
 import ple_estimator as ple
 from ple_estimator.data import column_kinds
+from ple_estimator.data import input_files
 from ple_estimator.data import reading
 
 METHODS = ('logistic', 'crosses', 'boosting', 'fm')
 _C = (0.01, 0.03, 0.1, 0.3, 1.0)
 _TREES = (50, 100, 200, 400)
-_RANKS, _L2, _RATES = (8, 16), (1e-5, 1e-4, 1e-3), (0.003, 0.01)
+_RANKS, _L2, _RATES = (8, 16), (1e-6, 1e-5, 1e-4), (0.003, 0.01)
+# A machine first learns the weights of single values; its vectors start near 0
+# and grow slowly at first, while the held-out loss may rise.
+_PATIENCE = 5
 _MOST_CATEGORIES = 250  # HistGradientBoosting takes 255 at most
 _SEED = 2021
 
@@ -63,12 +67,11 @@ Targets = collections.namedtuple('Targets', 'label weight here')
 # ------------------------------------------------------------------- the rows
 
 
-def source(binding, paths=None):
+def source(binding):
   """The input that a parameter of Experiment is bound to, or None.
 
   Args:
     binding: str, such as 'train_input'.
-    paths: list of str, files to read in place of those that are bound.
   """
   try:
     found = gin.query_parameter('Experiment.' + binding)
@@ -76,8 +79,15 @@ def source(binding, paths=None):
     return None
   if found is None:
     return None
-  found = found.scoped_configurable_fn()
-  return found.of(paths) if paths else found
+  return found.scoped_configurable_fn()
+
+
+def source_of(names, option, binding):
+  """The input of files that an option names, or else of a binding, or None."""
+  if not names:
+    return source(binding)
+  train = source('train_input')
+  return train.of(input_files.find('.', names, train.suffix, option))
 
 
 def read(rows, model):
@@ -247,11 +257,11 @@ class FactorizationMachine:
     self._rate, self._epochs, self._batch = rate, epochs, batch
 
   def fit(self, x, y, weight, x_held_out, y_held_out, weight_held_out):
-    """Trains until two epochs in a row do not lower the held-out loss."""
+    """Trains until five epochs in a row do not lower the held-out loss."""
     rng = np.random.RandomState(_SEED)
     self._w0 = 0.0 if self._binary else np.average(y, weights=weight)
     self._w = np.zeros((x.shape[1], 1 + self._rank))  # weight, then vector
-    self._w[:, 1:] = rng.normal(0, 0.05, (x.shape[1], self._rank))
+    self._w[:, 1:] = rng.normal(0, 0.1, (x.shape[1], self._rank))
     moments, self.loss, best, waited = [0.0, 0.0], np.inf, None, 0
     step = 0
     for _ in range(self._epochs):
@@ -264,7 +274,7 @@ class FactorizationMachine:
       waited = 0 if loss < self.loss else waited + 1
       if not waited:
         self.loss, best = loss, (self._w0, self._w.copy())
-      if waited == 2:
+      if waited == _PATIENCE:
         break
     self._w0, self._w = best
     return self
@@ -421,7 +431,7 @@ def tables_of(args, model):
   """Reads (train, validation) rows."""
   train = read(source('train_input'), model)
   if not args.validation_share:
-    held_out = source('eval_input', args.validation)
+    held_out = source_of(args.validation, '--validation', 'eval_input')
     if held_out is None:
       raise ValueError('Experiment.eval_input is None: give --validation-share '
                        'for the validation rows.')
@@ -436,11 +446,11 @@ def tables_of(args, model):
 def compare(args):
   """Yields the lines of the table."""
   model = ple.load(*args.gin_files, bindings=args.gin_bindings).experiment.model
-  test_rows = source('test_input', args.test) or (
-      args.test and source('train_input', args.test))
-  if not test_rows:
+  test_rows = source_of(args.test, '--test', 'test_input')
+  if test_rows is None:
     raise ValueError('--test must name the test file: Experiment.test_input is '
                      'not bound.')
+  test_rows.check(reading.Reading(model.features, tuple(model.keep)))
   tables = tables_of(args, model)
   fitted = []
   for method in args.methods:
