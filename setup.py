@@ -42,10 +42,11 @@ setuptools.setup(
         'numpy<2',
         'pyarrow>=8,<19',  # 19 needs numpy 2
     ],
-    extras_require={'test': [
+    extras_require={'reference': ['scikit-learn'], 'test': [
         'pytest',
         'pytest-timeout',
         'pytest-xdist',
+        'scikit-learn',  # tools/linear_reference.py; 1.0 is the last for 3.7
         # For the manifests; what kubernetes-validate needs is not for 3.7.
         'jsonschema',
         'pyyaml',

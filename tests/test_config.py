@@ -37,7 +37,7 @@ CHOICES = {
                   'dynamic_dim', 'multi_hash'],
 }
 BESIDES = ['base', 'taobao', 'cvr_on_clicks', 'micro_batch', 'work_queue',
-           'incremental_checkpoint', 'zoo']
+           'incremental_checkpoint', 'mtl_regression', 'matching', 'zoo']
 # Two steps of a small network.
 TINY = ['Tower.units = (4,)', 'PLE.expert_units = (5,)', 'PLE.num_levels = 1',
         'Experiment.exports = None', 'Experiment.max_steps = 2',

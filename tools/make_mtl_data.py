@@ -7,8 +7,10 @@ r"""Makes rows that multi-task networks are compared on, with known noise.
   ple-estimator --gin_file=data/matching/matching.gin
 
 Each writes train.parquet, validation.parquet and test.parquet (with --csv also
-CSV without a header), ceiling.json, and a .gin file that is gin/mtl_regression.gin
-or gin/matching.gin with DATA_DIR and the sizes that were asked for.
+CSV without a header), ceiling.json with what the true functions reach on the
+test rows and under "validation" on the others, and a .gin file: it includes
+gin/mtl_regression.gin or gin/matching.gin and binds DATA_DIR and the sizes that
+were asked for.
 
 regression: two regressions on numbers alone, the synthetic data of Ma et al.,
 "Modeling Task Relationships in Multi-task Learning with Multi-gate
@@ -24,8 +26,8 @@ nor alpha_i, beta_i and their number m. Here c is --scale, 1; m is --waves, 5;
 alpha_i and beta_i are drawn from N(0, 1) with the seed. The paper's noise is
 N(0, 0.01), of which the second number is taken for the variance, as it is
 usually written: --noise, the standard deviation, is 0.1. So no model reaches an
-RMSE below 0.1, an MSE below 0.01. ceiling.json has what the true functions reach
-and the Pearson correlation of the labels, which is not p.
+RMSE below 0.1, an MSE below 0.01. ceiling.json has the Pearson correlation of
+the labels, which is less than p: the sines are not linear.
 
 matching: a user answers an item in three ways, click and like (0 or 1) and
 rating (a number). Each answer is made of a product of hidden vectors of 8
@@ -39,10 +41,11 @@ Product and first order have mean 0 and variance 1 over the rows. An item has
 one vector v, a user one vector u_k for each answer, and the numbers of u_k and
 u_l have the correlation --correlation. First order is the sum of an effect of
 the user, of the item, of the age band and of the category; the effects on two
-answers have the same correlation, and so the scores have it too. Users and items come with heavy tails (the k-th of
-them in proportion to k^-0.6 and k^-0.7). 30 % of the rows are clicks, 20 %
-likes. A model that has only effects of single values reaches a tenth of the
-variance of the scores; the rest is in products of the two ids.
+answers have the same correlation, and so the scores have it too. Users and
+items come with heavy tails (the k-th of them in proportion to k^-0.6 and
+k^-0.7). 30 % of the rows are clicks, 20 % likes. A model that has only effects
+of single values explains about a tenth of the variance of the scores; the rest
+is in products of the two ids.
 """
 
 import argparse
@@ -165,9 +168,11 @@ class Matching:
                       part.std(axis=1, keepdims=True))
                      for part in self._parts(some)]
     score = self._scores(some)
-    self._bias = {label: make_data.bias(
-        self._spread * score[k], np.ones(CHUNK_ROWS), self._rates[label])
-                  for k, label in enumerate(self.labels) if label in self.binary}
+    self._bias = {}
+    for k, label in enumerate(self.labels):
+      if label in self.binary:
+        self._bias[label] = make_data.bias(
+            self._spread * score[k], np.ones(CHUNK_ROWS), self._rates[label])
 
   def _draw(self, rng, count):
     """The features of rows, an OrderedDict of [count] int64."""
@@ -366,8 +371,9 @@ def main(arguments=None):
                   args.csv)
     found[part] = ceiling(world, truth)
     print('%s.parquet: %d rows' % (path, rows))
-  best = {label: dict(found['test'][label], validation=found['validation'][label])
-          for label in world.labels}
+  best = found['test']
+  for label in world.labels:
+    best[label]['validation'] = found['validation'][label]
   path = os.path.join(args.out, 'ceiling.json')
   with open(path, 'w') as f:
     json.dump(best, f, indent=2, sort_keys=True)

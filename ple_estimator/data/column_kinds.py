@@ -274,6 +274,14 @@ class HashedList(Hashed):
     return native.hash_lists(
         array, self._separator.encode(), self.num_buckets)
 
+  def items(self, text):
+    """The items of a field, a list of bytes; of an empty field none.
+
+    Args:
+      text: bytes.
+    """
+    return [item for item in text.split(self._separator.encode()) if item]
+
 
 class _Numeric(Column):
   """Base class of columns that are parsed as numbers."""
