@@ -42,7 +42,7 @@ setuptools.setup(
         'numpy<2',
         'pyarrow>=8,<19',  # 19 needs numpy 2
     ],
-    extras_require={'test': [
+    extras_require={'plots': ['matplotlib'], 'test': [
         'pytest',
         'pytest-timeout',
         'pytest-xdist',

@@ -78,10 +78,11 @@ def summary(runs, tasks, falls):
   Returns:
     list of dict, one per correlation and network, in the order of the runs:
     'correlation', 'network', 'width', 'parameters', 'learning_rate', 'at_edge',
-    'seeds', 'metric' and 'gain'. The last two map every task, and 'mean' for
-    the mean over tasks, to a dict: 'mean' and 'std' of the metric; 'mean',
-    'low' and 'high' of the gain, the last two None for one seed. 'gain' is
-    None where the single-task network has not run on the same seeds.
+    'seeds', 'ceiling', 'metric' and 'gain'. The last three map every task, and
+    'mean' for the mean over tasks: 'ceiling' to what the true function of the
+    features reaches, a mean over seeds; 'metric' to a dict of 'mean' and 'std';
+    'gain' to one of 'mean', 'low' and 'high', the last two None for one seed.
+    'gain' is None where the single-task network has not run on the same seeds.
   """
   by_row = collections.OrderedDict()
   for run in runs:
@@ -90,10 +91,13 @@ def summary(runs, tasks, falls):
   rows = []
   for (correlation, network), by_seed in by_row.items():
     seeds = sorted(by_seed)
-    values = _values([by_seed[seed] for seed in seeds], tasks)
+    own = [by_seed[seed] for seed in seeds]
+    values = _values(own, tasks)
     row = {name: by_seed[seeds[0]][name] for name in (
         'correlation', 'network', 'width', 'parameters', 'learning_rate',
         'at_edge')}
+    row['ceiling'] = {name: float(np.mean(of)) for name, of in _values(
+        own, tasks, 'ceiling').items()}
     row.update(seeds=seeds, gain=None, metric={
         name: {'mean': float(np.mean(of)), 'std': float(
             np.std(of, ddof=1)) if len(of) > 1 else None}
@@ -106,10 +110,10 @@ def summary(runs, tasks, falls):
   return rows
 
 
-def _values(runs, tasks):
+def _values(runs, tasks, key='test'):
   """The metric of runs by task, and under 'mean' the mean over tasks."""
   values = collections.OrderedDict(
-      (task, [run['test'][task] for run in runs]) for task in tasks)
+      (task, [run[key][task] for run in runs]) for task in tasks)
   values['mean'] = list(np.mean([values[task] for task in tasks], axis=0))
   return values
 
@@ -146,6 +150,10 @@ def tables(rows, tasks, metric):
                    'gain, %'] + ['gain %s, %%' % t for t in tasks]
     parts.append('| %s |' % ' | '.join(columns))
     parts.append('|%s' % ('---|' * len(columns)))
+    best = own[0]['ceiling']
+    parts.append('| (ceiling) |  |  | %s |%s' % (' | '.join(
+        '%.5f' % best[name] for name in ['mean'] + list(tasks)),
+                                             '  |' * (len(tasks) + 1)))
     parts += [_row(row, tasks) for row in own]
     parts.append('')
   return '\n'.join(parts)

@@ -288,7 +288,8 @@ def run(out, settings, job, folder):
   Returns:
     dict: the fields of the Job; 'parameters'; 'step' and 'epoch' of the best
     checkpoint; 'last_epoch' that was trained; 'validation', its metrics; 'test',
-    that on the test rows by task, None for a tuning run; 'seconds'.
+    that on the test rows by task, None for a tuning run; 'ceiling', what the
+    true function of the features reaches on them; 'seconds'.
   """
   from ple_estimator.data import inputs
   from ple_estimator.training import exports
@@ -317,7 +318,8 @@ def run(out, settings, job, folder):
   steps = math.ceil(settings.train_rows / settings.batch_size)
   result = dict(
       job._asdict(), parameters=validation.parameters, validation=found,
-      test=test, step=int(found['global_step']),
+      test=test, ceiling=_ceiling(data, folder),
+      step=int(found['global_step']),
       epoch=found['global_step'] / steps, last_epoch=_last_step(
           model_dir) / steps, seconds=time.time() - started)
   write_json(result_path(out, job), result)
@@ -336,6 +338,14 @@ def of_tasks(data, metrics):
     return {t: float(metrics[t + '/rmse']) ** 2 for t in data.tasks}
   return {t: float(metrics['%s/%s' % (t, data.metric.lower())])
           for t in data.tasks}
+
+
+def _ceiling(data, folder):
+  """What the true function of the features reaches on the test rows."""
+  with open(os.path.join(folder, 'ceiling.json')) as f:
+    by_label = json.load(f)
+  return {task: by_label[label][data.metric.lower()]
+          for task, label in data.tasks.items()}
 
 
 def _last_step(model_dir):
