@@ -18,7 +18,9 @@ LINT := .venv/lint
 
 .PHONY: run test lint fuzz sanitize clean venv
 
-run: venv data/taobao_test_data.parquet
+run: venv
+	@# The real rows, if someone put them there, else made ones.
+	@$(BIN)/python tools/prepare_data.py --out data
 	$(BIN)/python -m ple_estimator.run --gin_file=gin/bf16.gin \
 	    --gin_bindings='Experiment.max_steps = 300'
 	@echo 'Metrics: result/bf16/metrics.json; SavedModels: result/bf16/export;'
@@ -47,13 +49,6 @@ sanitize: venv
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-
-# The real rows, if someone put them there (data/README.md), else made ones.
-data/taobao_test_data.parquet: | venv
-	@if [ -e data/taobao_train_data ]; then \
-	    $(BIN)/ple-estimator csv-to-parquet data/taobao_train_data && \
-	    $(BIN)/ple-estimator csv-to-parquet data/taobao_test_data; \
-	else $(BIN)/python tools/make_data.py --out data; fi
 
 venv: $(VENV)/installed
 	@TF_CPP_MIN_LOG_LEVEL=1 $(BIN)/python -W ignore -c "from \

@@ -68,9 +68,10 @@ def tool(name, *args, **kwargs):
 
 @pytest.fixture(scope='session')
 def made(tmp_path_factory):
-  """A folder with 60,000 and 20,000 generated rows."""
+  """A folder with 60,000, 20,000 and 20,000 generated rows."""
   path = tmp_path_factory.mktemp('made')
-  done = tool('make_data', '--out', path, '--train', 60000, '--test', 20000)
+  done = tool('make_data', '--out', path, '--train', 60000,
+              '--validation', 20000, '--test', 20000)
   assert done.returncode == 0, done.stderr
   return path
 
@@ -90,11 +91,12 @@ def command(capsys):
 
 @pytest.fixture(scope='session')
 def taobao(tmp_path_factory):
-  """A folder with 3,000 and 1,000 generated rows."""
+  """A folder with 3,000, 1,000 and 1,000 generated rows."""
   path = str(tmp_path_factory.mktemp('taobao'))
   subprocess.check_call([
       sys.executable, os.path.join(ROOT, 'tools', 'make_data.py'),
-      '--out', path, '--train', '3000', '--test', '1000'])
+      '--out', path, '--train', '3000', '--validation', '1000',
+      '--test', '1000'])
   return path
 
 

@@ -2,16 +2,24 @@ r"""Turns CSV files into Parquet, checking every row on the way.
 
   ple-estimator csv-to-parquet data/taobao_train_data
   ple-estimator csv-to-parquet 'raw/*.csv' --header --out data/all.parquet
+  ple-estimator csv-to-parquet --validation 0.1 data/taobao_train_data
   ple-estimator csv-to-parquet raw.csv --out data/taobao.parquet \
-      --split-by user_id --test-fraction 0.2
+      --split-by user_id --test-fraction 0.2 --validation 0.1
 
 The columns and their types come from the feature spec of a .gin file: labels,
 numbers and weights become float, integers int64, all else text. Rows stream
 through; memory does not grow with the files. A row that cannot be used ends the
 run with its file and row number, and leaves no output behind.
 
+With --validation, that share of the rows, drawn at random, goes to a file of
+its own: its name is that of the other one with "validation" in the place of
+"train", here data/taobao_validation_data.parquet; where the name has no
+"train", <out>_validation.parquet. The same seed draws the same rows.
+
 With --split-by, rows go to <out>_train.parquet or <out>_test.parquet by a hash
 of that column, so that all rows of one value (one user) go to the same file.
+With --validation too, that share of the values that are not in the test file
+goes to <out>_validation.parquet.
 """
 
 import argparse
@@ -70,30 +78,71 @@ class Output:
       os.remove(self._partial)
 
 
-def in_test(values, fraction):
-  """Decides by the value alone which rows are test rows.
+class Split:
+  """Decides which rows go to which file."""
+
+  def __init__(self, stem, split_by, test_fraction, validation, seed):
+    """Stores the options.
+
+    Args:
+      stem: str, the path of the output without .parquet.
+      split_by: str, the column whose value decides; None splits by no value.
+      test_fraction: float, the share of values (not rows) that are test.
+      validation: float, the share of rows for validation, or with split_by of
+        the values that are not test; None makes no such file.
+      seed: int, of the draw of rows.
+    """
+    self._stem = stem
+    self._split_by = split_by
+    self._test = test_fraction if split_by else 0
+    self._validation = validation or 0
+    self._rng = np.random.RandomState(seed)
+
+  def parts(self, table):
+    """Splits a table into (path of the file to write to, pa.Table) pairs."""
+    if self._split_by:
+      chance = hashes(self._split_by_values(table))
+    elif self._validation:
+      chance = self._rng.random_sample(table.num_rows)
+    else:
+      return [(self._stem + '.parquet', table)]
+    held_out = self._test + (1 - self._test) * self._validation
+    found = [(self._path('train'), chance >= held_out)]
+    if self._validation:
+      found.append((self._path('validation'),
+                    (chance >= self._test) & (chance < held_out)))
+    if self._split_by:
+      found.append((self._path('test'), chance < self._test))
+    return [(path, table.filter(pa.array(here))) for path, here in found]
+
+  def _split_by_values(self, table):
+    column = table.column(self._split_by).combine_chunks()
+    return column.cast(pa.string()).cast(pa.binary())
+
+  def _path(self, part):
+    if self._split_by:
+      return '%s_%s.parquet' % (self._stem, part)
+    if part == 'train':
+      return self._stem + '.parquet'
+    folder, name = os.path.split(self._stem)
+    before, train, after = name.rpartition('train')
+    return os.path.join(folder, '%s.parquet' % (
+        before + part + after if train else '%s_%s' % (name, part)))
+
+
+def hashes(values):
+  """A number from 0 to 1 for each value, which depends on the value alone.
 
   Args:
     values: pa.Array of binary.
-    fraction: float, the share of values (not rows) that are test.
 
   Returns:
-    [rows] bool numpy array.
+    [rows] float64 numpy array, at least 0 and below 1.
   """
   unique = pc.dictionary_encode(values)
-  chosen = np.array([zlib.crc32(v) < fraction * 2**32
-                     for v in unique.dictionary.to_pylist()], bool)
-  return chosen[unique.indices.to_numpy()]
-
-
-def parts(table, split_by, test_fraction):
-  """Splits a table into (ending of the file to write to, pa.Table) pairs."""
-  if not split_by:
-    return [('.parquet', table)]
-  column = table.column(split_by).combine_chunks()
-  test = in_test(column.cast(pa.string()).cast(pa.binary()), test_fraction)
-  return [('_train.parquet', table.filter(pa.array(~test))),
-          ('_test.parquet', table.filter(pa.array(test)))]
+  found = np.array([zlib.crc32(v) / 2**32
+                    for v in unique.dictionary.to_pylist()], np.float64)
+  return found[unique.indices.to_numpy()]
 
 
 def storable(table, spec):
@@ -130,14 +179,17 @@ def convert(args, spec):
   stem = stem[:-len('.parquet')] if stem.endswith('.parquet') else stem
   os.makedirs(os.path.dirname(stem) or '.', exist_ok=True)
   tables = (table for piece in reader.slices() for table in reader.read(piece))
+  split = Split(stem, args.split_by, args.test_fraction, args.validation,
+                args.seed)
   outputs, done = {}, False
   try:
     for table in tables:
-      for ending, part in parts(table, args.split_by, args.test_fraction):
-        part, path = storable(part, spec), stem + ending
+      for path, part in split.parts(table):
+        part = storable(part, spec)
         if path not in outputs:
           outputs[path] = Output(path, part.schema, args.row_group_size)
         outputs[path].write(part)
+    _check_parts(args, outputs)
     done = True
   finally:
     for output in outputs.values():
@@ -145,8 +197,44 @@ def convert(args, spec):
   return outputs, bad_rows.skipped
 
 
+def _check_parts(args, outputs):
+  """Raises UserError if --validation leaves a file without rows."""
+  empty = [path for path, output in sorted(outputs.items()) if not output.rows]
+  errors.check(not (args.validation and empty), '--validation %g leaves no row '
+               'for %s: choose another share, or another --seed.',
+               args.validation, ', '.join(empty))
+
+
 def parse_args(argv):
   """The arguments of the command line, checked."""
+  parser = _parser()
+  args = parser.parse_args(argv)
+  if args.row_group_size < 1:
+    parser.error('--row-group-size must be at least 1')
+  if args.test_fraction is None:
+    args.test_fraction = 0.2
+  elif not args.split_by:
+    parser.error('--test-fraction needs --split-by')
+  if args.seed is None:
+    args.seed = 2021
+  elif not args.validation or args.split_by:
+    parser.error('--seed needs --validation without --split-by')
+  args.dialect = csv_dialect.Dialect(
+      args.delimiter, args.quote or None, args.escape, args.null_values)
+  try:
+    args.dialect.check('--')
+  except errors.UserError as error:
+    parser.error(str(error))
+  if not 0 < args.test_fraction < 1:
+    parser.error('--test-fraction must be between 0 and 1')
+  if args.validation is not None and not 0 < args.validation < 1:
+    parser.error('--validation must be between 0 and 1')
+  if not 0 <= args.seed < 2**32:
+    parser.error('--seed must be from 0 to 4294967295')
+  return args
+
+
+def _parser():
   parser = argparse.ArgumentParser(
       prog='ple-estimator csv-to-parquet', description=__doc__,
       formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -173,22 +261,12 @@ def parse_args(argv):
   parser.add_argument('--test-fraction', type=float,
                       help='share of the values of that column in the test '
                       'file; default: 0.2')
-  args = parser.parse_args(argv)
-  if args.row_group_size < 1:
-    parser.error('--row-group-size must be at least 1')
-  if args.test_fraction is None:
-    args.test_fraction = 0.2
-  elif not args.split_by:
-    parser.error('--test-fraction needs --split-by')
-  args.dialect = csv_dialect.Dialect(
-      args.delimiter, args.quote or None, args.escape, args.null_values)
-  try:
-    args.dialect.check('--')
-  except errors.UserError as error:
-    parser.error(str(error))
-  if not 0 < args.test_fraction < 1:
-    parser.error('--test-fraction must be between 0 and 1')
-  return args
+  parser.add_argument('--validation', type=float, metavar='SHARE',
+                      help='share of the rows that go to a validation file, '
+                      'see above')
+  parser.add_argument('--seed', type=int, help='of the draw of rows for '
+                      '--validation; default: 2021')
+  return parser
 
 
 def main(arguments=None):

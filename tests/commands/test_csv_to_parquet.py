@@ -46,6 +46,45 @@ def test_split_leaves_no_user_on_both_sides(command, made, tmp_path):
   assert 0.2 < len(test) / 20000 < 0.3
 
 
+def test_validation_rows_are_drawn_at_random(command, made, tmp_path):
+  args = ['csv-to-parquet', made / 'taobao_test_data', '--out',
+          tmp_path / 'my_train_data', '--validation', 0.25]
+  status, said, error = command(*args)
+  assert status == 0, error
+  found = [pa.parquet.read_table(str(tmp_path / ('my_%s_data.parquet' % part)))
+           for part in ('train', 'validation')]
+  assert 0.23 < found[1].num_rows / 20000 < 0.27
+  with open(str(made / 'taobao_test_data')) as f:
+    keys = [tuple(line.split(',')[i] for i in (3, 8, 19)) for line in f]
+  chosen = np.random.RandomState(2021).random_sample(20000) < 0.25
+  for table, here in zip(found, (~chosen, chosen)):
+    assert list(zip(*[table[name].to_pylist() for name in (
+        'adgroup_id', 'user_id')] + [map(str, table['price'].to_pylist())])
+    ) == [(ad, user, price.strip()) for (ad, user, price), take
+          in zip(keys, here) if take]
+  assert command(*args + ['--seed', 7])[0] == 0
+  other = pa.parquet.read_table(str(tmp_path / 'my_validation_data.parquet'))
+  assert not other.equals(found[1])
+  assert command('csv-to-parquet', made / 'taobao_test_data', '--out',
+                 tmp_path / 'x', '--validation', 0.5)[0] == 0
+  assert (tmp_path / 'x_validation.parquet').exists()
+
+
+def test_split_in_three_leaves_no_user_in_two(command, made, tmp_path):
+  status, said, error = command(
+      'csv-to-parquet', made / 'taobao_test_data', '--out', tmp_path / 'x',
+      '--split-by', 'user_id', '--test-fraction', 0.2, '--validation', 0.25)
+  assert status == 0, error
+  found = [pa.parquet.read_table(str(tmp_path / name))['user_id'].to_pylist()
+           for name in ('x_train.parquet', 'x_validation.parquet',
+                        'x_test.parquet')]
+  assert sum(map(len, found)) == 20000
+  users = [set(part) for part in found]
+  assert len(set().union(*users)) == sum(map(len, users))
+  for part, share in zip(users, (0.6, 0.2, 0.2)):
+    assert abs(len(part) / sum(map(len, users)) - share) < 0.04
+
+
 def test_conversion_refuses_a_bad_row_and_leaves_nothing(
     command, made, tmp_path):
   rows = (made / 'taobao_test_data').read_text().splitlines()
@@ -70,6 +109,26 @@ def test_conversion_ignores_no_option(command, made):
       '--test-fraction', 0.25)
   assert status == 2
   assert '--test-fraction needs --split-by' in error
+  for options in (['--seed', 1], ['--seed', 1, '--validation', 0.5,
+                                  '--split-by', 'user_id']):
+    status, said, error = command(
+        'csv-to-parquet', made / 'taobao_test_data', *options)
+    assert status == 2
+    assert '--seed needs --validation without --split-by' in error
+
+
+def test_conversion_refuses_a_validation_file_without_rows(command, tmp_path):
+  (tmp_path / 'x.gin').write_text(
+      "FeatureSpec.columns = [{'name': 'x', 'kind': 'number'}]\n")
+  (tmp_path / 'x').write_text('1\n2\n')
+  status, _, error = command(
+      'csv-to-parquet', tmp_path / 'x', '--gin_file', tmp_path / 'x.gin',
+      '--validation', 1e-9)
+  assert status == 1 and error == (
+      'ple-estimator csv-to-parquet: --validation 1e-09 leaves no row for '
+      '%s_validation.parquet: choose another share, or another --seed.\n'
+      % (tmp_path / 'x'))
+  assert sorted(os.listdir(str(tmp_path))) == ['x', 'x.gin']
 
 
 @pytest.mark.parametrize('args, message', [
