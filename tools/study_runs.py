@@ -169,6 +169,8 @@ def load(settings, job, folder, model_dir):
           'PLE.expert_units = %r' % ((job.width,) * settings.layers,),
           'PLE.gate_units = ()',
           'Tower.units = (%d,)' % settings.tower,
+          'PLE.dropout = 0.0', 'PLE.l2 = 0.0',
+          'Tower.dropout = 0.0', 'Tower.l2 = 0.0',
           'Experiment.model_dir = %r' % model_dir,
           'Experiment.exports = None',
           'Experiment.eval_input = @validation/ParquetInput()',
