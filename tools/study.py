@@ -17,7 +17,6 @@ prints the tables at the end and writes OUT/study.json. See tools/README.md.
 """
 
 import argparse
-import collections
 import concurrent.futures
 import itertools
 import json
@@ -40,7 +39,7 @@ _DEFAULTS = {
     'regression': study_runs.Settings(
         data='regression', nonlinear=0.0, train_rows=20000,
         validation_rows=5000, test_rows=10000, parameters=17000, layers=1,
-        tower=16, batch_size=128, epochs=60, patience=8),
+        tower=16, batch_size=256, epochs=60, patience=8),
     'conflict': study_runs.Settings(
         data='conflict', nonlinear=0.5, train_rows=50000,
         validation_rows=20000, test_rows=20000, parameters=60000, layers=1,
@@ -207,10 +206,9 @@ def write(out, settings, args, runs):
   tasks = list(data.tasks)
   rows = study_report.summary(runs, tasks, data.falls)
   text = study_report.tables(rows, tasks, data.metric)
-  study_runs.write_json(os.path.join(out, 'study.json'), collections.OrderedDict(
-      settings=settings._asdict(), metric=data.metric,
-      learning_rates=args.learning_rates, runs=runs, summary=rows,
-      hours=sum(run['seconds'] for run in runs) / 3600))
+  study_runs.write_json(os.path.join(out, 'study.json'), {
+      'settings': settings._asdict(), 'metric': data.metric, 'runs': runs,
+      'learning_rates': args.learning_rates, 'summary': rows})
   with open(os.path.join(out, 'study.md'), 'w', encoding='utf-8') as f:
     f.write(text)
   if args.figure:
@@ -242,8 +240,9 @@ def parse_args(arguments=None):
       help='a few steps on a few rows, to see that it works')
   for name in study_runs.Settings._fields[1:]:
     add('--' + name, type=type(getattr(_DEFAULTS['regression'], name)),
-        help='default: %s' % ', '.join('%s of %s' % (
-            getattr(_DEFAULTS[kind], name), kind) for kind in sorted(_DEFAULTS)))
+        help='default: ' + ', '.join(
+            '%s of %s' % (getattr(of, name), kind)
+            for kind, of in sorted(_DEFAULTS.items())))
   args = parser.parse_args(arguments)
   for name in ('seeds', 'processes'):
     if getattr(args, name) < 1:

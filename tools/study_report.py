@@ -119,7 +119,7 @@ def _values(runs, tasks, key='test'):
 
 
 def _gain(values, base, tasks, falls):
-  """See `summary`. The gain 'mean' of a seed is the mean of its tasks' gains."""
+  """See `summary`; a seed's gain 'mean' is the mean of its tasks' gains."""
   found = collections.OrderedDict(
       (task, gains(values[task], base[task], falls)) for task in tasks)
   found['mean'] = np.mean([found[task] for task in tasks], axis=0)

@@ -289,9 +289,9 @@ def run(out, settings, job, folder):
 
   Returns:
     dict: the fields of the Job; 'parameters'; 'step' and 'epoch' of the best
-    checkpoint; 'last_epoch' that was trained; 'validation', its metrics; 'test',
-    that on the test rows by task, None for a tuning run; 'ceiling', what the
-    true function of the features reaches on them; 'seconds'.
+    checkpoint; 'last_epoch' that was trained; 'validation', its metrics;
+    'test', that on the test rows by task, None for a tuning run; 'ceiling',
+    what the true function of the features reaches on them; 'seconds'.
   """
   from ple_estimator.data import inputs
   from ple_estimator.training import exports

@@ -15,7 +15,6 @@ import study
 import study_report
 
 
-
 def _run(network, seed, y1, y2, correlation=0.5):
   return {'correlation': correlation, 'network': network, 'seed': seed,
           'width': 7, 'parameters': 100, 'learning_rate': 0.01,
@@ -107,8 +106,8 @@ def test_the_tables_go_between_the_marks(tmp_path):
   path.write_text('before\n%s\nold\n%s\nafter\n' % (
       study_report.BEGIN, study_report.END))
   study_report.into_readme(str(path), 'new ±\n')
-  assert path.read_text(encoding='utf-8') == 'before\n%s\nnew ±\n%s\nafter\n' % (
-      study_report.BEGIN, study_report.END)
+  assert path.read_text(encoding='utf-8').split('\n') == [
+      'before', study_report.BEGIN, 'new ±', study_report.END, 'after', '']
   path.write_text('no marks')
   with pytest.raises(ValueError, match='must have a line'):
     study_report.into_readme(str(path), 'new')
