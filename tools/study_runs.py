@@ -7,6 +7,7 @@ of some seconds that would be most of the time. See KeptEvaluation.
 """
 
 import collections
+import gc
 import json
 import math
 import os
@@ -326,6 +327,7 @@ def run(out, settings, job, folder):
           model_dir) / steps, seconds=time.time() - started)
   write_json(result_path(out, job), result)
   shutil.rmtree(model_dir)
+  gc.collect()  # graphs are rings of references
   return result
 
 
