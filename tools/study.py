@@ -39,7 +39,7 @@ _DEFAULTS = {
     'regression': study_runs.Settings(
         data='regression', nonlinear=0.0, train_rows=20000,
         validation_rows=5000, test_rows=10000, parameters=17000, layers=1,
-        tower=16, batch_size=256, epochs=60, patience=8),
+        tower=16, batch_size=128, epochs=60, patience=8),
     'conflict': study_runs.Settings(
         data='conflict', nonlinear=0.5, train_rows=50000,
         validation_rows=20000, test_rows=20000, parameters=60000, layers=1,
