@@ -18,6 +18,7 @@ prints the tables at the end and writes OUT/study.json. See tools/README.md.
 
 import argparse
 import concurrent.futures
+import fcntl
 import itertools
 import json
 import math
@@ -62,8 +63,16 @@ class Study:
         learning_rates and processes.
 
     Raises:
-      ValueError: if the folder has runs with other settings.
+      StudyError: if the folder has runs with other settings, or is in use.
     """
+    os.makedirs(out, exist_ok=True)
+    self._lock = open(os.path.join(out, 'lock'), 'w')  # until this process ends
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise study_report.StudyError(
+          '--out %s is in use by another study; wait for it, or choose another '
+          'folder.' % out) from error
     self._out = out
     self._settings = settings
     self._args = args
@@ -73,7 +82,7 @@ class Study:
       there = _read(path)
       differ = [name for name in wanted if wanted[name] != there.get(name)]
       if differ:
-        raise ValueError(
+        raise study_report.StudyError(
             '--out %s has runs with other settings (%s); choose another folder.'
             % (out, ', '.join('%s %r, now %r' % (
                 name, there.get(name), wanted[name]) for name in differ)))
@@ -244,9 +253,15 @@ def parse_args(arguments=None):
             '%s of %s' % (getattr(of, name), kind)
             for kind, of in sorted(_DEFAULTS.items())))
   args = parser.parse_args(arguments)
-  for name in ('seeds', 'processes'):
-    if getattr(args, name) < 1:
-      parser.error('--%s must be at least 1' % name)
+  for name in ('seeds', 'processes') + study_runs.Settings._fields[2:]:
+    value = getattr(args, name)
+    if value is not None and value < 1:
+      parser.error('--%s must be at least 1, got %d' % (name, value))
+  if min(args.learning_rates) <= 0:
+    parser.error('--learning_rates must be above 0, got %g' % min(
+        args.learning_rates))
+  if args.nonlinear is not None and args.data != 'conflict':
+    parser.error('--nonlinear is for --data conflict')
   if args.figure:
     _check_figure(parser, args.figure)
   return args, parser
@@ -278,7 +293,7 @@ def main():
   try:
     runs = Study(args.out, settings, args).run()
     write(args.out, settings, args, runs)
-  except ValueError as error:
+  except study_report.StudyError as error:
     parser.error(str(error))
   return 0
 

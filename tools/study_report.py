@@ -21,6 +21,10 @@ _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
       2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
 
 
+class StudyError(Exception):
+  """What the user of tools/study.py can correct; a line that says how."""
+
+
 class Estimate(collections.namedtuple('Estimate', 'mean low high')):
   """A mean over seeds with its 95 % interval.
 
@@ -184,13 +188,13 @@ def into_readme(path, text):
     text: str.
 
   Raises:
-    ValueError: if the file lacks a mark.
+    StudyError: if the file lacks a mark.
   """
   with open(path, encoding='utf-8') as f:
     before, begin, rest = f.read().partition(BEGIN)
   _, end, after = rest.partition(END)
   if not (begin and end):
-    raise ValueError('%s must have a line %s and after it a line %s.' % (
+    raise StudyError('%s must have a line %s and after it a line %s.' % (
         path, BEGIN, END))
   with open(path, 'w', encoding='utf-8') as f:
     f.write('%s%s\n%s\n%s%s' % (before, BEGIN, text.rstrip('\n'), END, after))

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import time
 
+import study_report
+
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _EVAL_BATCH = 1000
 _TUNING_SEED = 0  # seeds from 1 on are those that are tested
@@ -140,7 +142,8 @@ def make_data(out, settings, correlation, seed):
       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
       universal_newlines=True)
   if done.returncode:
-    raise RuntimeError('%s has failed:\n%s' % (tool, done.stderr.strip()))
+    raise study_report.StudyError('%s has failed: %s' % (
+        tool, done.stderr.strip().rpartition('\n')[2]))
   os.replace(partial, folder)
 
 

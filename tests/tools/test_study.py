@@ -109,7 +109,7 @@ def test_the_tables_go_between_the_marks(tmp_path):
   assert path.read_text(encoding='utf-8').split('\n') == [
       'before', study_report.BEGIN, 'new ±', study_report.END, 'after', '']
   path.write_text('no marks')
-  with pytest.raises(ValueError, match='must have a line'):
+  with pytest.raises(study_report.StudyError, match='have a line'):
     study_report.into_readme(str(path), 'new')
 
 
@@ -136,10 +136,25 @@ def test_settings_are_those_of_the_data_and_the_command_line():
 def test_another_study_needs_another_folder(tmp_path):
   args, _ = study.parse_args(['--out', str(tmp_path)])
   settings = study.settings_of(args)
+  first = study.Study(str(tmp_path), settings, args)
+  with pytest.raises(study_report.StudyError, match='is in use by another'):
+    study.Study(str(tmp_path), settings, args)
+  del first  # and with it its lock
   study.Study(str(tmp_path), settings, args)
-  study.Study(str(tmp_path), settings, args)
-  with pytest.raises(ValueError, match=r'epochs 60, now 7\)'):
+  with pytest.raises(study_report.StudyError, match=r'epochs 60, now 7\)'):
     study.Study(str(tmp_path), settings._replace(epochs=7), args)
+
+
+@pytest.mark.parametrize('args, message', [
+    (['--epochs', '0'], '--epochs must be at least 1, got 0'),
+    (['--seeds', '0'], '--seeds must be at least 1, got 0'),
+    (['--learning_rates', '0.1', '0'], '--learning_rates must be above 0'),
+    (['--nonlinear', '0.5'], '--nonlinear is for --data conflict'),
+    (['--figure', 'a.pdf'], '--figure must end in .svg or .png, got a.pdf')])
+def test_a_wrong_option_is_a_line(args, message, capsys):
+  with pytest.raises(SystemExit):
+    study.parse_args(['--out', 'x'] + args)
+  assert message in capsys.readouterr().err
 
 
 QUICK = ['--quick', '--correlations', '0.5', '--networks', 'single-task', 'PLE',
