@@ -42,7 +42,7 @@ setuptools.setup(
         'numpy<2',
         'pyarrow>=8,<19',  # 19 needs numpy 2
     ],
-    extras_require={'reference': ['scikit-learn'], 'test': [
+    extras_require={'plots': ['matplotlib'], 'reference': ['scikit-learn'], 'test': [
         'pytest',
         'pytest-timeout',
         'pytest-xdist',
