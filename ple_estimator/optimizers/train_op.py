@@ -46,7 +46,7 @@ def build(optimizer, gradients, purpose, clip_norm=None):
 
   Raises:
     UserError: if rows are to be noted and the optimizer moves all of them, or
-      if the optimizer cannot update the engine's embedding variables.
+      if the optimizer cannot update the variables.
   """
   rule = deeprec_optimizers.choose(
       factories.make(optimizer), purpose.engine)
@@ -55,9 +55,11 @@ def build(optimizer, gradients, purpose, clip_norm=None):
   if purpose.track_rows:
     _check_moves_touched_rows_only(rule)
   gradients = _clip(_sort(gradients), clip_norm)
-  _make_slots(rule, gradients.variables, gradients.tables)
+  with factories.updating(optimizer):
+    _make_slots(rule, gradients.variables, gradients.tables)
   with tf.control_dependencies(_before_the_update(gradients.tables)):
-    return _update(rule, gradients, purpose.track_rows)
+    return _update(rule, gradients, purpose.track_rows,
+                   factories.updating(optimizer))
 
 
 def _sort(gradients):
@@ -132,7 +134,7 @@ def _before_the_update(tables):
           [read for table in tables for read in table.reads])
 
 
-def _update(optimizer, gradients, track_rows):
+def _update(optimizer, gradients, track_rows, updating):
   """Gives new keys their rows and applies _Gradients; returns an op."""
   step = tf.train.get_global_step().read_value()
   rows = [table.own(step) for table in gradients.tables]
@@ -141,7 +143,7 @@ def _update(optimizer, gradients, track_rows):
       for g, own, table in zip(gradients.keyed, rows, gradients.tables)]
   noted = _note_rows(optimizer, gradients, step) if track_rows else []
   # Adam reads the slots of all rows, so those of new rows come first.
-  with tf.control_dependencies([step] + rows + noted):
+  with tf.control_dependencies([step] + rows + noted), updating:
     return optimizer.apply_gradients(updates, tf.train.get_global_step())
 
 
