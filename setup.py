@@ -42,16 +42,20 @@ setuptools.setup(
         'numpy<2',
         'pyarrow>=8,<19',  # 19 needs numpy 2
     ],
-    extras_require={'plots': ['matplotlib'], 'reference': ['scikit-learn'], 'test': [
-        'pytest',
-        'pytest-timeout',
-        'pytest-xdist',
-        'scikit-learn',  # tools/linear_reference.py; 1.0 is the last for 3.7
-        # For the manifests; what kubernetes-validate needs is not for 3.7.
-        'jsonschema',
-        'pyyaml',
-        'kubernetes-validate; python_version>="3.9"',
-    ]},
+    extras_require={
+        'plots': ['matplotlib'],  # the figure of tools/study.py
+        'reference': ['scikit-learn'],  # tools/linear_reference.py
+        'test': [
+            'pytest',
+            'pytest-timeout',
+            'pytest-xdist',
+            'scikit-learn',  # 1.0 is the last for Python 3.7
+            # For the manifests; what kubernetes-validate needs is not for 3.7.
+            'jsonschema',
+            'pyyaml',
+            'kubernetes-validate; python_version>="3.9"',
+        ],
+    },
     entry_points={
         'console_scripts': ['ple-estimator = ple_estimator.run:console']},
 )

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import re
 
 import conftest
 import gin
@@ -433,6 +434,31 @@ def test_an_own_optimizer_that_fails_is_told_in_one_line():
   assert str(raised.value).startswith(
       'Model.optimizer must be a function without arguments, got '
       '@needs_the_graph, which raises ValueError: not enough values')
+
+
+def momentum_of_none():
+  return tf.train.MomentumOptimizer(0.1, None)
+
+
+class _HasNoSlots(tf.train.GradientDescentOptimizer):
+
+  def _create_slots(self, var_list):
+    raise KeyError('no\nslots')
+
+
+@pytest.mark.parametrize('optimizer, written, problem', [
+    (momentum_of_none, '@momentum_of_none', 'ValueError: None values not'),
+    (lambda: _HasNoSlots(0.1), '@<lambda>', r"KeyError: 'no\\nslots'"),
+])
+def test_an_own_optimizer_that_cannot_update_is_told_in_one_line(
+    optimizer, written, problem):
+  tf.train.create_global_step()
+  variable = tf.get_variable('v', initializer=[1.0])
+  with pytest.raises(errors.UserError) as raised:
+    conftest.train_op(optimizer, tf.reduce_sum(variable))
+  assert re.match('Model.optimizer must be able to update the variables, got '
+                  '%s, which raises %s' % (written, problem), str(raised.value))
+  assert '\n' not in str(raised.value)
 
 
 @pytest.mark.parametrize('rate', [

@@ -299,7 +299,7 @@ class CsvInput(FileInput):
   A line that is not blank is a row. A line break in quotes is not supported:
   the line on which the quote is not closed is a bad row. Files whose names end
   in .gz, .bz2 or .zst are decompressed while they are read; such a file is one
-  slice, so several workers need several files.
+  slice, of which each of several workers has to read all to find its rows.
   """
 
   def __init__(self, files=gin.REQUIRED, data_dir='.', batch_size=512,

@@ -12,6 +12,8 @@ import numpy as np
 from ple_estimator import errors
 from ple_estimator.data import stream
 
+_FEW_ROWS = 1000  # per process: below, slices may be without a row
+
 
 class Tally:
   """Counts the rows of a stream that were used and those that were skipped."""
@@ -51,6 +53,13 @@ class Tally:
       logging.warning('%s %r: skipped %d bad rows of %d%s.', self._owner,
                       self._files, skipped, skipped + self.rows, when)
 
+  def warn_of_empty_share(self, index, count):
+    """Logs that this process has nothing to train on."""
+    logging.warning(
+        '%s %r: there is no usable row for process %d of %d that share the '
+        'rows, so it trains nothing.', self._owner, self._files, index + 1,
+        count)
+
   def check_any(self):
     """Raises UserError if no row could be used.
 
@@ -81,9 +90,8 @@ class _Rows:
     self._seed = seed % 2**32
     self._convert = convert
 
-  def _read(self, piece):
-    """Returns an iterator over the converted tables of a slice."""
-    tables = self._reader.read(piece)
+  def _converted(self, tables):
+    """Returns an iterator over the converted tables."""
     return map(self._convert, tables) if self._convert else tables
 
   def _mixed(self, tables, rng):
@@ -102,41 +110,60 @@ class FileRows(_Rows):
     Args:
       stop: int, the epoch before which to stop; None goes on without end.
       shard: (index, count), the share of the rows to read. Shares do not
-        overlap and together have all rows.
+        overlap and together have all rows. A share is some of the slices, or
+        where these are few or small, every count-th row of all slices. One
+        that has no row all the same ends with a warning, but for the first.
       epoch: int, the first epoch to read, from 0.
       row: int, how many usable rows of this epoch to leave out. Of one share
         among several it is approximate, as shares differ in size.
       begins: function of (epoch, row), called before the rows of an epoch.
+
+    Raises:
+      UserError: if no row of all files, or of the first share, can be used.
     """
     index, count = shard
-    slices = self._reader.slices(at_least=count)[index::count]
+    slices, row_shard = self._share(index, count)
     while stop is None or epoch < stop:
       if begins:
         begins(epoch, row)
       for table in stream.without_first(
-          self.epoch(slices, epoch), row // count):
+          self.epoch(slices, epoch, row_shard), row // count):
         yield table
+      if index and not self._tally.rows:
+        self._tally.warn_of_empty_share(index, count)
+        return
+      self._tally.check_any()
       epoch, row = epoch + 1, 0
 
-  def epoch(self, slices, epoch):
+  def _share(self, index, count):
+    """Returns the slices of a share, and which of their rows it has.
+
+    All processes see the same files, and so decide alike.
+    """
+    slices = self._reader.slices(at_least=count)
+    if count > 1 and (len(slices) < count or
+                      self._reader.count_rows() < _FEW_ROWS * count):
+      return slices, (index, count)
+    return slices[index::count], (0, 1)
+
+  def epoch(self, slices, epoch, row_shard=(0, 1)):
     """Yields the rows of slices in the order of one epoch.
 
     Args:
       slices: list of reader.Slice.
       epoch: int, from 0; each has an order of its own.
-
-    Raises:
-      UserError: if no row can be used.
+      row_shard: (index, count), which of the rows to take: every count-th.
     """
     self._tally.restart()
     rng = np.random.RandomState([self._seed, epoch])
     if self._shuffle_rows:
       slices = _with_files_shuffled(slices, rng)
-    tables = (table for piece in slices for table in self._read(piece))
-    for table in self._mixed(tables, rng):
+    tables = stream.every(
+        (table for piece in slices for table in self._reader.read(piece)),
+        *row_shard)
+    for table in self._mixed(self._converted(tables), rng):
       yield table
     self._tally.warn_of_skipped(' in epoch %d' % epoch)
-    self._tally.check_any()
 
 
 class QueueRows(_Rows):
@@ -184,7 +211,7 @@ class QueueRows(_Rows):
     """Yields the rows of slices until the next slice is of another epoch."""
     while self._work and self._work.epoch == epoch:
       self._num_taken += 1
-      for table in self._read(self._work.piece):
+      for table in self._converted(self._reader.read(self._work.piece)):
         yield self._client.mark(table, self._work)
       self._client.read(self._work)
       self._work = self._client.take()

@@ -1,5 +1,6 @@
 """Streams of Arrow tables: shuffles rows, leaves some out, makes batches."""
 
+import numpy as np
 import pyarrow as pa
 
 
@@ -45,6 +46,27 @@ def without_first(tables, rows):
     left_out = min(rows, table.num_rows)
     rows -= left_out
     yield table.slice(left_out)
+
+
+def every(tables, index, count):
+  """Yields every count-th row of a stream of tables, from row `index` on.
+
+  Args:
+    tables: iterable of pa.Table of one schema.
+    index: int in [0, count).
+    count: int; 1 yields all rows.
+
+  Yields:
+    pa.Table; some may be without rows.
+  """
+  first = index
+  for table in tables:
+    if count == 1:
+      yield table
+      continue
+    rows = np.arange(first, table.num_rows, count)
+    first = (first - table.num_rows) % count
+    yield table.take(pa.array(rows, pa.int64()))
 
 
 def batched(tables, batch_size, drop_remainder=False):

@@ -6,6 +6,7 @@ only inside of model_fn. A learning rate is a number, or a schedule that is also
 bound without calling it (`adam.learning_rate = @exponential_decay`).
 """
 
+import contextlib
 import inspect
 
 import gin
@@ -284,6 +285,29 @@ def make(optimizer):
       'function to a tf.train.Optimizer, such as @lazy_adam, got %s.',
       errors.written(optimizer))
   return made
+
+
+@contextlib.contextmanager
+def updating(optimizer):
+  """Names Model.optimizer where its optimizer fails to update variables.
+
+  An optimizer of the user's own may look at its parameters only then.
+
+  Args:
+    optimizer: what is bound to Model.optimizer.
+
+  Raises:
+    UserError: in place of any other error.
+  """
+  try:
+    yield
+  except errors.UserError:
+    raise
+  except Exception as error:
+    raise errors.UserError(
+        'Model.optimizer must be able to update the variables, got %s, which '
+        'raises %s: %s' % (errors.written(optimizer), type(error).__name__,
+                           str(error).partition('\n')[0])) from error
 
 
 def check(optimizer):

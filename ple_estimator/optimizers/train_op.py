@@ -61,9 +61,11 @@ def build(optimizer, gradients, purpose, clip_norm=None, averaging=None):
   gradients = _clip(_sort(gradients), clip_norm)
   averages = averaging and _averages(
       averaging.decay, rule, gradients, purpose.fused)
-  table_slots.make(rule, gradients.variables, gradients.tables)
+  with factories.updating(optimizer):
+    table_slots.make(rule, gradients.variables, gradients.tables)
   with tf.control_dependencies(_before_the_update(gradients.tables)):
-    return _update(rule, gradients, purpose.track_rows, averages)
+    return _update(rule, gradients, purpose.track_rows, averages,
+                   factories.updating(optimizer))
 
 
 def _sort(gradients):
@@ -129,7 +131,7 @@ def _before_the_update(tables):
           [read for table in tables for read in table.reads])
 
 
-def _update(optimizer, gradients, track_rows, averages):
+def _update(optimizer, gradients, track_rows, averages, updating):
   """Gives new keys their rows and applies _Gradients; returns an op."""
   step = tf.train.get_global_step().read_value()
   rows = [table.own(step) for table in gradients.tables]
@@ -140,12 +142,12 @@ def _update(optimizer, gradients, track_rows, averages):
   # Adam reads the slots of all rows, so those of new rows come first.
   before = [step] + rows + noted
   if not averages:
-    with tf.control_dependencies(before):
+    with tf.control_dependencies(before), updating:
       return optimizer.apply_gradients(updates, tf.train.get_global_step())
   with tf.control_dependencies(rows):
     before += [averages.catch_up(v, tf.cast(g.indices, tf.int64))
                for g, v in updates if isinstance(g, tf.IndexedSlices)]
-  with tf.control_dependencies(before):
+  with tf.control_dependencies(before), updating:
     updated = optimizer.apply_gradients(updates)
   with tf.control_dependencies([updated]):
     moved = averages.move()

@@ -167,8 +167,9 @@ class InputState:
     self._make_plan(step)
     self.say()
 
-  def keep(self):
+  def keep(self, step):
     """As `load`, because parameter servers are ahead of the checkpoint."""
+    del step  # what is read is the same
     self._make_plan(incremental.newest_step(self._config.model_dir))
 
   # ----------------------------------------------------------------- in detail

@@ -122,10 +122,10 @@ class Saver(compat.Saver):
   def restore(self, sess, save_path):
     if self._training:
       save_path = incremental.merged(save_path)
-      if self._looks_for_live and self._is_newer(
-          sess, files.checkpoint_step(save_path)):
+      step = files.checkpoint_step(save_path)
+      if self._looks_for_live and self._is_newer(sess, step):
         if self.input_state:
-          self.input_state.keep()
+          self.input_state.keep(step)
         return
     save_path = self._read(sess, save_path)
     # After the variables: what others trained until now may be lost, and what

@@ -316,6 +316,26 @@ def test_compressed_files(tmp_path, monkeypatch, suffix, header):
     assert '\n' not in str(raised.value)
 
 
+# "1,7,a\n0,8,b\n" as the command zstd writes it: the last 4 bytes check it.
+WITH_CHECKSUM = bytes.fromhex(
+    '28b52ffd240c610000312c372c610a302c382c620a297cb2cd')
+
+
+@pytest.mark.parametrize('suffix, data, at', [
+    ('.zst', WITH_CHECKSUM, 11),
+    ('.gz', gzip.compress(b'1,7,a\n0,8,b\n', 0), 17),
+    ('.bz2', bz2.compress(b'1,7,a\n0,8,b\n'), 30)])
+def test_a_flipped_bit_is_seen_where_the_file_has_a_checksum(
+    tmp_path, suffix, data, at):
+  path = tmp_path / ('x.csv' + suffix)
+  path.write_bytes(data)
+  assert read(path) == ([(7, b'a'), (8, b'b')], [])
+  path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1:])
+  with pytest.raises(errors.UserError, match='x.csv%s cannot be read as' %
+                     suffix):
+    read(path)
+
+
 def test_parts_of_a_compressed_file_are_read_one_after_another(tmp_path):
   path = tmp_path / 'x.csv.gz'
   path.write_bytes(gzip.compress(b'1,1,a\n1,2') + gzip.compress(b',b\n1,3,c\n'))

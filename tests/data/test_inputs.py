@@ -1,5 +1,6 @@
 """input_fns on real files."""
 
+import gzip
 import inspect
 import os
 import subprocess
@@ -121,6 +122,18 @@ def test_shards_share_an_epoch(read, taobao):
            for i in range(3)]
   whole = sum(map(ids, batches(made.dataset(read))), [])
   assert sorted(sum(parts, [])) == sorted(whole) and all(parts)
+
+
+def test_processes_share_the_rows_of_one_compressed_file(
+    read, taobao, tmp_path):
+  with open(taobao + '/taobao_train_data', 'rb') as f:
+    head = b''.join(f.readlines()[:100])
+  (tmp_path / 'rows.gz').write_bytes(gzip.compress(head))
+  made = inputs.CsvInput('rows.gz', str(tmp_path), 64)
+  parts = [sum(map(ids, batches(made.dataset(read, shard=(i, 3)))), [])
+           for i in range(3)]
+  whole = sum(map(ids, batches(made.dataset(read))), [])
+  assert parts == [whole[i::3] for i in range(3)] and len(whole) == 100
 
 
 def test_prediction_needs_no_labels(spec, taobao, tmp_path):

@@ -94,9 +94,27 @@ def test_shuffled_epochs_have_orders_of_their_own():
   assert of_files(shuffle_rows=25, seed=5 + 2**32, epochs=2) == seen
 
 
-def test_shares_have_all_rows_once():
-  shares = [of_files(shard=(i, 4)) for i in range(4)]
+@pytest.mark.parametrize('few_rows', [1, 1000])  # as slices, by rows
+@pytest.mark.parametrize('kwargs', [{}, {'shuffle_rows': 25, 'seed': 3}])
+def test_shares_have_all_rows_once(few_rows, kwargs, monkeypatch):
+  monkeypatch.setattr(row_sources, '_FEW_ROWS', few_rows)
+  shares = [of_files(shard=(i, 4), **kwargs) for i in range(4)]
   assert sorted(sum(shares, [])) == list(range(ROWS)) and all(shares)
+
+
+@pytest.mark.parametrize('count', [7, 60])
+def test_shares_have_all_rows_once_where_there_are_fewer_slices(count):
+  shares = [of_files(shard=(i, count), skip=(3,)) for i in range(count)]
+  assert sorted(sum(shares, [])) == [i for i in range(ROWS) if i != 3]
+  assert all(shares[:-1])
+
+
+def test_a_share_without_rows_ends_and_says_so(caplog):
+  assert of_files(shard=(ROWS, ROWS + 1), epochs=None) == []
+  assert ("NumberInput 'abc': there is no usable row for process 61 of 61 that "
+          'share the rows, so it trains nothing.') in caplog.text
+  with pytest.raises(errors.UserError, match='must have rows that can be used'):
+    of_files(shard=(0, 4), epochs=None, skip=range(ROWS))
 
 
 @pytest.mark.parametrize('epoch, row', [(0, 1), (1, 0), (0, 58), (1, 7)])

@@ -37,3 +37,11 @@ def test_batches_have_one_size(drop, sizes):
   assert [t.num_rows for t in got] == sizes
   assert [x for t in got for x in t['id'].to_pylist()] == list(
       range(sum(sizes)))
+
+
+@pytest.mark.parametrize('size', [1, 3, 77, 2000])
+@pytest.mark.parametrize('index, count', [(0, 1), (0, 4), (3, 4), (2, 1500)])
+def test_every_takes_the_rows_of_one_in_count(size, index, count):
+  got = [x for t in stream.every(tables(1000, size), index, count)
+         for x in t['id'].to_pylist()]
+  assert got == list(range(1000))[index::count]

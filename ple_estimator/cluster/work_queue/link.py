@@ -12,6 +12,13 @@ _LOST = (tf.errors.AbortedError, tf.errors.UnavailableError,
          tf.errors.UnknownError, tf.errors.DeadlineExceededError)
 
 
+class NotLoaded(tf.errors.AbortedError):
+  """The ledger has no contents: nothing was loaded since its server started."""
+
+  def __init__(self, message):
+    super().__init__(None, None, message)
+
+
 class Link:
   """The ledger and a session to it, which is opened again after a loss.
 
@@ -56,8 +63,8 @@ class Link:
       wait: bool, whether to wait for the server.
 
     Raises:
-      tf.errors.AbortedError: if the server cannot be reached, or the ledger
-        was not loaded since the server started.
+      tf.errors.AbortedError: if the server cannot be reached.
+      NotLoaded: if the ledger was not loaded since the server started.
     """
     session = self.connect() if wait else self._session
     if session is None:
@@ -74,8 +81,8 @@ class Link:
     """Calls a function; raises AbortedError for every kind of loss."""
     try:
       return function(*args)
-    except tf.errors.FailedPreconditionError as error:  # nothing was loaded
-      raise tf.errors.AbortedError(None, None, error.message)
+    except tf.errors.FailedPreconditionError as error:
+      raise NotLoaded(error.message)
     except _LOST + (RuntimeError,) as error:  # RuntimeError: a closed session
       self._drop(session)
       raise tf.errors.AbortedError(None, None, str(error))

@@ -192,9 +192,26 @@ class WorkQueue:
     self._loaded = True
     logging.info('Work queue %s.', text)
 
-  def keep(self):
-    """Leaves the ledger unchanged, because no variables were restored."""
-    self._loaded = True
+  def keep(self, step):
+    """Leaves the ledger unchanged, because no variables were restored.
+
+    If the ledger was lost it is loaded all the same: the chief may have
+    restored the variables of parameter servers that were started again, and
+    then have failed to reach the ledger, or have been killed. What was trained
+    since the checkpoint is then handed out again.
+
+    Args:
+      step: int, the global step of the newest checkpoint.
+
+    Raises:
+      tf.errors.AbortedError: if the ledger cannot be reached; TensorFlow then
+        opens another session.
+    """
+    try:
+      self._link.call(self._link.ledger.read, wait=True)
+      self._loaded = True
+    except link.NotLoaded:
+      self.load(step)
 
   def report(self, step, epoch):
     """Reports the progress, in the log and in TensorBoard.

@@ -101,6 +101,29 @@ def test_acknowledgements_from_before_a_restore_are_void(two, slices):
   assert client.wait().piece == slices[1]  # once more
 
 
+def test_a_ledger_that_was_lost_is_loaded_though_variables_are_kept(
+    two, slices):
+  chief, worker = two
+  chief.begin(tf.train.Coordinator())
+  client = worker.client()
+  worker.trained(train(client, client.wait()))
+  chief.save(10)
+  worker.trained(train(client, client.wait()))
+  chief.keep(10)
+  assert chief._progress() == (0, 0.4)  # as it was
+  # The server is back without contents, after the variables were restored.
+  chief._link.connect().run([
+      tf.raw_ops.DestroyResourceOp(resource=v.handle)
+      for v in chief._link.ledger._variables])
+  with pytest.raises(tf.errors.AbortedError):
+    chief.save(11)
+  chief.keep(10)
+  assert chief._progress() == (0, 0.2)  # that of the checkpoint
+  assert client.wait().piece == slices[1]  # once more
+  chief.begin(tf.train.Coordinator())
+  assert chief._progress() == (0, 0.2)  # does not begin afresh
+
+
 def test_a_process_with_other_files_is_told(two, slices):
   chief, worker = two
   chief.begin(tf.train.Coordinator())

@@ -113,11 +113,6 @@ def check_end(made, tmp_path, epochs):
   return made.seen().sum() - 1000 * epochs
 
 
-@pytest.mark.skipif(
-    not tf.__version__.startswith('1.'),
-    reason='on TensorFlow 2.15 the processes of this test, which have no '
-    'Watch, make no step within 90 s of the loss of the parameter server; '
-    'test_faults.py tests that loss with the Watch')
 def test_a_job_outlives_its_processes(cluster, tmp_path):
   epochs = 8
   made = cluster(epochs)
