@@ -26,8 +26,11 @@ is the average at the step of the checkpoint, for all rows.
 The averages of a variable are stored as an optimizer's slots are, so parts of
 tables, keyed tables and parameter servers need nothing else. The row of a keyed
 table counts its updates from the step at which its key got it. The moving
-averages of batch norm's statistics are averaged like weights, because they
-belong to the weights that were in use when they were measured.
+averages of batch norm's statistics are averaged like weights.
+
+Asynchronous workers update averages as they update everything else, without
+locks: two of them that touch a row at once may lose a part of one update of its
+average. A row is never brought back to an older update than it has reached.
 """
 
 import math
@@ -99,7 +102,7 @@ class Averages:
       fused: bool, whether to use the op of native.py for all other variables.
     """
     self._decay, self._log = decay, math.log(decay)
-    self._keyed, self._fused = keyed, fused
+    self._fused = fused
     apart = {id(v) for v in tables} | {
         id(v) for table in keyed_table.of_graph() for v in table.variables}
     self._dense = [
