@@ -4,6 +4,7 @@ import logging
 import shutil
 
 from experiments import COUNTER
+from experiments import broken_off
 from experiments import load as load_experiment
 from experiments import served
 import numpy as np
@@ -134,13 +135,15 @@ def test_weights_and_averages_may_change_places(trained, taobao, tmp_path,
   assert not list(model_dir.glob('averages-*'))
 
 
-@pytest.mark.parametrize('bindings, message', [
-    (['Experiment.incremental = @IncrementalCheckpoint()',
-      'IncrementalCheckpoint.save_steps = 5'],
-     'Experiment.incremental must be None with Model.averaging, .*got '
-     r'@IncrementalCheckpoint\(\)'),
-    (['Model.averaging = 0.999'],
-     r'Model.averaging must be an object such as @Averaging\(\) or None, got')])
-def test_refuses(taobao, tmp_path, bindings, message):
-  with pytest.raises(errors.UserError, match=message):
-    load('ev', tmp_path, taobao, *(AVERAGING + bindings))
+@pytest.mark.parametrize('gin_file, bindings', [
+    ('ev', COUNTER[:2]), pytest.param('base', [], marks=pytest.mark.slow)])
+def test_deltas_add_up_to_the_averages_of_a_full_checkpoint(
+    taobao, tmp_path, gin_file, bindings):
+  run = tmp_path / 'run'
+  broken_off(gin_file, run, taobao, *(bindings + AVERAGING))
+  merged = tensors_of(incremental.merged(str(run / 'model.ckpt-20')))
+  wanted = tensors_of(run / 'full' / 'ckpt-30')
+  assert sorted(merged) == sorted(wanted) and wanted['global_step'] == 30
+  for name, value in wanted.items():
+    np.testing.assert_allclose(
+        merged[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
