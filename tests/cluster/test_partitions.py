@@ -110,8 +110,7 @@ def predictions(gin_file, model_dir, taobao, *bindings):
   return table['ctr'].to_numpy()
 
 
-AVERAGING = ['Model.averaging = @Averaging()', 'Averaging.decay = 0.9',
-             'HashEmbedding.l2 = 0.001', 'EmbeddingVariable.l2 = 0.001']
+AVERAGING = ['Model.averaging = @Averaging()', 'Averaging.decay = 0.9']
 CASES = {
     'base': ('base', []),
     'base_unfused': ('base', ['Model.op_fusion = False', 'PLE.l2 = 0.01',
@@ -127,8 +126,9 @@ CASES = {
     'ev_cbf': ('ev', CBF + ['Model.optimizer = @adam_async',
                             'adam_async.epsilon = 1e-3']),
     'ev_adagrad': ('ev', ['Model.optimizer = @adagrad']),
-    'base_averaging': ('base', AVERAGING),
-    'ev_averaging': ('ev', COUNTER + AVERAGING),
+    'base_averaging': ('base', AVERAGING + ['HashEmbedding.l2 = 0.001']),
+    'ev_averaging': ('ev', COUNTER + AVERAGING + [
+        'EmbeddingVariable.l2 = 0.001']),
     'adaptive': ('adaptive', []),
     'dynamic_dim': ('dynamic_dim', ['Model.clip_norm = 0.1'])}
 

@@ -73,6 +73,7 @@ def test_evaluation_is_that_of_the_averages(trained, taobao, tmp_path, case):
   with_averages = evaluated(case, model_dir, taobao, *AVERAGING)
   path = by_hand(model_dir, tmp_path)
   other = tmp_path / 'other'
+  other.mkdir()
   assert evaluated(case, other, taobao, checkpoint=path) == pytest.approx(
       with_averages, rel=1e-5)
   raw = evaluated(case, model_dir, taobao)
