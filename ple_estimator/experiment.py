@@ -129,10 +129,6 @@ class Experiment:
       eval_epochs = _EVAL_EPOCHS
     _check_parts(model, early_stopping, exports, incremental, engine,
                  work_queue, hooks)
-    errors.check(not (incremental and model.averaging),
-                 'Experiment.incremental must be None with Model.averaging, '
-                 'whose averages change in all rows, got %s. Set one of the '
-                 'two to None.', errors.written(incremental))
     _check_inputs(train_input, eval_input, test_input, predict_input)
     errors.check_choice('Experiment.on_changed_files', on_changed_files,
                         ('error', 'restart'))

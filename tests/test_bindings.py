@@ -27,6 +27,7 @@ from ple_estimator.engine import forms
 from ple_estimator.network import ple
 from ple_estimator.network import precision
 from ple_estimator.network import towers
+from ple_estimator.optimizers import averaging
 from ple_estimator.optimizers import factories
 from ple_estimator.training import early_stopping
 from ple_estimator.training import exports
@@ -66,6 +67,7 @@ IN_USE = {
     'IncrementalCheckpoint': [
         'Experiment.incremental = @IncrementalCheckpoint()',
         'IncrementalCheckpoint.save_steps = 5'],
+    'Averaging': ['Model.averaging = @Averaging()'],
     'exponential_decay': ['lazy_adam.learning_rate = @exponential_decay'],
     'warmup_cosine': ['lazy_adam.learning_rate = @warmup_cosine'],
 }
@@ -107,7 +109,7 @@ LEGAL = {
 # A parameter whose name says that it is a positive number or a fraction.
 FRACTIONS = {'stddev', 'learning_rate', 'beta1', 'beta2', 'epsilon',
              'weight_decay', 'initial_accumulator_value', 'decay_rate', 'l1',
-             'l2', 'momentum', 'initial', 'rate', 'peak', 'final'}
+             'l2', 'momentum', 'initial', 'rate', 'peak', 'final', 'decay'}
 
 
 # What may only be None if another parameter is not, which it is here.
@@ -292,6 +294,7 @@ OBJECTS = {
     'Model.network': ple.PLE(),
     'Model.precision': precision.Precision(),
     'Model.optimizer': factories.ftrl,
+    'Model.averaging': averaging.Averaging(),
     'lazy_adam.learning_rate': factories.warmup_cosine,
     'Task.tower': towers.Tower(),
     'EmbeddingVariable.filter': admission.CounterFilter(2),

@@ -59,15 +59,18 @@ class TableCheckpoint:
         _WAITING if self._state.training else [])
 
   def shapes(self):
-    """The tensors of the whole table in a checkpoint.
+    """The tensors of the whole table in a checkpoint, see also `read_slot`.
 
     Returns:
       dict of name to shape, a list of int, None for what is not known.
     """
     rows = {suffix: column.shape.as_list()[1:]
             for suffix, column in self._state.columns()}
-    return {self._state.whole_name + suffix: [None] + rows.get(suffix, [])
-            for suffix in self.suffixes()}
+    shapes = {self._state.whole_name + suffix: [None] + rows.get(suffix, [])
+              for suffix in self.suffixes()}
+    values = shapes.pop(self._state.whole_name + self._state.saved_values)
+    shapes[self._state.whole_name + '-values'] = values
+    return shapes
 
   # ----------------------------------------------------------------- saving
 

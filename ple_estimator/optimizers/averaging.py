@@ -26,13 +26,17 @@ is the average at the step of the checkpoint, for all rows.
 The averages of a variable are stored as an optimizer's slots are, so parts of
 tables, keyed tables and parameter servers need nothing else. The row of a keyed
 table counts its updates from the step at which its key got it. The moving
-averages of batch norm's statistics are averaged like weights, because they
-belong to the weights that were in use when they were measured.
+averages of batch norm's statistics are averaged like weights.
+
+Asynchronous workers update averages as they update everything else, without
+locks: two of them that touch a row at once may lose a part of one update of its
+average. A row is never brought back to an older update than it has reached.
 """
 
 import math
 
 import gin
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
@@ -45,6 +49,7 @@ from ple_estimator.engine import native
 
 SUFFIX = '/average'  # of the name of a variable in a checkpoint
 START = 'averaging/start'
+DECAY = 'averaging/decay'  # in incremental checkpoints
 STEP = '/average_step'
 
 
@@ -78,10 +83,41 @@ def is_averaged(variable):
   return variable.dtype.is_floating
 
 
+def caught_up(tensors, decay):
+  """Brings the averages of all rows of a checkpoint up to its step.
+
+  Args:
+    tensors: dict of name to numpy array, a whole checkpoint.
+    decay: float.
+
+  Returns:
+    dict of name to numpy array, the tensors that change.
+  """
+  found, log = {}, math.log(decay)
+  done = tensors[tf.GraphKeys.GLOBAL_STEP] - tensors[START]
+  for name, last in tensors.items():
+    table, _, ending = name.rpartition(STEP)
+    if not table or ending not in ('', '-values'):
+      continue
+    first, of = (0, last) if last.ndim == 1 else last.T
+    now = np.maximum(of, done)
+    since, until = of - first, now - first
+    with np.errstate(invalid='ignore'):
+      kept = np.exp((until - since) * log) * (
+          np.expm1(since * log) / np.expm1(until * log))
+    kept = np.where(since > 0, kept, 0).astype(np.float32)[:, np.newaxis]
+    average = table + SUFFIX + ending
+    found[average] = (kept * tensors[average] +
+                      (1 - kept) * tensors[table + ending])
+    found[name] = now if last.ndim == 1 else np.stack([first, now], axis=1)
+  return found
+
+
 class Averages:
   """The averages of a training graph and the ops that update them.
 
   Attributes:
+    decay: float.
     variables: list of the averages, and of the numbers of updates of rows, but
       those of keyed tables.
     catch_up_all: tf.Operation that brings all rows up to date, to be run before
@@ -98,8 +134,8 @@ class Averages:
       keyed: list of keyed_table.KeyedTable, likewise.
       fused: bool, whether to use the op of native.py for all other variables.
     """
-    self._decay, self._log = decay, math.log(decay)
-    self._keyed, self._fused = keyed, fused
+    self.decay, self._log = decay, math.log(decay)
+    self._fused = fused
     apart = {id(v) for v in tables} | {
         id(v) for table in keyed_table.of_graph() for v in table.variables}
     self._dense = [
@@ -115,7 +151,7 @@ class Averages:
     table_slots.make(self._of_rows, tables, keyed)
     self.variables = [
         self._of_dense.get_slot(v, SUFFIX) for v in self._dense] + [
-            slot for table in tables for slot in self._slots(table)]
+            slot for table in tables for slot in self.slots(table)]
     self.catch_up_all = tf.group(
         [self._catch_up_table(table) for table in tables] +
         [self._catch_up_keyed(table) for table in keyed])
@@ -131,7 +167,7 @@ class Averages:
     Returns:
       tf.Operation.
     """
-    average, last = self._slots(variable)
+    average, last = self.slots(variable)
     with tf.device(variable.device):
       new, steps = self._moved(*[
           table_columns.gather(x, rows) for x in (variable, average, last)])
@@ -145,7 +181,7 @@ class Averages:
       list of tf.Operation.
     """
     share = tf.cast(
-        (self._decay - 1) / self._expm1(self._done + 1), tf.float32)
+        (self.decay - 1) / self._expm1(self._done + 1), tf.float32)
     by_device = {}
     for variable in self._dense:
       by_device.setdefault(variable.device, []).append(variable)
@@ -161,7 +197,8 @@ class Averages:
               share * (variable.read_value() - average.read_value())).op)
     return moved
 
-  def _slots(self, variable):
+  def slots(self, variable):
+    """The average and the last updates of a table, a list of variables."""
     return [self._of_rows.get_slot(variable, name) for name in (SUFFIX, STEP)]
 
   def _expm1(self, updates):
@@ -194,7 +231,7 @@ class Averages:
         now if last.shape.rank == 1 else tf.stack([first, now], axis=1))
 
   def _catch_up_table(self, variable):
-    average, last = self._slots(variable)
+    average, last = self.slots(variable)
     with tf.device(variable.device):
       new, steps = self._moved(*[
           x.read_value() for x in (variable, average, last)])

@@ -138,7 +138,8 @@ def _update(optimizer, gradients, track_rows, averages, updating):
   updates = list(zip(gradients.dense, gradients.variables)) + [
       (tf.IndexedSlices(g, own), table.values)
       for g, own, table in zip(gradients.keyed, rows, gradients.tables)]
-  noted = _note_rows(optimizer, gradients, step) if track_rows else []
+  noted = _note_rows(
+      optimizer, gradients, step, averages) if track_rows else []
   # Adam reads the slots of all rows, so those of new rows come first.
   before = [step] + rows + noted
   if not averages:
@@ -162,13 +163,14 @@ def _check_moves_touched_rows_only(optimizer, binding):
       'row at every step.', binding)
 
 
-def _note_rows(optimizer, gradients, step):
+def _note_rows(optimizer, gradients, step, averages):
   """Records the rows that sparse gradients touch; returns a list of ops."""
   noted = []
   for gradient, variable in zip(gradients.dense, gradients.variables):
     if isinstance(gradient, tf.IndexedSlices):
       slots = [optimizer.get_slot(variable, name)
                for name in optimizer.get_slot_names()]
+      slots += averages.slots(variable) if averages else []
       noted.append(touched_rows.TouchedRows(variable, slots).note(
           tf.cast(gradient.indices, tf.int64), step))
   return noted

@@ -36,6 +36,7 @@ from ple_estimator.cluster import marker
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.embeddings import table_parts
 from ple_estimator.engine import compat
+from ple_estimator.optimizers import averaging
 from ple_estimator.optimizers import touched_rows
 from ple_estimator.training import checkpoints
 
@@ -153,6 +154,8 @@ def _changes(since):
     for name, tensor in rows.changes(since).items():
       pieces[name].append(tensor)
     apart.update(id(v) for v in rows.variables)
+  for averages in averaging.of_graph():  # for `_merge`
+    pieces[averaging.DECAY].append(tf.constant(averages.decay, tf.float64))
   others = [v for v in tf.global_variables() if id(v) not in apart]
   for variable in sorted(others, key=lambda v: compat.whole(v)[2]):
     name = compat.whole(variable)[0]
@@ -292,6 +295,10 @@ def _merge(paths):
         merged[part[:-len('-values')]][rows] = delta.pop(part)
     merged.update({name: value for name, value in delta.items()
                   if not any(_is_part(name, of) for of in keyed)})
+  # The averages of a delta's rows are those of their last update.
+  decay = merged.pop(averaging.DECAY, None)
+  if decay is not None:
+    merged.update(averaging.caught_up(merged, decay))
   return merged
 
 

@@ -110,6 +110,7 @@ def predictions(gin_file, model_dir, taobao, *bindings):
   return table['ctr'].to_numpy()
 
 
+AVERAGING = ['Model.averaging = @Averaging()', 'Averaging.decay = 0.9']
 CASES = {
     'base': ('base', []),
     'base_unfused': ('base', ['Model.op_fusion = False', 'PLE.l2 = 0.01',
@@ -125,6 +126,9 @@ CASES = {
     'ev_cbf': ('ev', CBF + ['Model.optimizer = @adam_async',
                             'adam_async.epsilon = 1e-3']),
     'ev_adagrad': ('ev', ['Model.optimizer = @adagrad']),
+    'base_averaging': ('base', AVERAGING + ['HashEmbedding.l2 = 0.001']),
+    'ev_averaging': ('ev', COUNTER + AVERAGING + [
+        'EmbeddingVariable.l2 = 0.001']),
     'adaptive': ('adaptive', []),
     'dynamic_dim': ('dynamic_dim', ['Model.clip_norm = 0.1'])}
 
@@ -160,7 +164,7 @@ def check_predictions_of_whole(found, gin_file, model_dir, taobao, *bindings):
   """Predicts from the same tensors, laid together by numpy: the same bits."""
   other = model_dir.parent / 'whole'
   os.makedirs(str(other))
-  incremental._write(str(other / 'model.ckpt-15'), contents(model_dir))
+  incremental.write(str(other / 'model.ckpt-15'), contents(model_dir))
   for suffix in incremental._FILES:
     assert os.path.exists(str(other / 'model.ckpt-15') + suffix)
   (other / 'checkpoint').write_text(

@@ -16,6 +16,7 @@ from ple_estimator.network import ple
 from ple_estimator.network import precision
 from ple_estimator.network import tasks
 from ple_estimator.network import towers
+from ple_estimator.optimizers import averaging
 from ple_estimator.optimizers import factories
 
 TRAIN, EVAL = tf.estimator.ModeKeys.TRAIN, tf.estimator.ModeKeys.EVAL
@@ -140,6 +141,30 @@ def test_embeddings_are_dropped_once_per_batch():
   # The seed gives both the same mask.
   kwargs = dict(embedding_dropout=0.3, embedding=hashed.HashEmbedding(l2=0.1))
   assert_close(stepped(3, **kwargs), stepped(1, **kwargs), 1e-5)
+
+
+@pytest.mark.parametrize('op_fusion', [False, True])
+def test_averages_move_once_per_batch(op_fusion):
+  found = []
+  for k in (1, 3):
+    with tf.Graph().as_default():
+      spec = built(TRAIN, k, op_fusion=op_fusion,
+                   averaging=averaging.Averaging(0.5))
+      weights = tf.trainable_variables()
+      averages = {v.op.name: v for v in tf.global_variables()}
+      averages = [averages[v.op.name + '/average'] for v in weights]
+      with started(weights) as session:
+        session.run(spec.train_op)
+        first = session.run(weights)
+        session.run(spec.train_op)
+        session.run(averaging.of_graph()[0].catch_up_all)
+        second, got = session.run([weights, averages])
+    for of_first, of_second, average in zip(first, second, got):
+      np.testing.assert_allclose(
+          average, of_first / 3 + 2 * of_second / 3, rtol=1e-4, atol=1e-6)
+    found.append(got)
+  for whole, sliced in zip(*found):
+    np.testing.assert_allclose(sliced, whole, rtol=1e-3, atol=1e-4)
 
 
 def test_clipping_sees_the_whole_batch():

@@ -115,7 +115,7 @@ class Reference:
 
 
 def average(weights):
-  """The sum of the definition: newer weights count more, all shares sum to 1."""
+  """The sum of the definition, in which newer weights count more."""
   shares = DECAY ** np.arange(len(weights))[::-1]
   return np.tensordot(shares / shares.sum(), np.array(weights), 1)
 
@@ -202,7 +202,8 @@ def without(found, path):
   names = sorted(found)
   with tf.Graph().as_default(), tf.Session() as session:
     session.run(tf.raw_ops.SaveV2(
-        prefix=str(path), tensor_names=names, shape_and_slices=[''] * len(names),
+        prefix=str(path), tensor_names=names,
+        shape_and_slices=[''] * len(names),
         tensors=[found[name] for name in names]))
 
 
