@@ -37,6 +37,7 @@ class Interactions:
     for part in parts:
       part.check(columns, num_numbers)
     self._parts = _named(parts)
+    self._num_numbers = num_numbers
     self._dropout = dropout
     self._widths = [part.own_width(num_tasks) if columns else 0
                     for part in parts]
@@ -74,15 +75,16 @@ class Interactions:
       (x, logits): [batch, in_dim] float32, what the experts read; and
       [batch, tasks] float32, or None where no part gives logits.
     """
-    blocks, numbers = _split(inputs, groups)
-    own = sum(self._widths)
+    width = inputs.shape[1].value - self._num_numbers
+    embedded, numbers = tf.split(inputs, [width, self._num_numbers], axis=1)
+    dropout = self._dropout if purpose.training and width else 0
+    if not self._parts:
+      return _with_dropout(embedded, numbers, dropout), None
+    blocks, own = _split(embedded, groups), sum(self._widths)
     vectors = [block[:, :, :-own] for block in blocks] if own else blocks
-    x = inputs
-    dropout = self._dropout if purpose.training and groups else 0
-    if own or dropout:
-      x = tf.concat([_flat(block) for block in vectors], axis=1)
-      x = tf.nn.dropout(x, rate=dropout) if dropout else x
-      x = tf.concat([x, numbers], axis=1)
+    x = _with_dropout(
+        tf.concat([_flat(block) for block in vectors], axis=1)
+        if own else embedded, numbers, dropout)
     names = [[column.name for column in group.columns] for group in groups]
     found, end = [], -own
     for (scope, part), width in zip(self._parts.items(), self._widths):
@@ -105,13 +107,20 @@ def _put_together(x, found):
   return x, tf.add_n(logits) if logits else None
 
 
-def _split(inputs, groups):
-  """Cuts a model's inputs into [batch, columns, dim] blocks and numbers."""
+def _split(embedded, groups):
+  """Cuts what an embedding gave into [batch, columns, dim] blocks."""
+  if not groups:
+    return []
   widths = [len(group.columns) * group.dim for group in groups]
-  widths.append(inputs.shape[1].value - sum(widths))
-  *blocks, numbers = tf.split(inputs, widths, axis=1)
   return [tf.reshape(block, [-1, len(group.columns), group.dim])
-          for block, group in zip(blocks, groups)], numbers
+          for block, group in zip(tf.split(embedded, widths, axis=1), groups)]
+
+
+def _with_dropout(embedded, numbers, dropout):
+  """Concatenates embeddings, of which a share is dropped, and numbers."""
+  if dropout:
+    embedded = tf.nn.dropout(embedded, rate=dropout)
+  return tf.concat([embedded, numbers], axis=1)
 
 
 def _flat(block):
