@@ -139,9 +139,11 @@ class Study:
       known[network] = dict(zip(('width', 'parameters'), future.result()))
     study_runs.write_json(path, known)
     for network in self._args.networks:
-      print('%s: experts of width %d, %d parameters' % (
-          network, known[network]['width'], known[network]['parameters']),
-            flush=True)
+      width, parameters = [known[network][k] for k in ('width', 'parameters')]
+      off = abs(parameters / self._settings.parameters - 1)
+      print('%s: experts of width %d, %d parameters%s' % (
+          network, width, parameters, ', more than 2 % off --parameters'
+          if off > 0.02 else ''), flush=True)
     return {network: of['width'] for network, of in known.items()}
 
   def _do(self, name, jobs):
