@@ -330,9 +330,9 @@ def _check_interactions(interactions, embedding, network, tasks):
   own = interactions.needs_own_vectors()
   errors.check(
       own is None or getattr(embedding, 'can_be_widened', True), 'Model.'
-      'interactions must not have %s, which reads vectors of its own, with an '
-      'embedding that cuts vectors into parts, %s. Choose another of the two.',
-      own, type(embedding).__name__)
+      'interactions must not have %s, which reads vectors of its own, with '
+      "MultiHashEmbedding.operation = 'concat', which cuts vectors into two. "
+      "Choose 'mul' or 'add'.", own)
 
 
 def _check_tasks(tasks, features):

@@ -42,6 +42,8 @@ class Column:
     missing: the value of that type by which a caller of a served model says
       that it has none; NaN of a number.
     is_category: bool, whether it becomes ids for an embedding.
+    own_dim: int, how many dimensions at the end of a category's vectors only
+      interactions read (interactions/combined.py).
     stddev: float, of a category: the standard deviation that its rows start
       with; None leaves it to the embedding.
     l2: float, of a category: the strength of the penalty on its rows; None
@@ -53,6 +55,7 @@ class Column:
   dtype = tf.string
   missing = ''
   is_category = False
+  own_dim = 0
   stddev = None
   l2 = None
   wants = 'text, or a number that is whole'

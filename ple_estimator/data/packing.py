@@ -75,6 +75,7 @@ class Group:
     name: str, e.g. 'dim_16_mean'.
     columns: list of column_kinds.Column of one dim, combiner, stddev and l2.
     dim: int, width of their vectors.
+    own_dim: int, how many dimensions at the end only interactions read.
     combiner: 'mean', 'sum' or 'sqrtn'.
     stddev: float, what the columns say of the start of their rows, or None.
     l2: float, what the columns say of the penalty on their rows, or None.
@@ -92,6 +93,7 @@ class Group:
     self.name = name
     self.columns = columns
     self.dim = columns[0].dim
+    self.own_dim = columns[0].own_dim
     self.combiner = _combiner(columns[0])
     self.stddev = columns[0].stddev
     self.l2 = columns[0].l2

@@ -164,8 +164,6 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
   The first block counts the values, at the memory cost of a CounterFilter.
   """
 
-  can_be_widened = False
-
   def __init__(self, frequencies=(1, 4, 16, 64), capacity=1_000_000,
                stddev=None, emb_fusion=True, eviction=None, l2=0.0):
     """Checks and stores the hyperparameters; builds no graph.
@@ -201,19 +199,27 @@ class DynamicDimensionEmbedding(EmbeddingVariable):
     self._frequencies = list(frequencies)
 
   def _vectors(self, group, packed, purpose):
-    blocks = len(self._frequencies)
-    errors.check(
-        group.dim % blocks == 0, 'DynamicDimensionEmbedding.frequencies must '
-        'have a number of blocks that divides the dim of every column, got %d '
-        'blocks for dim %d of %s.', blocks, group.dim, group.columns[0].name)
     counts = packing.counts(packed)
     vectors, first = [], None
-    for i, frequency in enumerate(self._frequencies):
-      table = self._table(
-          '%s/block_%d' % (group.name, i), group.dim // blocks, group,
-          purpose, **({'filter': None} if first else {}))
+    for i, (frequency, width) in enumerate(zip(
+        self._frequencies, self._widths(group))):
+      table = self._table('%s/block_%d' % (group.name, i), width, group,
+                          purpose, **({'filter': None} if first else {}))
       first = first or table
       is_used = (first.seen(packed.rows) + counts >= frequency
                  if purpose.training and i else None)
       vectors.append(table.lookup(packed.rows, counts, admitted=is_used))
-    return tf.concat(vectors, axis=1)
+    # What interactions read comes last, but is in the first block, so that
+    # values have it from the start.
+    used = vectors[0].shape[1].value - group.own_dim
+    return tf.concat([vectors[0][:, :used]] + vectors[1:] + [
+        vectors[0][:, used:]], axis=1)
+
+  def _widths(self, group):
+    """The widths of the blocks; what interactions read is in the first."""
+    blocks, dim = len(self._frequencies), group.dim - group.own_dim
+    errors.check(
+        dim % blocks == 0, 'DynamicDimensionEmbedding.frequencies must '
+        'have a number of blocks that divides the dim of every column, got %d '
+        'blocks for dim %d of %s.', blocks, dim, group.columns[0].name)
+    return [dim // blocks + group.own_dim] + [dim // blocks] * (blocks - 1)

@@ -59,6 +59,7 @@ class Interactions:
     copies = [copy.copy(column) for column in columns]
     for column in copies:
       column.dim += own
+      column.own_dim = own
     return copies
 
   def __call__(self, inputs, groups, tasks, purpose):
