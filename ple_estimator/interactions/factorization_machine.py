@@ -17,20 +17,24 @@ class FM(interaction.Interaction):
     p_f = 1/2 ((sum_c v_cf)^2 - sum_c v_cf^2).
 
   A number x_i takes part with the vector x_i v_i. Added to the logits, task k
-  has sum_f h_kf p_f, where h starts at 1, or, with vectors of its own,
-  sum_f p_f of these. The experts read p itself, as in He and Chua, "Neural
-  Factorization Machines", SIGIR 2017, eq. 4. `Wide` is the first-order part.
+  has sum_f h_kf p_f, where h starts at 1; or sum_f p_f of vectors that only this
+  task has. The experts read p itself, as in He and Chua, "Neural Factorization
+  Machines", SIGIR 2017, eq. 4. `Wide` is the first-order part.
   """
 
   scope = 'fm'
 
-  def __init__(self, dim=None, to='logits'):
+  def __init__(self, dim=None, per_task=False, scale=1.0, to='logits'):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
-      dim: int, the width of vectors that only this interaction reads; added to
-        the logits every task then has its own. None takes the vectors that the
-        experts read, which must all have one dim.
+      dim: int, the width of vectors that only this interaction reads. None
+        takes the vectors that the experts read, which must all have one dim.
+      per_task: bool, whether each task has vectors of its own, of the width
+        `dim`; only to the logits.
+      scale: float, a vector is this times what the table holds. Products of
+        vectors that start near 0 begin to learn slowly; with a scale above 1
+        they start larger and, under Adam, move as many times faster.
       to: 'logits' or 'experts', where the result goes.
 
     Raises:
@@ -38,12 +42,17 @@ class FM(interaction.Interaction):
     """
     super().__init__(to)
     errors.check_integer('FM.dim', dim, 1, or_none=True)
+    errors.check_bool('FM.per_task', per_task)
+    errors.check_number('FM.scale', scale, above=0)
+    errors.check(not per_task or dim is not None and to == 'logits',
+                 "FM.per_task must be False without FM.dim, and with FM.to = "
+                 "'experts', got True for %s and %r.", dim, to)
     self._dim = dim
+    self._per_task = per_task
+    self._scale = scale
 
   def own_width(self, num_tasks):
-    if self._dim is None:
-      return 0
-    return self._dim * (num_tasks if self.to == 'logits' else 1)
+    return (self._dim or 0) * (num_tasks if self._per_task else 1)
 
   def check(self, columns, num_numbers):
     errors.check(columns, 'FM needs columns with vectors, of a kind such as '
@@ -56,16 +65,17 @@ class FM(interaction.Interaction):
         fields.vectors if self._dim is None else fields.own, fields)
     if self.to == 'experts':
       return interaction.Contribution(inputs=products)
-    if self._dim is None:
-      weights = tf.get_variable(
-          'weights', [products.shape[1].value, num_tasks], tf.float32,
-          tf.ones_initializer())
-      return interaction.Contribution(logits=tf.matmul(products, weights))
-    return interaction.Contribution(logits=tf.reduce_sum(
-        tf.reshape(products, [-1, num_tasks, self._dim]), axis=2))
+    if self._per_task:
+      return interaction.Contribution(logits=tf.reduce_sum(
+          tf.reshape(products, [-1, num_tasks, self._dim]), axis=2))
+    weights = tf.get_variable(
+        'weights', [products.shape[1].value, num_tasks], tf.float32,
+        tf.ones_initializer())
+    return interaction.Contribution(logits=tf.matmul(products, weights))
 
   def _products(self, blocks, fields):
     """[batch, n] float32, the sums of products of all pairs of columns."""
+    blocks = [self._scale * block for block in blocks]
     total = interaction.sum_columns(blocks)
     squares = interaction.sum_columns([tf.square(x) for x in blocks])
     if fields.num_numbers():

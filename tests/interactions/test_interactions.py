@@ -100,7 +100,8 @@ def test_wide_of_numbers_alone():
 
 
 def test_fm_with_vectors_of_its_own_has_a_machine_per_task():
-  _, logits, vectors, own, numbers, values = built(factorization_machine.FM(3))
+  _, logits, vectors, own, numbers, values = built(
+      factorization_machine.FM(3, per_task=True))
   assert own.shape == (BATCH, 3, 6)
   # A number takes part as x_i v_i, a column among the others.
   of_numbers = numbers[:, :, None] * values['fm/numbers']
@@ -119,6 +120,17 @@ def test_fm_on_the_vectors_of_the_experts_weighs_dimensions_by_task():
       logits, pairs_by_loops(every).dot(values['fm/weights']), rtol=1e-4,
       atol=1e-4)
   np.testing.assert_array_equal(x, plain(vectors, numbers))
+
+
+def test_fm_with_vectors_of_its_own_scales_them_and_weighs_them_by_task():
+  _, logits, vectors, own, numbers, values = built(
+      factorization_machine.FM(3, scale=2.0))
+  assert own.shape == (BATCH, 3, 3)
+  every = np.concatenate(
+      [2 * own, numbers[:, :, None] * values['fm/numbers']], axis=1)
+  np.testing.assert_allclose(
+      logits, pairs_by_loops(every).dot(values['fm/weights']), rtol=1e-4,
+      atol=1e-4)
 
 
 @pytest.mark.parametrize('dim', [None, 3])
@@ -183,7 +195,7 @@ def test_periodic_makes_a_vector_of_each_number():
 
 
 def test_several_interactions_add_up():
-  both = wide.Wide(), factorization_machine.FM(2)
+  both = wide.Wide(), factorization_machine.FM(2, True)
   _, logits, _, own, numbers, values = built(*both)
   assert own.shape == (BATCH, 3, 2 + 4)
   of_wide = own[..., :2].sum(axis=1) + numbers.dot(values['wide/numbers'])
@@ -330,6 +342,9 @@ def test_refuses_what_does_not_fit(change, message):
     (lambda: wide.Wide(0), 'Wide.scale must be'),
     (lambda: factorization_machine.FM(0), 'FM.dim must be'),
     (lambda: factorization_machine.FM(to='tower'), 'FM.to must be'),
+    (lambda: factorization_machine.FM(per_task=True), 'FM.per_task must be'),
+    (lambda: factorization_machine.FM(2, True, to='experts'), 'FM.per_task'),
+    (lambda: factorization_machine.FM(scale=-1), 'FM.scale must be'),
     (lambda: dot_products.DotProducts(['a']), 'at least two different names'),
     (lambda: dot_products.DotProducts(['a', 'a']), 'at least two different'),
     (lambda: dot_products.DotProducts('ab'), 'DotProducts.columns must'),
