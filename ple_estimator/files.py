@@ -38,8 +38,8 @@ def check_local(binding, paths):
     errors.check(
         not _URL.match(path), '%s must be a path, got the URL %r: copy the '
         'files to a disk, or mount the storage that holds them.', binding, path)
-    errors.check('\0' not in path, '%s must be a path, without a NUL character, '
-                 'got %r.', binding, path)
+    errors.check('\0' not in path, '%s must be a path, without a NUL '
+                 'character, got %r.', binding, path)
 
 
 def write_json(path, value, indent=None, sync=False, mode=0o666):
