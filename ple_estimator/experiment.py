@@ -407,9 +407,9 @@ def _configured(run_config, model_dir):
 
 def _check_folder(model_dir):
   errors.check_text('Experiment.model_dir', model_dir)
+  files.check_local('Experiment.model_dir', model_dir)
   errors.check(not os.path.isfile(model_dir), 'Experiment.model_dir must be '
                'a folder, got the file %r.', model_dir)
-  files.check_local('Experiment.model_dir', model_dir)
 
 
 def _check_cluster(model_dir, role):

@@ -27,7 +27,8 @@ _links = {}  # what `without_pattern` has made: link to folder
 def check_local(binding, paths):
   """Raises UserError if a path is a URL, such as s3://bucket/file.
 
-  To Python it would be the name of a folder `s3:` here.
+  To Python it would be the name of a folder `s3:` here. A path with a NUL
+  character, which no file system has, is refused too.
 
   Args:
     binding: str, what holds the paths, e.g. 'CsvInput.files'.
@@ -37,6 +38,8 @@ def check_local(binding, paths):
     errors.check(
         not _URL.match(path), '%s must be a path, got the URL %r: copy the '
         'files to a disk, or mount the storage that holds them.', binding, path)
+    errors.check('\0' not in path, '%s must be a path, without a NUL '
+                 'character, got %r.', binding, path)
 
 
 def write_json(path, value, indent=None, sync=False, mode=0o666):

@@ -216,3 +216,10 @@ def test_urls_are_refused(paths, url):
       "X.files must be a path, got the URL '%s': copy the files" % url)):
     files.check_local('X.files', paths)
   files.check_local('X.files', ['/a//b', 'dt=12:00/x', ''])
+
+
+def test_nul_characters_are_refused():
+  with pytest.raises(errors.UserError) as raised:
+    files.check_local('X.files', ['a.csv', 'b\0c'])
+  assert str(raised.value) == (
+      "X.files must be a path, without a NUL character, got 'b\\x00c'.")

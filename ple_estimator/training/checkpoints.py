@@ -143,15 +143,16 @@ def check(path):
       'that is whole.' % older))
 
 
-def mend(model_dir, unusable=None):
+def mend(model_dir, unusable=None, why='cannot be restored'):
   """Makes the newest whole checkpoint the one that training goes on from.
 
   For the process that saves, before it looks for a checkpoint.
 
   Args:
     model_dir: str.
-    unusable: str, the path of a checkpoint that could not be restored though it
-      looks whole, or None.
+    unusable: str, the path of a checkpoint that cannot be used though it looks
+      whole, or None.
+    why: str, what is wrong with it.
 
   Returns:
     str, the path of the checkpoint, or None if training starts at step 0.
@@ -165,7 +166,7 @@ def mend(model_dir, unusable=None):
   damaged, good = {}, None
   # The one that `checkpoint` names comes first, as with TensorFlow.
   for path in [named] * bool(named) + [p for p in paths[::-1] if p != named]:
-    found = 'cannot be restored' if path == unusable else problem(path)
+    found = why if path == unusable else problem(path)
     if found is None:
       good = path
       break
@@ -179,6 +180,30 @@ def mend(model_dir, unusable=None):
       _set_aside(model_dir, step, damaged[by_step[step]])
   _say(model_dir, good, by_step, named)
   return good
+
+
+def leave_out(path):
+  """Makes training go on before a checkpoint whose model has diverged.
+
+  Its files go to damaged/, unless no older checkpoint is whole. For the process
+  that saves.
+
+  Args:
+    path: str, of the newest checkpoint.
+
+  Returns:
+    str, a sentence on where training goes on; '' if nothing was changed.
+  """
+  if not files.checkpoint_step(path):  # not even trained
+    return ''
+  try:
+    good = mend(os.path.dirname(path), path, 'gives values that are not finite')
+  except errors.UserError:  # no other is whole
+    return ''
+  return (' This checkpoint is now in %s; the same command goes on from that '
+          'of step %d.' % (
+              files.shown(os.path.join(os.path.dirname(path), DAMAGED)),
+              files.checkpoint_step(good)))
 
 
 def _unfinished(paths, good):

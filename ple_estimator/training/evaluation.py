@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.cluster import marker
+from ple_estimator.training import checkpoints
 from ple_estimator.training import metrics_file
 
 Results = collections.namedtuple('Results', [
@@ -55,7 +56,8 @@ class Evaluation:
       is_final: bool, whether it is the last of the run.
 
     Raises:
-      UserError: if a prediction is not finite.
+      UserError: if a prediction is not finite. Where this process saves, that
+        checkpoint is then no longer the one that training goes on from.
     """
     path = marker.latest_checkpoint(self._estimator.model_dir)
     try:
@@ -71,7 +73,7 @@ class Evaluation:
 
   def _run(self, path, is_final):
     found = self._estimator.evaluate(self._input_fn, checkpoint_path=path)
-    metrics_file.check_values(found, self._tasks)
+    self._check(found, path)
     model_dir, results = self._estimator.model_dir, self._results
     results.evaluations.read()
     results.best.keep(path, results.evaluations.add(found))
@@ -86,6 +88,16 @@ class Evaluation:
     results.evaluations.write()
     results.best.clean()
     self.step = int(found['global_step'])
+
+  def _check(self, found, path):
+    """Raises UserError if a model has diverged; leaves its checkpoint out."""
+    try:
+      metrics_file.check_values(found, self._tasks)
+    except errors.UserError as error:
+      if not self._estimator.config.is_chief:  # another process saves
+        raise
+      raise errors.UserError(
+          '%s%s' % (error, checkpoints.leave_out(path))) from error
 
 
 class EvaluateSaved(tf.train.CheckpointSaverListener):

@@ -97,6 +97,36 @@ def test_a_diverged_run_says_so_and_leaves_a_good_checkpoint(load, tmp_path):
     assert np.isfinite(reader.get_tensor(name)).all(), name
 
 
+HUGE = ['Model.optimizer = @sgd', 'sgd.learning_rate = 1e30',
+        'run_config.save_steps = 1', 'EPOCHS = 9', 'Experiment.max_steps = 1']
+
+
+def test_a_checkpoint_of_huge_variables_is_not_gone_on_from(load, tmp_path):
+  # They are finite, and so was the loss: only the evaluation sees it.
+  with pytest.raises(errors.UserError) as caught:
+    load(*HUGE).train()
+  assert re.match(
+      r'The predictions of task ctr are not finite in the evaluation at step 1 '
+      r'.* This checkpoint is now in \S*run/damaged; the same command goes on '
+      r'from that of step 0\.$', str(caught.value))
+  path = str(tmp_path / 'run')
+  assert tf.train.latest_checkpoint(path) == path + '/model.ckpt-0'
+  kept, = glob.glob(path + '/damaged/model.ckpt-1/*.index')
+  assert tf.train.load_checkpoint(kept[:-len('.index')]).get_tensor(
+      'global_step') == 1
+  load(*HUGE + ['sgd.learning_rate = 0.1', 'Experiment.max_steps = 2']).train()
+  assert experiments.metrics_of(path)['global_step'] == 2
+
+
+def test_the_only_checkpoint_stays_though_its_variables_are_huge(
+    load, tmp_path):
+  with pytest.raises(errors.UserError) as caught:
+    load('run_config.keep_checkpoint_max = 1', *HUGE).train()
+  assert str(caught.value).endswith('; or choose an earlier checkpoint.')
+  path = str(tmp_path / 'run')
+  assert tf.train.latest_checkpoint(path) == path + '/model.ckpt-1'
+
+
 def test_a_run_without_a_batch_is_an_error(load):
   with pytest.raises(errors.UserError, match='No step was trained: Experiment.'
                      'train_input has no batch of 50 rows. Name files'):
