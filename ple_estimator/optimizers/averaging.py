@@ -25,8 +25,11 @@ is the average at the step of the checkpoint, for all rows.
 
 The averages of a variable are stored as an optimizer's slots are, so parts of
 tables, keyed tables and parameter servers need nothing else. The row of a keyed
-table counts its updates from the step at which its key got it. The moving
-averages of batch norm's statistics are averaged like weights.
+table counts its updates from the step at which its key got it.
+
+Only what is trained is averaged. The moving statistics of batch norm are
+averages over steps already: to average them again would let them lag behind the
+averaged weights, by which calibration suffers in the first thousand steps.
 
 Asynchronous workers update averages as they update everything else, without
 locks: two of them that touch a row at once may lose a part of one update of its
@@ -79,8 +82,8 @@ def of_graph(graph=None):
 
 
 def is_averaged(variable):
-  """Whether a variable of the model has an average: whether it is of floats."""
-  return variable.dtype.is_floating
+  """Whether a variable of the model has an average: whether it is trained."""
+  return variable.trainable and variable.dtype.is_floating
 
 
 def caught_up(tensors, decay):

@@ -84,8 +84,8 @@ def test_evaluation_is_that_of_the_averages(trained, taobao, tmp_path, case):
   assert repr(raw['ctr/log_loss'])[:7] not in seen
 
 
-@pytest.mark.parametrize('case', [
-    'ev', pytest.param('base', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('case', ['ev', 'base'])
 def test_a_saved_model_answers_as_predict(trained, taobao, tmp_path, case):
   model_dir = trained(case)
   made = load(case, model_dir, taobao, *AVERAGING)
@@ -136,8 +136,9 @@ def test_weights_and_averages_may_change_places(trained, taobao, tmp_path,
   assert not list(model_dir.glob('averages-*'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('gin_file, bindings', [
-    ('ev', COUNTER[:2]), pytest.param('base', [], marks=pytest.mark.slow)])
+    ('ev', COUNTER[:2]), ('base', [])])
 def test_deltas_add_up_to_the_averages_of_a_full_checkpoint(
     taobao, tmp_path, gin_file, bindings):
   run = tmp_path / 'run'
