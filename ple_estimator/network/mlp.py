@@ -94,14 +94,12 @@ class Mlp:
     errors.check_bool(owner + '.batch_norm', batch_norm)
     errors.check_number(owner + '.dropout', dropout, least=0, below=1)
     errors.check_number(owner + '.l2', l2, least=0)
-    self._activation = _ACTIVATIONS[activation]
+    self._activation = activation
     self._batch_norm = batch_norm
     self._dropout = dropout
     self._l2 = l2
     # Networks of several Mlps with equal settings can be computed as one set.
     self.settings = activation, batch_norm, dropout, l2
-    # The fused op knows no other activation, and no dropout.
-    self._can_fuse = activation == 'relu' and not dropout
 
   def __call__(self, nets, purpose):
     """Builds a set of networks in the default graph.
@@ -110,7 +108,7 @@ class Mlp:
       nets: collections.OrderedDict of variable scope to Net.
       purpose: purpose.Purpose of the graph: batch norm and dropout are in
         training mode if it trains, and the fused op computes the set if it is
-        fused and has a form of these layers.
+        fused. Each call draws its own masks of dropout, and so does each run.
 
     Returns:
       dict of variable scope to [batch, width of the last layer] float32.
@@ -120,7 +118,7 @@ class Mlp:
       with tf.variable_scope(scope):
         layers[scope] = self._variables(net)
     outputs = {}
-    if purpose.fused and self._can_fuse:
+    if purpose.fused:
       outputs = self._fused([(scope, net, layers[scope])
                              for scope, net in nets.items() if layers[scope]],
                             purpose)
@@ -178,7 +176,7 @@ class Mlp:
       x = _dense(x, norm, layer, purpose.precision)
       if i == len(net.units):  # the linear layer
         return x
-      x = self._activation(x)
+      x = _ACTIVATIONS[self._activation](x)
       norm = (_scale_and_shift(x, layer.norm, purpose.training)
               if layer.norm else None)
       if self._dropout:
@@ -206,14 +204,21 @@ class Mlp:
     outputs, moments = native.nets(
         inputs, _parameters(sum(layers, [])),
         tf.zeros([0]) if purpose.training else _moving_moments(norms),
-        net_input=net_input,
+        self._seed(purpose), net_input=net_input,
         num_hidden=[len(net.units) for net in described],
         linear=[1 + net.linear_bias if net.linear else 0 for net in described],
         batch_norm=self._batch_norm, compute=purpose.precision.dtype,
-        training=purpose.training, epsilon=_EPSILON)
+        training=purpose.training, epsilon=_EPSILON,
+        activation=self._activation, dropout=self._dropout)
     if purpose.training and norms:
       _move(norms, moments)
     return {scope: output for (scope, _, _), output in zip(nets, outputs)}
+
+  def _seed(self, purpose):
+    """The seed of the masks of dropout, int64: another one at each run."""
+    if not (purpose.training and self._dropout):
+      return tf.constant(0, tf.int64)
+    return tf.random_uniform([], maxval=tf.int64.max, dtype=tf.int64)
 
 
 def _inputs(nets):
