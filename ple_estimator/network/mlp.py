@@ -73,7 +73,10 @@ def _unpartitioned(name):
 class Mlp:
   """Dense layers, each followed by activation, batch norm and dropout.
 
-  The order (dense, activation, batch norm) is that of the model zoo.
+  The order (dense, activation, batch norm) is that of the model zoo. Dropout
+  (Srivastava et al., JMLR 2014) is in training only, and divides what it keeps
+  by 1 - dropout. It acts on hidden layers, the last one included, and not on a
+  linear layer. The fused op and the readable form draw different masks.
   """
 
   def __init__(self, owner, activation, batch_norm, dropout, l2):

@@ -386,8 +386,9 @@ def test_a_layer_without_columns_is_its_bias():
   x = tf.placeholder(tf.float32, [None, 0])
   bias = np.array([2, -3], 'f')
   output = native._ops().ple_nets(
-      [x], [tf.zeros([0, 2]), bias], tf.zeros([0]), 0, num_nets=1, net_input=[0],
-      num_hidden=[0], linear=[2], batch_norm=False, training=True).outputs[0]
+      [x], [tf.zeros([0, 2]), bias], tf.zeros([0]), 0, num_nets=1,
+      net_input=[0], num_hidden=[0], linear=[2], batch_norm=False,
+      training=True).outputs[0]
   with tf.Session() as sess:
     np.testing.assert_array_equal(
         sess.run(output, {x: np.zeros([3, 0])}), [bias] * 3)

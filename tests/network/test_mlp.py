@@ -130,7 +130,7 @@ def test_fused_activations_equal_the_readable_form(
 
 
 def with_value(activation, fused, values):
-  """(f(x), its derivative) of an activation, by a layer that is the identity."""
+  """(f(x), its derivative) of an activation, by a layer that only has it."""
   x = tf.constant(values[:, np.newaxis])
   with tf.variable_scope('fused' if fused else 'readable'):
     y = mlp.Mlp('PLE', activation, False, 0.0, 0.0)(
@@ -277,7 +277,7 @@ def test_fused_dropout_behind_other_activations(activation, same_masks):
 @pytest.mark.parametrize('threads', [1, 16])
 @pytest.mark.parametrize('batch_norm', [True, False])
 def test_fused_dropout_in_bfloat16(batch_norm, threads, same_masks):
-  # A derivative that jumps, as relu's, would turn a rounding into a large error.
+  # Where a derivative jumps, as relu's does, roundings make large errors.
   kwargs = dict(batch_norm=batch_norm, threads=threads, dropout=0.3,
                 activation='tanh')
   assert_as_close(

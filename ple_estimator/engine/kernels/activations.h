@@ -1,9 +1,9 @@
-// The activations of hidden layers, for the loops of loops.h, which inline them.
+// The activations of hidden layers, which the loops of loops.h inline.
 //
 // Each is a struct with two functions:
 //   Of(u)              its value z;
-//   Gradient(x, dz)    the product of dz and of its derivative, where x is z, or
-//                      u if kKeepsInput says that z does not determine it.
+//   Gradient(x, dz)    the product of dz and of its derivative. x is z, or it
+//                      is u if kKeepsInput says that z is not enough.
 // Comparisons are written so that a NaN passes as in TensorFlow's ops.
 
 #ifndef PLE_ESTIMATOR_KERNELS_ACTIVATIONS_H_
@@ -56,7 +56,8 @@ namespace {
 PLE_INLINE float ScaledExpm1(float x, float* power) {
   x = x < -87.f ? -87.f : x;
   x = x > 88.f ? 88.f : x;
-  // The sum with 1.5 * 2^23 is rounded to an integer, which its lower bits have.
+  // The sum with 1.5 * 2^23 is rounded to an integer, which its lower bits
+  // have.
   const float kRound = 12582912.f;
   const float rounded_sum = x * 1.44269504f + kRound;
   uint32_t bits;

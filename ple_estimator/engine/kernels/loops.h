@@ -79,9 +79,9 @@ PLE_INLINE void ActivateLoop(const D* u, int64_t n, T* z) {
 }
 
 // z = the activation F of u, rounded to T, u may be z; and its moments: mean[j]
-// and m2[j] = sum of (z[i, j] - mean[j])^2 over rows; scratch [2, n]. By chunks,
-// merged as Chan et al. (1983): one pass over memory, and no cancellation where
-// the mean is large.
+// and m2[j] = sum of (z[i, j] - mean[j])^2 over rows; scratch [2, n]. They are
+// merged from those of chunks as by Chan et al. (1983): one pass over memory,
+// and no cancellation where the mean is large.
 template <typename F, typename D, typename T>
 PLE_INLINE void ActivateMomentsLoop(const D* u, int rows, int n, T* z,
                                     float* mean, float* m2, float* scratch) {

@@ -2,8 +2,8 @@
 //
 // norm(z) = z scale + shift is never made where a layer follows, for
 //   norm(z) W + b = z (scale W) + (shift W + b),
-// and a kernel has fewer rows than a batch. It is made with dropout, which comes
-// between the two.
+// and a kernel has fewer rows than a batch. With dropout, which comes between
+// the two, it is made.
 
 #ifndef PLE_ESTIMATOR_KERNELS_NET_FORWARD_H_
 #define PLE_ESTIMATOR_KERNELS_NET_FORWARD_H_

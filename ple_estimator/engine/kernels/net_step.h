@@ -55,8 +55,8 @@ enum Slot {
 // T is the type of the operands of products: float, bf16 or rounded.
 //
 // From forward to backward z = f(x W + b) is kept, f the activation, and the
-// operand that W became. A net's numbers then stay in the cache of the core that
-// works on it.
+// operand that W became. A net's numbers then stay in the cache of the core
+// that works on it.
 template <typename T>
 class Step {
  protected:
@@ -84,7 +84,7 @@ class Step {
     T* made;          // the same where it is not the parameter itself
     T* z;             // f(x W + b), [rows, out]
     Given* u;         // x W + b where the gradient of f needs it, else is z
-    T* y;             // what the layer above reads: z, or with dropout its output
+    T* y;             // what the layer above reads: with dropout y, else z
     // norm(z) = z scale + shift; dz = scale dy + b z + c. [out] each.
     float *scale, *shift, *b, *c;
     float* slots;     // [blocks, kSlots, out]
