@@ -61,8 +61,8 @@ def _c():
 # ------------------------------------------------------------------- the ops
 
 
-def nets(inputs, params, moving, net_input, num_hidden, linear, batch_norm,
-         compute, training, epsilon):
+def nets(inputs, params, moving, seed, net_input, num_hidden, linear,
+         batch_norm, compute, training, epsilon, activation, dropout):
   """Runs a set of small dense networks, each in one thread.
 
   Args:
@@ -70,30 +70,37 @@ def nets(inputs, params, moving, net_input, num_hidden, linear, batch_norm,
     params: list of float32 of all nets, in the order of kernels/nets.cc.
     moving: [n] float32, mean and variance of every batch norm, in the order of
       params; empty in training.
+    seed: int64 scalar. The mask of dropout is a function of it.
     net_input: list of int, for each net the position of its input.
     num_hidden: list of int, the number of its hidden layers.
     linear: list of int, whether a linear layer follows them: 0, or 1 without
       and 2 with bias.
     batch_norm: bool.
     compute: tf.DType of the products' operands, float32 or bfloat16.
-    training: bool, whether batch norm takes the moments of the batch.
+    training: bool, whether batch norm takes the moments of the batch, and
+      dropout drops.
     epsilon: float, added to the variance.
+    activation: str, that of all hidden layers, a key of mlp._ACTIVATIONS.
+    dropout: float in [0, 1), the share of each hidden layer's output that is 0
+      in training.
 
   Returns:
     (outputs, moments): list of [batch, width] float32, and [n] float32 like
     `moving`, of the batch when training.
   """
   outputs, moments, _ = _ops().ple_nets(
-      inputs, params, moving, num_nets=len(net_input), net_input=net_input,
-      num_hidden=num_hidden, linear=linear, batch_norm=batch_norm,
-      compute=compute, training=training, epsilon=epsilon)
+      inputs, params, moving, seed, num_nets=len(net_input),
+      net_input=net_input, num_hidden=num_hidden, linear=linear,
+      batch_norm=batch_norm, compute=compute, training=training,
+      epsilon=epsilon, activation=activation, dropout=dropout)
   return outputs, moments
 
 
 @tf.RegisterGradient('PleNets')
 def _nets_grad(op, *gradients):
   attributes = {name: op.get_attr(name) for name in (
-      'net_input', 'num_hidden', 'linear', 'batch_norm', 'compute', 'epsilon')}
+      'net_input', 'num_hidden', 'linear', 'batch_norm', 'compute', 'epsilon',
+      'activation', 'dropout')}
   num_inputs, num_params = op.get_attr('num_inputs'), op.get_attr('num_params')
   num_nets = op.get_attr('num_nets')
   if not op.get_attr('training'):
@@ -101,8 +108,8 @@ def _nets_grad(op, *gradients):
   found = _ops().ple_nets_grad(
       op.inputs[:num_inputs], op.inputs[num_inputs:num_inputs + num_params],
       _dense(gradients[:num_nets], op.outputs), op.outputs[num_nets],
-      op.outputs[num_nets + 1], **attributes)
-  return list(found[0]) + list(found[1]) + [None]
+      op.outputs[num_nets + 1], op.inputs[-1], **attributes)
+  return list(found[0]) + list(found[1]) + [None, None]
 
 
 def mix(logits, experts, members):

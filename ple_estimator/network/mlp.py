@@ -77,7 +77,10 @@ def _unpartitioned(name):
 class Mlp:
   """Dense layers, each followed by activation, batch norm and dropout.
 
-  The order (dense, activation, batch norm) is that of the model zoo.
+  The order (dense, activation, batch norm) is that of the model zoo. Dropout
+  (Srivastava et al., JMLR 2014) is in training only, and divides what it keeps
+  by 1 - dropout. It acts on hidden layers, the last one included, and not on a
+  linear layer. The fused op and the readable form draw different masks.
   """
 
   def __init__(self, owner, activation, batch_norm, dropout, l2):
@@ -103,15 +106,13 @@ class Mlp:
                       or_none=True)
     errors.check_number(owner + '.dropout', dropout, least=0, below=1)
     errors.check_number(owner + '.l2', l2, least=0)
-    self._activation = _ACTIVATIONS[activation]
+    self._activation = activation
     self._batch_norm = batch_norm
     self._dropout = dropout
     self._l2 = l2
     # Networks of several Mlps with equal settings can be computed as one set.
     self.settings = (
         activation, batch_norm and batch_norm.settings, dropout, l2)
-    # The fused op knows no other activation, and no dropout.
-    self._can_fuse = activation == 'relu' and not dropout
 
   def __call__(self, nets, purpose):
     """Builds a set of networks in the default graph.
@@ -120,7 +121,7 @@ class Mlp:
       nets: collections.OrderedDict of variable scope to Net.
       purpose: purpose.Purpose of the graph: batch norm and dropout are in
         training mode if it trains, and the fused op computes the set if it is
-        fused and has a form of these layers.
+        fused. Each call draws its own masks of dropout, and so does each run.
 
     Returns:
       dict of variable scope to [batch, width of the last layer] float32.
@@ -130,7 +131,7 @@ class Mlp:
       with tf.variable_scope(scope):
         layers[scope] = self._variables(net)
     outputs = {}
-    if purpose.fused and self._can_fuse:
+    if purpose.fused:
       outputs = self._fused([(scope, net, layers[scope])
                              for scope, net in nets.items() if layers[scope]],
                             purpose)
@@ -184,7 +185,7 @@ class Mlp:
       x = _dense(x, norm, layer, purpose.precision)
       if i == len(net.units):  # the linear layer
         return x
-      x = self._activation(x)
+      x = _ACTIVATIONS[self._activation](x)
       norm = (self._batch_norm.scale_and_shift(x, layer.norm, purpose.training)
               if layer.norm else None)
       if self._dropout:
@@ -213,15 +214,22 @@ class Mlp:
         inputs, _parameters(sum(layers, [])),
         tf.zeros([0]) if purpose.training
         else batch_norm_lib.moving_moments(norms),
-        net_input=net_input,
+        self._seed(purpose), net_input=net_input,
         num_hidden=[len(net.units) for net in described],
         linear=[1 + net.linear_bias if net.linear else 0 for net in described],
         batch_norm=bool(norms), compute=purpose.precision.dtype,
         training=purpose.training,
-        epsilon=self._batch_norm.epsilon if norms else 0.0)
+        epsilon=self._batch_norm.epsilon if norms else 0.0,
+        activation=self._activation, dropout=self._dropout)
     if purpose.training and norms:
       self._batch_norm.move(norms, moments)
     return {scope: output for (scope, _, _), output in zip(nets, outputs)}
+
+  def _seed(self, purpose):
+    """The seed of the masks of dropout, int64: another one at each run."""
+    if not (purpose.training and self._dropout):
+      return tf.constant(0, tf.int64)
+    return tf.random_uniform([], maxval=tf.int64.max, dtype=tf.int64)
 
 
 def _inputs(nets):

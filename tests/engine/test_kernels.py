@@ -52,11 +52,13 @@ def params(kernel=(3, 4), bias=(4,), gamma=(4,), beta=(4,)):
   return [zeros(*shape) for shape in (kernel, bias, gamma, beta)]
 
 
-def fused_nets(inputs=None, given=None, moving=None, training=True, **changes):
+def fused_nets(inputs=None, given=None, moving=None, training=True, seed=None,
+               **changes):
   return native._ops().ple_nets(
       inputs or [zeros(2, 3)], given or params(),
-      zeros(0) if moving is None else moving, num_nets=1, training=training,
-      **dict(NETS, **changes))
+      zeros(0) if moving is None else moving,
+      tf.constant(0, tf.int64) if seed is None else seed, num_nets=1,
+      training=training, **dict(NETS, **changes))
 
 
 @pytest.mark.parametrize('kwargs, message', [
@@ -68,21 +70,24 @@ def fused_nets(inputs=None, given=None, moving=None, training=True, **changes):
     (dict(given=dict(beta=(0,))), r'params.3. must have the shape .4.'),
     (dict(moving=(8,)), r'moving must have the shape .0.'),
     (dict(moving=(7,), training=False), r'moving must have the shape .8.'),
+    (dict(seed=(1,)), r'seed must be a scalar, got the shape .1.'),
 ])
 def test_nets_refuse(kwargs, message):
   kwargs = dict(kwargs)
-  for name in ('inputs', 'given', 'moving'):
+  for name in ('inputs', 'given', 'moving', 'seed'):
     if name in kwargs:
       kwargs[name] = {
           'inputs': lambda shape: [zeros(*shape)],
           'given': lambda shapes: params(**shapes),
-          'moving': lambda shape: zeros(*shape)}[name](kwargs[name])
+          'moving': lambda shape: zeros(*shape),
+          'seed': lambda shape: any_shape(np.zeros(shape), np.int64)}[name](
+              kwargs[name])
   assert_refused(fused_nets(**kwargs).moments, message)
 
 
 def test_nets_refuse_inputs_of_two_batches():
   assert_refused(native._ops().ple_nets(
-      [zeros(2, 3), zeros(1, 3)], params(), zeros(0), num_nets=1,
+      [zeros(2, 3), zeros(1, 3)], params(), zeros(0), 0, num_nets=1,
       training=True, **NETS).moments, r'inputs must all be .batch, width.')
 
 
@@ -95,6 +100,9 @@ def test_nets_refuse_inputs_of_two_batches():
     (dict(num_hidden=[1, 1]), 'must have num_nets = 1 elements'),
     (dict(num_hidden=[2]), 'These nets have 8 parameters, got 4'),
     (dict(batch_norm=False), 'These nets have 2 parameters, got 4'),
+    (dict(dropout=1.0), r'dropout must be in .0, 1., got 1'),
+    (dict(dropout=-0.1), r'dropout must be in .0, 1., got -0.1'),
+    (dict(activation='gelu'), 'gelu'),
 ])
 def test_nets_refuse_attributes(changes, message):
   with pytest.raises((ValueError, tf.errors.InvalidArgumentError),
@@ -109,6 +117,9 @@ def test_nets_refuse_attributes(changes, message):
     (dict(moments=(4,)), r'moments must have the shape .8.'),
     (dict(inputs=[(3, 3)], d_outputs=[(3, 4)]), 'saved must come from'),
     (dict(compute=tf.bfloat16), 'saved must come from'),
+    (dict(activation='elu'), 'saved must come from'),
+    (dict(dropout=0.5), 'saved must come from'),
+    (dict(seed=1), 'saved must come from'),
     (dict(training=False), 'saved must come from'),
     (dict(saved=None), 'saved must come from PleNets'),
 ])
@@ -118,7 +129,7 @@ def test_the_gradient_of_nets_refuses(changes, message):
   forward = fused_nets(training=training,
                        moving=None if training else zeros(8))
   given = dict(inputs=[(2, 3)], d_outputs=[(2, 4)], moments=(8,),
-               saved=forward.saved)
+               saved=forward.saved, seed=0)
   given.update({k: v for k, v in changes.items() if k in given})
   if given['saved'] is None:  # a variant of something else
     given['saved'] = tf.raw_ops.EmptyTensorList(
@@ -126,8 +137,10 @@ def test_the_gradient_of_nets_refuses(changes, message):
   gradient = native._ops().ple_nets_grad(
       [zeros(*shape) for shape in given['inputs']], params(),
       [zeros(*shape) for shape in given['d_outputs']],
-      zeros(*given['moments']), given['saved'],
-      compute=changes.get('compute', tf.float32), **NETS)
+      zeros(*given['moments']), given['saved'], given['seed'],
+      compute=changes.get('compute', tf.float32),
+      activation=changes.get('activation', 'relu'),
+      dropout=changes.get('dropout', 0.0), **NETS)
   assert_refused(gradient.d_params, message)
 
 
@@ -300,7 +313,7 @@ def test_shapes_are_known_when_the_graph_is_built():
   x = tf.placeholder(tf.float32, [None, 3])
   kernel, vector = tf.zeros([3, 4]), tf.zeros([4])
   forward = native._ops().ple_nets(
-      [x], [kernel, vector, vector, vector], tf.zeros([0]), num_nets=1,
+      [x], [kernel, vector, vector, vector], tf.zeros([0]), 0, num_nets=1,
       training=True, **NETS)
   assert forward.outputs[0].shape.as_list() == [None, 4]
   assert forward.moments.shape.as_list() == [8]
@@ -319,7 +332,7 @@ def test_shapes_that_cannot_fit_are_refused_when_the_graph_is_built():
   with pytest.raises(ValueError, match='PleNets'):
     native._ops().ple_nets(
         [tf.zeros([2, 5])], params(kernel=(3, 4))[:0] + [
-            tf.zeros([3, 4])] + params()[1:], tf.zeros([0]), num_nets=1,
+            tf.zeros([3, 4])] + params()[1:], tf.zeros([0]), 0, num_nets=1,
         training=True, **NETS)
   with pytest.raises(ValueError, match='PleMix'):
     native.mix([tf.zeros([5, 3])], [tf.zeros([5, 4])] * 2, [[0, 1]])
@@ -373,8 +386,9 @@ def test_a_layer_without_columns_is_its_bias():
   x = tf.placeholder(tf.float32, [None, 0])
   bias = np.array([2, -3], 'f')
   output = native._ops().ple_nets(
-      [x], [tf.zeros([0, 2]), bias], tf.zeros([0]), num_nets=1, net_input=[0],
-      num_hidden=[0], linear=[2], batch_norm=False, training=True).outputs[0]
+      [x], [tf.zeros([0, 2]), bias], tf.zeros([0]), 0, num_nets=1,
+      net_input=[0], num_hidden=[0], linear=[2], batch_norm=False,
+      training=True).outputs[0]
   with tf.Session() as sess:
     np.testing.assert_array_equal(
         sess.run(output, {x: np.zeros([3, 0])}), [bias] * 3)
@@ -383,7 +397,8 @@ def test_a_layer_without_columns_is_its_bias():
 # ---------------------------------------------------------------------- NaN
 
 
-def nets_with_nan(op_fusion, batch_norm, compute, where, training):
+def nets_with_nan(op_fusion, batch_norm, compute, where, training,
+                  activation='relu', dropout=0.0):
   """Where outputs and gradients are NaN: dict of name to bool array."""
   rng = np.random.RandomState(5)
   with tf.Graph().as_default():
@@ -392,7 +407,7 @@ def nets_with_nan(op_fusion, batch_norm, compute, where, training):
     kernel = rng.randn(5, 4).astype('f')
     {'input': values, 'gradient': weights, 'kernel': kernel}[where][2, 1] = NAN
     x = tf.constant(values)
-    y = mlp.Mlp('PLE', 'relu', batch_norm, 0.0, 0.0)(
+    y = mlp.Mlp('PLE', activation, batch_norm, dropout, 0.0)(
         collections.OrderedDict(a=mlp.Net(x, (5, 4))), purpose.Purpose(
             training, precision.Precision(compute), op_fusion))['a']
     found = {'y': y}
@@ -429,6 +444,28 @@ def test_nets_pass_nan_on_as_tensorflow(training, batch_norm, compute, where):
     assert wanted['y'].any()
   elif training:
     assert wanted['a/dense_0/kernel'].any()
+
+
+@pytest.mark.parametrize('where', ['input', 'kernel', 'gradient'])
+@pytest.mark.parametrize('compute', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('activation', [
+    name for name in sorted(mlp._ACTIVATIONS) if name != 'relu'])
+def test_other_activations_pass_nan_on_as_tensorflow(
+    activation, compute, where):
+  got, wanted = [nets_with_nan(fused, False, compute, where, True, activation)
+                 for fused in (True, False)]
+  for name in wanted:
+    np.testing.assert_array_equal(got[name], wanted[name], name)
+  assert wanted['y'].any() or where == 'gradient'
+
+
+@pytest.mark.parametrize('compute', ['float32', 'bfloat16'])
+def test_dropout_passes_nan_on_whatever_it_drops(compute):
+  # As TensorFlow 1.15, where it is a product. 2.15 drops a NaN too.
+  found = nets_with_nan(True, False, compute, 'input', True, dropout=0.9)
+  np.testing.assert_array_equal(found['y'], [[i == 2] * 4 for i in range(70)])
+  found = nets_with_nan(True, False, compute, 'gradient', True, dropout=0.9)
+  np.testing.assert_array_equal(found['a/dense_1/bias'], [0, 1, 0, 0])
 
 
 @pytest.mark.parametrize('value', [NAN, float('inf'), -float('inf')])
@@ -510,10 +547,10 @@ def net(rows, threads):
     x = tf.placeholder(tf.float32, [None, 1])
     given = [tf.ones([1, 4096]), tf.ones([4096]), tf.ones([4096, 1])]
     nets = dict(net_input=[0], num_hidden=[1], linear=[1], batch_norm=False)
-    y = native._ops().ple_nets([x], given, tf.zeros([0]), num_nets=1,
+    y = native._ops().ple_nets([x], given, tf.zeros([0]), 0, num_nets=1,
                                training=True, **nets)
     d = native._ops().ple_nets_grad([x], given, [tf.ones_like(y.outputs[0])],
-                                    y.moments, y.saved, **nets)
+                                    y.moments, y.saved, 0, **nets)
     config = tf.ConfigProto(intra_op_parallelism_threads=threads)
     with tf.Session(config=config) as sess:
       try:

@@ -171,7 +171,7 @@ assert not native.missing(), native.missing()
 x = np.random.RandomState(0).randn(70, 9).astype('f')
 w = np.random.RandomState(1).randn(9, 5).astype('f')
 y = native._ops().ple_nets(
-    [x], [w], tf.zeros([0]), num_nets=1, net_input=[0], num_hidden=[0],
+    [x], [w], tf.zeros([0]), 0, num_nets=1, net_input=[0], num_hidden=[0],
     linear=[1], batch_norm=False, training=True).outputs[0]
 texts = [b'a', b'bc', b'x' * 40]
 ids = tf.strings.to_hash_bucket_fast(texts, 1000)

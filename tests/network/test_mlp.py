@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator.engine import native
 from ple_estimator.engine import purpose
+from ple_estimator.network import micro_batching
 from ple_estimator.network import mlp
 from ple_estimator.network import precision
 
@@ -19,7 +20,7 @@ BATCH = 150  # three blocks of rows where four threads have one net
 
 
 def built(fused, training, batch_norm=True, compute='float32', l2=0.0,
-          names='abcd'):
+          names='abcd', activation='relu', dropout=0.0):
   """A set of four nets on two inputs; returns (loss, outputs, inputs)."""
   inputs = [tf.get_variable('x%d' % i, initializer=np.random.RandomState(i)
                             .randn(BATCH, 17).astype('f')) for i in range(2)]
@@ -30,7 +31,7 @@ def built(fused, training, batch_norm=True, compute='float32', l2=0.0,
           ('c', mlp.Net(x[0], (9, 7), linear=3)),
           ('d', mlp.Net(x[1], (), linear=1, linear_bias=True))]
       if name in names)
-  outputs = mlp.Mlp('PLE', 'relu', batch_norm, 0.0, l2)(
+  outputs = mlp.Mlp('PLE', activation, batch_norm, dropout, l2)(
       described,
       purpose.Purpose(training, precision.Precision(compute), fused))
   weights = np.random.RandomState(9)
@@ -94,18 +95,69 @@ def test_fused_evaluation_equals_the_readable_form(batch_norm):
                computed(False, False, batch_norm=batch_norm), 1e-5)
 
 
-@conftest.needs_kernels
-@pytest.mark.parametrize('training', [True, False])
-def test_fused_bfloat16_is_as_close_to_float32_as_the_readable_form(training):
-  exact = computed(False, training)
-  fused = computed(True, training, compute='bfloat16')
-  readable = computed(False, training, compute='bfloat16')
+def assert_as_close(fused, readable, exact):
+  """Asserts that bfloat16 fused is about as far from float32 as readable."""
   assert sorted(fused) == sorted(exact)
 
   def error(found):
     return np.mean([np.abs(found[name] - exact[name]).mean() /
                     np.abs(exact[name]).mean() for name in exact])
   assert 1e-4 < error(fused) < 1.5 * error(readable) < 0.1
+
+
+@conftest.needs_kernels
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('activation', sorted(mlp._ACTIVATIONS))
+def test_fused_bfloat16_is_as_close_to_float32_as_the_readable_form(
+    activation, training):
+  # What a derivative is computed from is rounded, unlike in the readable form.
+  assert_as_close(*[
+      computed(fused, training, compute=compute, activation=activation)
+      for fused, compute in [(True, 'bfloat16'), (False, 'bfloat16'),
+                             (False, 'float32')]])
+
+
+@conftest.needs_kernels
+@pytest.mark.parametrize('threads', [1, 4])
+@pytest.mark.parametrize('batch_norm', [True, False])
+@pytest.mark.parametrize('activation', sorted(mlp._ACTIVATIONS))
+def test_fused_activations_equal_the_readable_form(
+    activation, batch_norm, threads):
+  kwargs = dict(activation=activation, batch_norm=batch_norm, names='ac')
+  for training in (True, False):
+    assert_close(computed(True, training, threads=threads, **kwargs),
+                 computed(False, training, **kwargs), 1e-5)
+
+
+def with_value(activation, fused, values):
+  """(f(x), its derivative) of an activation, by a layer that only has it."""
+  x = tf.constant(values[:, np.newaxis])
+  with tf.variable_scope('fused' if fused else 'readable'):
+    y = mlp.Mlp('PLE', activation, False, 0.0, 0.0)(
+        collections.OrderedDict(a=mlp.Net(x, (1,))),
+        FUSED._replace(fused=fused))['a']
+    gradient, = tf.gradients(y, x)
+    kernel, = [v for v in tf.trainable_variables(tf.get_variable_scope().name)
+               if 'kernel' in v.name]
+  with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    sess.run(kernel.assign([[1.0]]))
+    return [found[:, 0] for found in sess.run([y, gradient])]
+
+
+@conftest.needs_kernels
+@pytest.mark.parametrize('activation', sorted(mlp._ACTIVATIONS))
+def test_activations_far_from_zero_and_close_to_it(activation):
+  values = np.float32(10.0) ** np.arange(-30, 30)
+  values = np.concatenate(
+      [values, -values, [0], np.linspace(-100, 100, 1001)]).astype('f')
+  y, gradient = with_value(activation, True, values)
+  wanted_y, wanted = with_value(activation, False, values)
+  np.testing.assert_allclose(y, wanted_y, rtol=1e-5, atol=1e-7)
+  # TensorFlow takes selu of a number just below 0 for 0, with the slope above.
+  clear = (values >= 0) | (values < -1e-6)
+  np.testing.assert_allclose(
+      gradient[clear], wanted[clear], rtol=1e-5, atol=1e-6)
 
 
 @conftest.needs_kernels
@@ -147,13 +199,191 @@ def test_l2_is_half_the_squared_kernels():
       sum(0.25 * (k ** 2).sum() for k in values), rel=1e-5)
 
 
-@pytest.mark.parametrize('activation, dropout', [('tanh', 0.0), ('relu', 0.5)])
-def test_what_the_fused_op_has_no_form_of_runs_readably(activation, dropout):
-  x = tf.constant(RNG.randn(4, 3).astype('f'))
-  mlp.Mlp('PLE', activation, True, dropout, 0.0)(
-      collections.OrderedDict(a=mlp.Net(x, (5,))), FUSED)
-  assert not [op for op in tf.get_default_graph().get_operations()
-              if op.type.startswith('Ple')]
+# -------------------------------------------------------------------- dropout
+
+SEED = -5 << 40
+NETS = {'a': 2, 'b': 1, 'c': 2, 'd': 0}  # the hidden layers of built's nets
+
+
+def split_mix(x):
+  """SplitMix64 of uint64, as the kernels call it."""
+  x = x + np.uint64(0x9e3779b97f4a7c15)
+  x = (x ^ x >> np.uint64(30)) * np.uint64(0xbf58476d1ce4e5b9)
+  x = (x ^ x >> np.uint64(27)) * np.uint64(0x94d049bb133111eb)
+  return x ^ x >> np.uint64(31)
+
+
+def factors(seed, net, layer, rows, width, rate):
+  """What the kernels multiply a layer's output by, [rows, width] float32."""
+  with np.errstate(over='ignore'):
+    key = split_mix(split_mix(np.array(seed).astype(np.uint64)) ^
+                    np.uint64((net << 32) + layer))
+    words = split_mix(key + np.arange(rows, dtype=np.uint64))[:, np.newaxis]
+    x = np.arange(width, dtype=np.uint32) + words.astype(np.uint32)
+    x = (x ^ x >> np.uint32(16)) * np.uint32(0x21f0aaad)
+    x = x ^ (words >> np.uint64(32)).astype(np.uint32)
+    x = (x ^ x >> np.uint32(15)) * np.uint32(0xd35a2d97)
+    x = x ^ x >> np.uint32(15)
+  return np.where(x / 2.0 ** 32 < rate, 0, 1 / (1 - rate)).astype('f')
+
+
+@pytest.fixture
+def same_masks(monkeypatch):
+  """Makes the readable form of `built` drop what the fused one does.
+
+  Yields a list of the (net, layer) that are yet to come, in their order.
+  """
+  coming = []
+
+  def dropped(x, rate, training):
+    rows, width = x.shape.as_list()
+    return x * factors(SEED, *coming.pop(0), rows, width, rate) if (
+        training) else x
+  monkeypatch.setattr(tf.layers, 'dropout', dropped)
+  monkeypatch.setattr(mlp.Mlp, '_seed',
+                      lambda self, purpose: tf.constant(SEED, tf.int64))
+  yield coming
+  assert not coming
+
+
+def computed_alike(coming, names='abcd', **kwargs):
+  """`computed` in training by the fused and by the readable form."""
+  fused = computed(True, True, names=names, **kwargs)
+  coming.extend((net, layer) for net, name in enumerate(names)
+                for layer in range(NETS[name]))
+  kwargs.pop('threads', None)
+  return fused, computed(False, True, names=names, **kwargs)
+
+
+@conftest.needs_kernels
+@pytest.mark.parametrize('threads, names', [
+    (1, 'abcd'), (2, 'a'), (4, 'c'), (16, 'abcd')])
+@pytest.mark.parametrize('batch_norm', [True, False])
+def test_fused_dropout_equals_the_readable_form_with_its_mask(
+    batch_norm, threads, names, same_masks):
+  assert_close(*computed_alike(
+      same_masks, names, threads=threads, batch_norm=batch_norm, dropout=0.3),
+               1e-5)
+
+
+@conftest.needs_kernels
+@pytest.mark.parametrize('activation', ['swish', 'tanh'])
+def test_fused_dropout_behind_other_activations(activation, same_masks):
+  assert_close(*computed_alike(
+      same_masks, 'ca', threads=8, activation=activation, dropout=0.6), 3e-5)
+
+
+@conftest.needs_kernels
+@pytest.mark.parametrize('threads', [1, 16])
+@pytest.mark.parametrize('batch_norm', [True, False])
+def test_fused_dropout_in_bfloat16(batch_norm, threads, same_masks):
+  # Where a derivative jumps, as relu's does, roundings make large errors.
+  kwargs = dict(batch_norm=batch_norm, threads=threads, dropout=0.3,
+                activation='tanh')
+  assert_as_close(
+      *computed_alike(same_masks, compute='bfloat16', **kwargs),
+      computed_alike(same_masks, **kwargs)[1])
+
+
+def shown(units=(64,), rate=0.25, rows=400, nets='a', training=True,
+          x=None):
+  """Outputs, in which only the masks are not 1, of nets that are identities."""
+  if x is None:
+    x = tf.ones([rows, units[0]])
+  outputs = mlp.Mlp('PLE', 'relu', False, rate, 0.0)(
+      collections.OrderedDict((name, mlp.Net(x, units)) for name in nets),
+      FUSED._replace(training=training))
+  start = [v.assign(np.eye(units[0])) for v in tf.trainable_variables()
+           if 'kernel' in v.name]
+  return [outputs[name] for name in nets], start
+
+
+def run(sess, tensors, start):
+  sess.run(tf.global_variables_initializer())
+  sess.run(start)
+  return sess.run(tensors)
+
+
+@conftest.needs_kernels
+@pytest.mark.parametrize('rate', [0.01, 0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_everywhere_alike(rate):
+  (y,), start = shown(rate=rate, rows=4000)
+  with tf.Session() as sess:
+    y = run(sess, y, start)
+  assert np.unique(y).tolist() == pytest.approx([0, 1 / (1 - rate)], rel=1e-6)
+
+  def assert_share(dropped, rate):  # five standard deviations
+    assert np.mean(dropped) == pytest.approx(
+        rate, abs=5 * np.sqrt(rate * (1 - rate) / dropped.size))
+  dropped = y == 0
+  assert_share(dropped, rate)
+  for column in range(64):
+    assert_share(dropped[:, column], rate)
+  for distance in (1, 2, 3, 16, 63):  # neighbours are independent
+    assert_share(dropped[:, distance:] & dropped[:, :-distance], rate ** 2)
+    assert_share(dropped[distance:] & dropped[:-distance], rate ** 2)
+
+
+@conftest.needs_kernels
+def test_each_net_layer_and_step_has_a_mask_of_its_own(monkeypatch):
+  seeds = tf.placeholder(tf.int64, [])
+  monkeypatch.setattr(mlp.Mlp, '_seed', lambda self, purpose: seeds)
+  (a, b), start = shown((64, 64), nets='ab')
+  with tf.Session() as sess:
+    run(sess, [], start)
+    masks = [sess.run([a, b], {seeds: seed}) for seed in (1, 2, 1)]
+  for seed, step in zip((1, 2, 1), masks):
+    for net, y in enumerate(step):
+      np.testing.assert_allclose(
+          y, factors(seed, net, 0, 400, 64, .25) *
+          factors(seed, net, 1, 400, 64, .25), rtol=1e-6)
+  different = [factors(seed, net, layer, 400, 64, .25) == 0
+               for seed in (1, 2) for net in (0, 1) for layer in (0, 1)]
+  for i, one in enumerate(different):
+    for other in different[:i]:
+      assert np.mean(one & other) == pytest.approx(1 / 16, abs=0.01)
+
+
+@conftest.needs_kernels
+def test_masks_differ_from_step_to_step_and_repeat_with_the_seed():
+  found = []
+  for seed in (7, 7, 8):
+    with tf.Graph().as_default():
+      tf.set_random_seed(seed)
+      with tf.variable_scope('one'):
+        (a,), start = shown()
+      with tf.variable_scope('two'):
+        (b,), more = shown()
+      with tf.Session() as sess:
+        run(sess, [], [start, more])
+        found.append([sess.run([a, b]) for _ in range(2)])
+  np.testing.assert_array_equal(found[0], found[1])
+  masks = [y for of_seed in found[1:] for step in of_seed for y in step]
+  for i, one in enumerate(masks):
+    for other in masks[:i]:
+      assert np.mean(one == other) == pytest.approx(10 / 16, abs=0.02)
+
+
+@conftest.needs_kernels
+def test_each_micro_batch_has_a_mask_of_its_own():
+  made = []
+
+  def of_slice(x):
+    (y,), start = shown(x=x)
+    made.append(start)
+    return [tf.zeros([])], y
+  with tf.variable_scope('', reuse=tf.AUTO_REUSE):
+    _, y = micro_batching.accumulate(of_slice, tf.ones([400, 64]), 2)
+    with tf.variable_scope('', reuse=True):
+      kernel = tf.get_variable('a/dense_0/kernel')
+  with tf.Session() as sess:
+    y = run(sess, y, kernel.assign(np.eye(64)))
+  assert np.mean(y[:200] == y[200:]) == pytest.approx(10 / 16, abs=0.03)
+
+
+@conftest.needs_kernels
+def test_nothing_is_dropped_in_evaluation():
+  assert_close(computed(True, False, dropout=0.5), computed(True, False), 0)
 
 
 @conftest.needs_kernels

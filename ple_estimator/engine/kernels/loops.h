@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <cstring>
 
+#include "activations.h"
 #include "common.h"
+#include "dropout.h"
 
 namespace ple {
 namespace {
@@ -45,15 +47,14 @@ PLE_INLINE float Load(const bf16* from) {
   return value;
 }
 
-// to = max(from, 0), rounded to its type; passes a NaN on, as TensorFlow's does.
-// Returns what was stored.
-template <typename T>
-PLE_INLINE float StoreRelu(const float* from, T* to) {
-  Store(*from < 0.f ? 0.f : *from, to);
+// to = the activation F of from, rounded to its type. Returns what was stored.
+template <typename F, typename D, typename T>
+PLE_INLINE float StoreActivation(F, const D* from, T* to) {
+  Store(F::Of(Load(from)), to);
   return Load(to);
 }
-PLE_INLINE float StoreRelu(const bf16* from, bf16* to) {  // nothing to round
-  uint32_t bits = static_cast<uint32_t>(*from) << 16;
+PLE_INLINE float StoreActivation(Relu, const bf16* from, bf16* to) {
+  uint32_t bits = static_cast<uint32_t>(*from) << 16;  // nothing to round
   float value;
   std::memcpy(&value, &bits, sizeof(value));
   bits = value < 0.f ? 0 : bits;
@@ -70,20 +71,20 @@ PLE_INLINE void ConvertLoop(const float* from, int64_t n, T* to) {
 
 constexpr int kChunk = 16;  // rows whose moments are taken in the L1 cache
 
-// z = relu(x), rounded to T; x may be z.
-template <typename D, typename T>
-PLE_INLINE void ReluLoop(const D* x, int64_t n, T* z) {
+// z = the activation F of u, rounded to T; u may be z.
+template <typename F, typename D, typename T>
+PLE_INLINE void ActivateLoop(const D* u, int64_t n, T* z) {
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) StoreRelu(x + i, z + i);
+  for (int64_t i = 0; i < n; ++i) StoreActivation(F(), u + i, z + i);
 }
 
-// z = relu(x), rounded to T, x may be z; and its moments: mean[j] and m2[j] =
-// sum of (z[i, j] - mean[j])^2 over rows; scratch [2, n]. By chunks, merged as
-// Chan et al. (1983): one pass over memory, and no cancellation where the mean
-// is large.
-template <typename D, typename T>
-PLE_INLINE void ReluMomentsLoop(const D* x, int rows, int n, T* z, float* mean,
-                                float* m2, float* scratch) {
+// z = the activation F of u, rounded to T, u may be z; and its moments: mean[j]
+// and m2[j] = sum of (z[i, j] - mean[j])^2 over rows; scratch [2, n]. They are
+// merged from those of chunks as by Chan et al. (1983): one pass over memory,
+// and no cancellation where the mean is large.
+template <typename F, typename D, typename T>
+PLE_INLINE void ActivateMomentsLoop(const D* u, int rows, int n, T* z,
+                                    float* mean, float* m2, float* scratch) {
   float* chunk_mean = scratch;
   float* chunk_m2 = scratch + n;
   std::fill(mean, mean + n, 0.f);
@@ -94,10 +95,11 @@ PLE_INLINE void ReluMomentsLoop(const D* x, int rows, int n, T* z, float* mean,
     std::fill(chunk_mean, chunk_mean + n, 0.f);
     std::fill(chunk_m2, chunk_m2 + n, 0.f);
     for (int i = 0; i < count; ++i) {
-      const D* from = x + first + static_cast<int64_t>(i) * n;
+      const D* from = u + first + static_cast<int64_t>(i) * n;
       T* to = z + first + static_cast<int64_t>(i) * n;
 #pragma omp simd
-      for (int j = 0; j < n; ++j) chunk_mean[j] += StoreRelu(from + j, to + j);
+      for (int j = 0; j < n; ++j)
+        chunk_mean[j] += StoreActivation(F(), from + j, to + j);
     }
     const float part = 1.f / count;
     for (int j = 0; j < n; ++j) chunk_mean[j] *= part;
@@ -127,6 +129,31 @@ PLE_INLINE void AffineLoop(const T* z, int rows, int n, const float* scale,
   for (int i = 0; i < rows; ++i, z += n, y += n) {
 #pragma omp simd
     for (int j = 0; j < n; ++j) y[j] = Load(z + j) * scale[j] + shift[j];
+  }
+}
+
+// y = (z * scale + shift) * factor, the factors those of dropout, of which z
+// begins with the row `first`.
+template <typename T, typename Y>
+PLE_INLINE void DropLoop(const T* z, int rows, int n, const float* scale,
+                         const float* shift, const Dropout& dropout,
+                         int64_t first, Y* y) {
+  for (int i = 0; i < rows; ++i, z += n, y += n) {
+    const Dropout::Row row = dropout.RowAt(first + i);
+#pragma omp simd
+    for (int j = 0; j < n; ++j)
+      Store((Load(z + j) * scale[j] + shift[j]) * row.Factor(j), y + j);
+  }
+}
+
+// The gradient: to = dy * factor; dy may be to.
+template <typename D, typename T>
+PLE_INLINE void DropGradLoop(const D* dy, int rows, int n,
+                             const Dropout& dropout, int64_t first, T* to) {
+  for (int i = 0; i < rows; ++i, dy += n, to += n) {
+    const Dropout::Row row = dropout.RowAt(first + i);
+#pragma omp simd
+    for (int j = 0; j < n; ++j) Store(Load(dy + j) * row.Factor(j), to + j);
   }
 }
 
@@ -169,51 +196,50 @@ PLE_VECTORIZED inline void Unfold(const float* w, int rows, int n, const float* 
 }
 
 // sum[j] = sum of dy, dot[j] = sum of dy * (z - mean), over rows.
-template <typename T>
-PLE_INLINE void NormSumsLoop(const float* dy, const T* z, const float* mean,
+template <typename D, typename T>
+PLE_INLINE void NormSumsLoop(const D* dy, const T* z, const float* mean,
                              int rows, int n, float* sum, float* dot) {
   std::fill(sum, sum + n, 0.f);
   std::fill(dot, dot + n, 0.f);
   for (int i = 0; i < rows; ++i, dy += n, z += n) {
 #pragma omp simd
     for (int j = 0; j < n; ++j) {
-      sum[j] += dy[j];
-      dot[j] += dy[j] * (Load(z + j) - mean[j]);
+      const float d = Load(dy + j);
+      sum[j] += d;
+      dot[j] += d * (Load(z + j) - mean[j]);
     }
   }
 }
 
-// The gradient of relu is the product with 1 or 0, as in TensorFlow, so that a
-// NaN is passed on.
-PLE_INLINE float Gate(float x, float gradient) {
-  return gradient * (x > 0.f ? 1.f : 0.f);
-}
-
-// du = a * dy + b * z + c where z > 0, else 0; sum[j] = sum of du.
-template <typename D, typename T>
-PLE_INLINE void NormReluGradLoop(const D* dy, const T* z, int rows, int n,
-                                 const float* a, const float* b,
-                                 const float* c, T* du, float* sum) {
+// du = the gradient of the activation F, to whose value z the gradient
+// a * dy + b * z + c has come; sum[j] = sum of du. u is what the activation was
+// applied to, and is only read if F keeps it.
+template <typename F, typename D, typename T, typename U>
+PLE_INLINE void NormGradLoop(const D* dy, const T* z, const U* u, int rows,
+                             int n, const float* a, const float* b,
+                             const float* c, T* du, float* sum) {
   std::fill(sum, sum + n, 0.f);
-  for (int i = 0; i < rows; ++i, dy += n, z += n, du += n) {
+  for (int i = 0; i < rows; ++i, dy += n, z += n, u += n, du += n) {
 #pragma omp simd
     for (int j = 0; j < n; ++j) {
       const float x = Load(z + j);
-      Store(Gate(x, a[j] * Load(dy + j) + b[j] * x + c[j]), du + j);
+      const float dz = a[j] * Load(dy + j) + b[j] * x + c[j];
+      Store(F::Gradient(F::kKeepsInput ? Load(u + j) : x, dz), du + j);
       sum[j] += Load(du + j);
     }
   }
 }
 
-// The same without batch norm: du = dy where z > 0, else 0.
-template <typename D, typename T>
-PLE_INLINE void ReluGradLoop(const D* dy, const T* z, int rows, int n, T* du,
-                             float* sum) {
+// The same without batch norm, where the gradient dy has come to z.
+template <typename F, typename D, typename T, typename U>
+PLE_INLINE void GradLoop(const D* dy, const T* z, const U* u, int rows, int n,
+                         T* du, float* sum) {
   std::fill(sum, sum + n, 0.f);
-  for (int i = 0; i < rows; ++i, dy += n, z += n, du += n) {
+  for (int i = 0; i < rows; ++i, dy += n, z += n, u += n, du += n) {
 #pragma omp simd
     for (int j = 0; j < n; ++j) {
-      Store(Gate(Load(z + j), Load(dy + j)), du + j);
+      const float x = F::kKeepsInput ? Load(u + j) : Load(z + j);
+      Store(F::Gradient(x, Load(dy + j)), du + j);
       sum[j] += Load(du + j);
     }
   }
@@ -257,11 +283,6 @@ PLE_INLINE void AddLoop(const T* from, int64_t n, bool add, float* to) {
                                   float* sum) {                              \
     FoldLoop(w, rows, n, scale, mean, beta, folded, sum);                    \
   }                                                                          \
-  PLE_VECTORIZED inline void NormSums(const float* dy, const T* z,           \
-                                      const float* mean, int rows, int n,    \
-                                      float* sum, float* dot) {              \
-    NormSumsLoop(dy, z, mean, rows, n, sum, dot);                            \
-  }                                                                          \
   PLE_VECTORIZED inline void ColumnSums(const T* x, int rows, int n,         \
                                         float* sum) {                        \
     ColumnSumsLoop(x, rows, n, sum);                                         \
@@ -270,26 +291,49 @@ PLE_INLINE void AddLoop(const T* from, int64_t n, bool add, float* to) {
                                  float* to) {                                \
     AddLoop(from, n, add, to);                                               \
   }
-// D is the type of what a product gives.
-#define PLE_PRODUCT_LOOPS(D, T)                                              \
-  PLE_VECTORIZED inline void ReluOf(const D* x, int64_t n, T* z) {           \
-    ReluLoop(x, n, z);                                                       \
+// U is the type of what a product gives for an activation.
+#define PLE_PRODUCT_LOOPS(U, T)                                              \
+  PLE_VECTORIZED inline void Activate(Activation activation, const U* u,     \
+                                      int64_t n, T* z) {                     \
+    PLE_WITH_ACTIVATION(activation, ActivateLoop, u, n, z)                   \
   }                                                                          \
-  PLE_VECTORIZED inline void ReluMoments(const D* x, int rows, int n, T* z,  \
-                                         float* mean, float* m2,             \
-                                         float* scratch) {                   \
-    ReluMomentsLoop(x, rows, n, z, mean, m2, scratch);                       \
+  PLE_VECTORIZED inline void ActivateMoments(                                \
+      Activation activation, const U* u, int rows, int n, T* z, float* mean, \
+      float* m2, float* scratch) {                                           \
+    PLE_WITH_ACTIVATION(activation, ActivateMomentsLoop, u, rows, n, z,      \
+                        mean, m2, scratch)                                   \
   }
 // D is the type of a gradient: from outside float, from the layer above T.
-#define PLE_GRADIENT_LOOPS(D, T)                                             \
-  PLE_VECTORIZED inline void NormReluGrad(                                   \
-      const D* dy, const T* z, int rows, int n, const float* a,              \
-      const float* b, const float* c, T* du, float* sum) {                   \
-    NormReluGradLoop(dy, z, rows, n, a, b, c, du, sum);                      \
+#define PLE_GRADIENT_LOOPS(D, U, T)                                          \
+  PLE_VECTORIZED inline void NormGrad(                                       \
+      Activation activation, const D* dy, const T* z, const U* u, int rows,  \
+      int n, const float* a, const float* b, const float* c, T* du,          \
+      float* sum) {                                                          \
+    PLE_WITH_ACTIVATION(activation, NormGradLoop, dy, z, u, rows, n, a, b,   \
+                        c, du, sum)                                          \
   }                                                                          \
-  PLE_VECTORIZED inline void ReluGrad(const D* dy, const T* z, int rows,     \
-                                      int n, T* du, float* sum) {            \
-    ReluGradLoop(dy, z, rows, n, du, sum);                                   \
+  PLE_VECTORIZED inline void Grad(Activation activation, const D* dy,        \
+                                  const T* z, const U* u, int rows, int n,   \
+                                  T* du, float* sum) {                       \
+    PLE_WITH_ACTIVATION(activation, GradLoop, dy, z, u, rows, n, du, sum)    \
+  }                                                                          \
+  PLE_VECTORIZED inline void NormSums(const D* dy, const T* z,               \
+                                      const float* mean, int rows, int n,    \
+                                      float* sum, float* dot) {              \
+    NormSumsLoop(dy, z, mean, rows, n, sum, dot);                            \
+  }                                                                          \
+  PLE_VECTORIZED inline void DropGrad(const D* dy, int rows, int n,          \
+                                      const Dropout& dropout, int64_t first, \
+                                      T* to) {                               \
+    DropGradLoop(dy, rows, n, dropout, first, to);                           \
+  }
+// Y is the type of an output: outside float, to the layer above T.
+#define PLE_OUTPUT_LOOPS(T, Y)                                               \
+  PLE_VECTORIZED inline void Drop(const T* z, int rows, int n,               \
+                                  const float* scale, const float* shift,    \
+                                  const Dropout& dropout, int64_t first,     \
+                                  Y* y) {                                    \
+    DropLoop(z, rows, n, scale, shift, dropout, first, y);                   \
   }
 PLE_LOOPS(float)
 PLE_LOOPS(rounded)
@@ -297,11 +341,16 @@ PLE_LOOPS(bf16)
 PLE_PRODUCT_LOOPS(float, float)
 PLE_PRODUCT_LOOPS(float, rounded)
 PLE_PRODUCT_LOOPS(bf16, bf16)
-PLE_GRADIENT_LOOPS(float, float)
-PLE_GRADIENT_LOOPS(float, rounded)
-PLE_GRADIENT_LOOPS(float, bf16)
-PLE_GRADIENT_LOOPS(rounded, rounded)
-PLE_GRADIENT_LOOPS(bf16, bf16)
+PLE_GRADIENT_LOOPS(float, float, float)
+PLE_GRADIENT_LOOPS(float, float, rounded)
+PLE_GRADIENT_LOOPS(float, bf16, bf16)
+PLE_GRADIENT_LOOPS(rounded, float, rounded)
+PLE_GRADIENT_LOOPS(bf16, bf16, bf16)
+PLE_OUTPUT_LOOPS(float, float)
+PLE_OUTPUT_LOOPS(rounded, float)
+PLE_OUTPUT_LOOPS(rounded, rounded)
+PLE_OUTPUT_LOOPS(bf16, float)
+PLE_OUTPUT_LOOPS(bf16, bf16)
 
 }  // namespace
 }  // namespace ple

@@ -2,7 +2,8 @@
 // workspace.
 //
 // The gradient of a batch norm comes with that of the kernel above it: all sums
-// over the batch that it needs are in z^T du, which the kernel needs too.
+// over the batch that it needs are in z^T du, which the kernel needs too. With
+// dropout between the two, each layer makes these sums itself.
 
 #ifndef PLE_ESTIMATOR_KERNELS_NET_BACKWARD_H_
 #define PLE_ESTIMATOR_KERNELS_NET_BACKWARD_H_
@@ -38,10 +39,12 @@ class Backward : private Step<T> {
   typedef typename Step<T>::Range Range;
   typedef typename Step<T>::Place Place;
   using Step<T>::batch_;
+  using Step<T>::drops_;
   using Step<T>::spec_;
 
   // The phases of a layer. Those before the rows are the last layer's alone:
-  // the sums that other layers' norms need come with the kernel above.
+  // the sums that other layers' norms need come with the kernel above, except
+  // with dropout.
   enum Phase { kSums, kMergedSums, kRows, kKernel, kPhases };
 
   void RunPhase(const Task& task) {
@@ -55,15 +58,36 @@ class Backward : private Step<T> {
     }
   }
 
-  // The sums over rows that the gradient of the last layer's norm needs.
+  // The sums over rows that the gradient of a norm needs, and before them the
+  // gradient of dropout.
   void Sums(const Task& task) {
+    if (!this->LayerOf(task).hidden) return;
+    if (!drops_) return SumRows(task, DOutput(task));
+    T* dy = FromAbove(task);
+    if (this->IsLast(task)) {
+      BackThroughDropout(task, DOutput(task), dy);
+    } else {
+      BackThroughDropout(task, dy, dy);
+    }
+    SumRows(task, dy);
+  }
+
+  template <typename D>
+  void SumRows(const Task& task, const D* dy) {
     const Layer& layer = this->LayerOf(task);
     if (!layer.has_norm()) return;
     const Range rows = this->Rows(task);
-    const int64_t begin = rows.begin * layer.out;
-    NormSums(d_outputs_[task.net] + begin, this->PlaceOf(task).z + begin,
-             MeanOf(layer), rows.size(), layer.out,
-             this->At(task, task.block, kSum), this->At(task, task.block, kDot));
+    NormSums(dy, this->PlaceOf(task).z + rows.begin * layer.out, MeanOf(layer),
+             rows.size(), layer.out, this->At(task, task.block, kSum),
+             this->At(task, task.block, kDot));
+  }
+
+  // The gradient of dropout's input, of some rows, from that of its output.
+  template <typename D>
+  void BackThroughDropout(const Task& task, const D* dy, T* to) {
+    const Range rows = this->Rows(task);
+    DropGrad(dy, rows.size(), this->LayerOf(task).out, this->DropoutOf(task),
+             rows.begin, to);
   }
 
   // Some columns of those sums, of the whole batch.
@@ -104,30 +128,27 @@ class Backward : private Step<T> {
   void BackThroughActivation(const Task& task) {
     const Layer& layer = this->LayerOf(task);
     const Range rows = this->Rows(task);
-    const int64_t begin = rows.begin * layer.out;
-    if (this->IsLast(task)) {
-      const float* dy = d_outputs_[task.net] + begin;
-      if (layer.hidden) {
-        ReluAndNorm(task, dy, this->PlaceOf(task).scale);
-      } else {
-        T* du = task.scratch->du + begin;
-        Convert(dy, static_cast<int64_t>(rows.size()) * layer.out, du);
-        ColumnSums(du, rows.size(), layer.out,
-                   this->At(task, task.block, kBlockDu));
-      }
+    if (!layer.hidden) {
+      T* du = task.scratch->du + rows.begin * layer.out;
+      Convert(DOutput(task), static_cast<int64_t>(rows.size()) * layer.out, du);
+      ColumnSums(du, rows.size(), layer.out,
+                 this->At(task, task.block, kBlockDu));
       return;
     }
+    const float* scale = this->PlaceOf(task).scale;
+    if (drops_) return NormAndActivation(task, FromAbove(task), scale);
+    if (this->IsLast(task))
+      return NormAndActivation(task, DOutput(task), scale);
     // What comes from the layer above has been multiplied by the scale, which
     // is in its kernel.
     float* ones = this->At(task, task.block, kOnes);
     std::fill_n(ones, layer.out, 1.f);
-    const T* dy = task.scratch->gradient[(task.layer + 1) % 2] + begin;
-    ReluAndNorm(task, dy, ones);
+    NormAndActivation(task, FromAbove(task), ones);
   }
 
   // The same for a hidden layer, from dy of these rows times `scale`.
   template <typename D>
-  void ReluAndNorm(const Task& task, const D* dy, const float* scale) {
+  void NormAndActivation(const Task& task, const D* dy, const float* scale) {
     const Layer& layer = this->LayerOf(task);
     const Place& place = this->PlaceOf(task);
     const Range rows = this->Rows(task);
@@ -135,10 +156,11 @@ class Backward : private Step<T> {
     T* du = task.scratch->du + begin;
     float* sum = this->At(task, task.block, kBlockDu);
     if (layer.has_norm()) {
-      NormReluGrad(dy, place.z + begin, rows.size(), layer.out, scale, place.b,
-                   place.c, du, sum);
+      NormGrad(spec_.activation, dy, place.z + begin, place.u + begin,
+               rows.size(), layer.out, scale, place.b, place.c, du, sum);
     } else {
-      ReluGrad(dy, place.z + begin, rows.size(), layer.out, du, sum);
+      Grad(spec_.activation, dy, place.z + begin, place.u + begin, rows.size(),
+           layer.out, du, sum);
     }
   }
 
@@ -203,6 +225,19 @@ class Backward : private Step<T> {
       }
       if (!add) std::fill_n(to, count, 0.f);
     });
+  }
+
+  // The gradient of the output of a net, of some rows.
+  const float* DOutput(const Task& task) const {
+    return d_outputs_[task.net] +
+           this->Rows(task).begin * this->LayerOf(task).out;
+  }
+
+  // What the layer above has left of the gradient of a layer's output, or with
+  // dropout of norm(z).
+  T* FromAbove(const Task& task) const {
+    return task.scratch->gradient[(task.layer + 1) % 2] +
+           this->Rows(task).begin * this->LayerOf(task).out;
   }
 
   const float* MeanOf(const Layer& layer) const {

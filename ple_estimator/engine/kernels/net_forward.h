@@ -2,14 +2,14 @@
 //
 // norm(z) = z scale + shift is never made where a layer follows, for
 //   norm(z) W + b = z (scale W) + (shift W + b),
-// and a kernel has fewer rows than a batch.
+// and a kernel has fewer rows than a batch. With dropout, which comes between
+// the two, it is made.
 
 #ifndef PLE_ESTIMATOR_KERNELS_NET_FORWARD_H_
 #define PLE_ESTIMATOR_KERNELS_NET_FORWARD_H_
 
 #include <algorithm>
 #include <cmath>
-#include <type_traits>
 #include <vector>
 
 #include "net_step.h"
@@ -36,9 +36,11 @@ class Forward : private Step<T> {
   typedef typename Step<T>::Place Place;
   using Step<T>::batch_;
   using Step<T>::blocks_;
+  using Step<T>::drops_;
   using Step<T>::spec_;
 
-  // The phases of a layer. Those after the product are the last layer's alone.
+  // The phases of a layer. Those after the product are the last layer's alone,
+  // except with dropout.
   enum Phase { kKernel, kProduct, kNorm, kOutput, kPhases };
 
   void RunPhase(const Task& task) {
@@ -93,29 +95,31 @@ class Forward : private Step<T> {
     const int width = layer.out;
     const Range rows = this->Rows(task);
     const int64_t begin = rows.begin * width;
-    T* z = layer.hidden ? this->PlaceOf(task).z + begin : nullptr;
     const float* bias = Bias(task);
     Products<T>::OfThisThread().Run(
         {rows.size(), layer.in, width, false, false, layer.in, width,
-         bias != nullptr, z && Step<T>::kToBf16},
+         bias != nullptr, layer.hidden && Step<T>::kToBf16},
         this->OperandOf(task) + rows.begin * layer.in,
         this->PlaceOf(task).kernel, bias,
-        z ? static_cast<void*>(z) : output + begin);
-    if (z) Activate(task, z);
+        layer.hidden ? static_cast<void*>(this->PlaceOf(task).u + begin)
+                     : output + begin);
+    if (layer.hidden) MakeActivation(task, begin);
   }
 
-  // Makes relu of what the product left at z, and its moments.
-  void Activate(const Task& task, T* z) {
+  // z of what the product has given, from the element `begin` on, and z's
+  // moments.
+  void MakeActivation(const Task& task, int64_t begin) {
     const Layer& layer = this->LayerOf(task);
     const int rows = this->Rows(task).size();
-    typedef typename std::conditional<Step<T>::kToBf16, bf16, float>::type Given;
-    const Given* given = reinterpret_cast<const Given*>(z);
+    const Place& place = this->PlaceOf(task);
     if (layer.has_norm() && spec_.training) {
-      ReluMoments(given, rows, layer.out, z, this->At(task, task.block, kMean),
-                  this->At(task, task.block, kSquares),
-                  this->At(task, task.block, kMomentsScratch));
+      ActivateMoments(spec_.activation, place.u + begin, rows, layer.out,
+                      place.z + begin, this->At(task, task.block, kMean),
+                      this->At(task, task.block, kSquares),
+                      this->At(task, task.block, kMomentsScratch));
     } else {
-      ReluOf(given, static_cast<int64_t>(rows) * layer.out, z);
+      Activate(spec_.activation, place.u + begin,
+               static_cast<int64_t>(rows) * layer.out, place.z + begin);
     }
   }
 
@@ -134,8 +138,8 @@ class Forward : private Step<T> {
   // Some columns of a layer's scale and shift, and when training of its moments.
   void MakeNorm(const Task& task) {
     const Layer& layer = this->LayerOf(task);
-    if (!layer.has_norm()) return;
     const Range columns = this->Cut(layer.out, task.block);
+    if (!layer.has_norm()) return NoNorm(task, columns);
     float *mean = MeanOf(layer), *variance = mean + layer.out;
     if (spec_.training) MergeMoments(task, columns, mean, variance);
     const float* gamma = this->Param(layer.gamma);
@@ -145,6 +149,14 @@ class Forward : private Step<T> {
       place.scale[j] = gamma[j] / std::sqrt(variance[j] + spec_.epsilon);
       place.shift[j] = beta[j] - mean[j] * place.scale[j];
     }
+  }
+
+  // Dropout alone takes a scale of 1 and a shift of 0.
+  void NoNorm(const Task& task, const Range& columns) {
+    if (!drops_) return;
+    const Place& place = this->PlaceOf(task);
+    std::fill(place.scale + columns.begin, place.scale + columns.end, 1.f);
+    std::fill(place.shift + columns.begin, place.shift + columns.end, 0.f);
   }
 
   // The moments of the batch from those of its blocks; 0 of an empty batch.
@@ -168,20 +180,33 @@ class Forward : private Step<T> {
     for (int64_t j = columns.begin; j < columns.end; ++j) variance[j] /= count;
   }
 
-  // norm(z) of the last layer.
+  // norm(z) of the last layer, or with dropout the output of any hidden one.
   void Output(const Task& task, float* output) {
     const Layer& layer = this->LayerOf(task);
     if (!layer.hidden) return;
     const Place& place = this->PlaceOf(task);
     const Range rows = this->Rows(task);
     const int64_t begin = rows.begin * layer.out;
-    if (layer.has_norm()) {
+    if (drops_) {
+      if (this->IsLast(task)) return DropInto(task, output + begin);
+      DropInto(task, place.y + begin);
+    } else if (layer.has_norm()) {
       Affine(place.z + begin, rows.size(), layer.out, place.scale, place.shift,
              output + begin);
     } else {
       Add(place.z + begin, static_cast<int64_t>(rows.size()) * layer.out, false,
           output + begin);
     }
+  }
+
+  // dropout(norm(z)) of the rows of a block.
+  template <typename Y>
+  void DropInto(const Task& task, Y* y) {
+    const Layer& layer = this->LayerOf(task);
+    const Place& place = this->PlaceOf(task);
+    const Range rows = this->Rows(task);
+    Drop(place.z + rows.begin * layer.out, rows.size(), layer.out, place.scale,
+         place.shift, this->DropoutOf(task), rows.begin, y);
   }
 
   float* MeanOf(const Layer& layer) const { return moments_ + layer.moments; }

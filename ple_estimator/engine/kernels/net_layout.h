@@ -1,7 +1,8 @@
 // What a set of nets consists of: layers, and which parameters are whose.
 //
-// A hidden layer is  y = norm(relu(x W + b)),  norm the batch norm of Ioffe and
-// Szegedy (2015) or nothing; a linear layer x W [+ b] may follow the last one.
+// A hidden layer is  y = dropout(norm(f(x W + b))),  f an activation, norm the
+// batch norm of Ioffe and Szegedy (2015) or nothing, and dropout in training
+// only; a linear layer x W [+ b] may follow the last one.
 //
 // The parameters of all nets come as one list: per net and hidden layer
 // kernel [in, out], bias [out], and with batch norm gamma [out], beta [out];
@@ -11,8 +12,10 @@
 #define PLE_ESTIMATOR_KERNELS_NET_LAYOUT_H_
 
 #include <limits>
+#include <string>
 #include <vector>
 
+#include "activations.h"
 #include "common.h"
 
 namespace ple {
@@ -20,7 +23,7 @@ namespace ple {
 constexpr int kNone = -1;  // the position of a parameter that a layer has not
 
 struct Layer {
-  bool hidden;       // relu and batch norm follow
+  bool hidden;       // activation, batch norm and dropout follow
   int kernel, bias;  // positions in the list of parameters
   int gamma, beta;   // likewise
   int in = 0, out = 0;
@@ -39,7 +42,15 @@ struct Spec {
   bool batch_norm, bfloat16;
   bool training = true;
   float epsilon;
+  Activation activation;
+  float dropout;  // the share that training drops of a hidden layer's output
   std::vector<Net> nets;  // their widths are not known yet
+
+  bool drops() const { return training && dropout > 0; }
+  // Whether z = f(u) is not enough for the gradient, which then needs u too.
+  bool keeps_input() const {
+    return training && activation == Activation::kSwish;
+  }
 
   // From the attributes, of an OpKernelConstruction or an InferenceContext.
   template <typename Context>
@@ -54,6 +65,12 @@ struct Spec {
       Check(context->GetAttr("compute", &compute));
       bfloat16 = compute == tensorflow::DT_BFLOAT16;
       Check(context->GetAttr("epsilon", &epsilon));
+      std::string name;
+      Check(context->GetAttr("activation", &name));
+      activation = ActivationOf(name);
+      Check(context->GetAttr("dropout", &dropout));
+      PLE_REQUIRE(dropout >= 0 && dropout < 1,
+                  "dropout must be in [0, 1), got ", dropout, ".");
       int num_inputs, num_params, num_nets;
       Check(context->GetAttr("num_inputs", &num_inputs));
       Check(context->GetAttr("num_params", &num_params));

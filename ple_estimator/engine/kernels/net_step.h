@@ -27,6 +27,7 @@ struct Job {
   const OpInputList& params;
   const std::vector<Net>& nets;
   Workspace* workspace;
+  int64_t seed;  // of dropout
 };
 
 // Into how many blocks of rows each net is cut: one, unless there are more
@@ -53,20 +54,24 @@ enum Slot {
 
 // T is the type of the operands of products: float, bf16 or rounded.
 //
-// From forward to backward z = relu(x W + b) is kept, and the operand that W
-// became. A net's numbers then stay in the cache of the core that works on it.
+// From forward to backward z = f(x W + b) is kept, f the activation, and the
+// operand that W became. A net's numbers then stay in the cache of the core
+// that works on it.
 template <typename T>
 class Step {
  protected:
   explicit Step(const Job& job)
       : context_(job.context), spec_(job.spec), inputs_(job.inputs),
         params_(job.params), nets_(job.nets), workspace_(job.workspace),
-        batch_(job.inputs[0].dim_size(0)), blocks_(NumBlocks(job)) {
+        batch_(job.inputs[0].dim_size(0)), blocks_(NumBlocks(job)),
+        seed_(job.seed), drops_(job.spec.drops()) {
     Allocate();
   }
 
   static constexpr bool kSame = std::is_same<T, float>::value;
   static constexpr bool kToBf16 = std::is_same<T, bf16>::value;
+  // What a product gives for an activation: not rounded if that is a float.
+  typedef typename std::conditional<kToBf16, bf16, float>::type Given;
 
   struct Range {
     int64_t begin, end;
@@ -77,7 +82,9 @@ class Step {
   struct Place {
     const T* kernel;  // its kernel as an operand, times the scale of the norm
     T* made;          // the same where it is not the parameter itself
-    T* z;             // relu(x W + b), [rows, out]
+    T* z;             // f(x W + b), [rows, out]
+    Given* u;         // x W + b where the gradient of f needs it, else is z
+    T* y;             // what the layer above reads: with dropout y, else z
     // norm(z) = z scale + shift; dz = scale dy + b z + c. [out] each.
     float *scale, *shift, *b, *c;
     float* slots;     // [blocks, kSlots, out]
@@ -96,7 +103,8 @@ class Step {
   };
 
   // A direction: its phases, in their order, are numbers from 0 on. Some are
-  // the last layer's alone, as its output is not another layer's input.
+  // the last layer's alone, as its output is not another layer's input; with
+  // dropout they are every layer's.
   struct Direction {
     bool backward;
     int num_phases;
@@ -117,8 +125,9 @@ class Step {
     return task;
   }
   // The layer whose norm the kernel of a layer takes in; null if there is none.
+  // With dropout, which comes behind the norm, no kernel does.
   const Layer* NormBelow(const Task& task) const {
-    if (!task.layer) return nullptr;
+    if (!task.layer || drops_) return nullptr;
     const Layer& below = LayerOf(Below(task));
     return below.has_norm() ? &below : nullptr;
   }
@@ -127,7 +136,7 @@ class Step {
            (static_cast<int64_t>(block) * kSlots + slot) * LayerOf(task).out;
   }
   const T* OperandOf(const Task& task) {
-    return task.layer ? PlaceOf(Below(task)).z
+    return task.layer ? PlaceOf(Below(task)).y
                       : x_[nets_[task.net].input];
   }
   // sum = that of a slot over all blocks.
@@ -144,6 +153,10 @@ class Step {
     return Cut(LayerOf(task).in, task.block);
   }
 
+  Dropout DropoutOf(const Task& task) const {
+    return Dropout(seed_, task.net, task.layer, spec_.dropout);
+  }
+
   // ----------------------------------------------------------- schedule ---
 
   // Runs fn for every phase of every layer. Where there is one block per net, a
@@ -152,13 +165,17 @@ class Step {
   void ByLayer(const Direction& direction,
                std::function<void(const Task&)> fn) {
     auto run = [&](const Task& task) {
-      if (IsLast(task) || !direction.of_last(task.phase)) fn(task);
+      if (IsLast(task) || !OfLast(direction, task.phase)) fn(task);
     };
     if (blocks_ == 1) {
       NetByNet(direction, run);
     } else {
       AllNetsTogether(direction, run);
     }
+  }
+
+  bool OfLast(const Direction& direction, int phase) const {
+    return !drops_ && direction.of_last(phase);
   }
 
   // Which layer of a net the step-th to run is.
@@ -196,7 +213,7 @@ class Step {
                                       : step + 1 == net.layers.size();
           });
       for (int phase = 0; phase < direction.num_phases; ++phase) {
-        if (!has_last && direction.of_last(phase)) continue;
+        if (!has_last && OfLast(direction, phase)) continue;
         ParallelRun(context_, count * blocks_, [&](int64_t i) {
           const int n = static_cast<int>(i / blocks_);
           const int block = static_cast<int>(i % blocks_);
@@ -255,8 +272,9 @@ class Step {
       std::vector<Place> places;
       bool norm_below = false;
       for (const Layer& layer : nets_[n].layers) {
-        places.push_back(PlaceLayer(layer, norm_below, take));
-        norm_below = layer.has_norm();
+        const bool last = &layer == &nets_[n].layers.back();
+        places.push_back(PlaceLayer(layer, norm_below, last, take));
+        norm_below = layer.has_norm() && !drops_;
         widest_ = std::max(widest_, layer.out);
       }
       T* d_input = reinterpret_cast<T*>(
@@ -268,16 +286,22 @@ class Step {
   }
 
   template <typename Take>
-  Place PlaceLayer(const Layer& layer, bool norm_below, Take take) {
+  Place PlaceLayer(const Layer& layer, bool norm_below, bool last, Take take) {
     Place place;
     place.made = nullptr;
     place.kernel = reinterpret_cast<const T*>(Param(layer.kernel));
     if (!kSame || norm_below)
       place.kernel = place.made =
           reinterpret_cast<T*>(take(layer.in, layer.out, sizeof(T)));
-    place.z = layer.hidden ? reinterpret_cast<T*>(
-                                 take(batch_, layer.out, sizeof(T)))
-                           : nullptr;
+    auto rows = [&](bool wanted) {
+      return wanted ? take(batch_, layer.out, sizeof(T)) : nullptr;
+    };
+    place.z = reinterpret_cast<T*>(rows(layer.hidden));
+    char* input = rows(layer.hidden && spec_.keeps_input());
+    place.u = reinterpret_cast<Given*>(
+        input ? input : reinterpret_cast<char*>(place.z));
+    place.y = drops_ ? reinterpret_cast<T*>(rows(layer.hidden && !last))
+                     : place.z;
     auto vectors = [&](int64_t count) {
       return reinterpret_cast<float*>(take(count, layer.out, sizeof(float)));
     };
@@ -297,6 +321,8 @@ class Step {
   Workspace* workspace_;
   const int64_t batch_;
   const int blocks_;
+  const int64_t seed_;
+  const bool drops_;
   int widest_ = 0;  // output of a layer
   std::vector<T*> x_;  // inputs as operands
   std::vector<std::vector<Place>> places_;

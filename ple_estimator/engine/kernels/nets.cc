@@ -3,6 +3,7 @@
 // more threads than nets each net is cut into blocks of rows. net_layout.h says
 // what a net is.
 
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -31,7 +32,9 @@ void RunStep(const Job& job, const Args&... args) {
 std::vector<int64_t> LayoutOf(const Job& job) {
   std::vector<int64_t> layout = {
       job.inputs[0].dim_size(0), NumBlocks(job), job.spec.bfloat16,
-      job.spec.batch_norm, job.spec.training};
+      job.spec.batch_norm, job.spec.training,
+      static_cast<int64_t>(job.spec.activation), 
+      std::llround(std::ldexp(job.spec.dropout, 31)), job.seed};
   for (int i = 0; i < job.inputs.size(); ++i)
     layout.push_back(job.inputs[i].dim_size(1));
   for (const Net& net : job.nets) {
@@ -48,6 +51,14 @@ std::vector<TensorShape> OutputShapes(int64_t batch,
   for (const Net& net : nets)
     shapes.push_back(TensorShape({batch, net.layers.back().out}));
   return shapes;
+}
+
+int64_t SeedInput(OpKernelContext* context) {
+  const Tensor* seed;
+  Check(context->input("seed", &seed));
+  PLE_REQUIRE(seed->dims() == 0, "seed must be a scalar, got the shape ",
+              seed->shape().DebugString(), ".");
+  return seed->scalar<tensorflow::int64>()();
 }
 
 void CheckMoments(const Tensor& given, const char* name, int64_t num_moments) {
@@ -81,7 +92,8 @@ class NetsOp : public Op {
     Tensor* saved = nullptr;
     Check(context->allocate_output("saved", TensorShape({}), &saved));
     Saved state{pool_->Take(), {}};
-    const Job job{context, spec_, inputs, params, nets, state.workspace.get()};
+    const Job job{context, spec_, inputs, params, nets,
+                  state.workspace.get(), SeedInput(context)};
     state.layout = LayoutOf(job);
     RunStep<Forward>(job, outputs, moments);
     saved->scalar<tensorflow::Variant>()() = std::move(state);
@@ -114,10 +126,11 @@ class NetsGradOp : public Op {
     Check(context->input("moments", &moments));
     CheckMoments(*moments, "moments", num_moments);
     const Saved& state = SavedInput(context);
-    const Job job{context, spec_, inputs, params, nets, state.workspace.get()};
+    const Job job{context, spec_, inputs, params, nets,
+                  state.workspace.get(), SeedInput(context)};
     PLE_REQUIRE(state.layout == LayoutOf(job),
                 "saved must come from a PleNets in training with the same "
-                "attributes and shapes.");
+                "attributes, seed and shapes.");
     const auto d_inputs = Allocate(context, "d_inputs", Shapes(inputs));
     const auto d_params = Allocate(context, "d_params", Shapes(params));
     RunStep<Backward>(job, Data(d_outputs), Data(*moments), d_inputs,
@@ -189,12 +202,15 @@ void NetsGradShapes(InferenceContext* context) {
     .Attr("linear: list(int)")                     \
     .Attr("batch_norm: bool")                      \
     .Attr("compute: {float, bfloat16} = DT_FLOAT") \
-    .Attr("epsilon: float = 0.001")
+    .Attr("epsilon: float = 0.001")                \
+    .Attr(PLE_ACTIVATION_ATTR)                     \
+    .Attr("dropout: float = 0.0")
 
 REGISTER_OP("PleNets")
     .Input("inputs: num_inputs * float")
     .Input("params: num_params * float")
     .Input("moving: float")
+    .Input("seed: int64")
     .Output("outputs: num_nets * float")
     .Output("moments: float")
     .Output("saved: variant")
@@ -207,7 +223,8 @@ REGISTER_OP("PleNets")
     .Doc(R"doc(
 Runs a set of small dense networks, each in one thread.
 
-A hidden layer is norm(relu(x kernel + bias)), norm a batch norm or nothing.
+A hidden layer is dropout(norm(activation(x kernel + bias))), norm a batch norm
+or nothing; dropout is in training only.
 
 inputs: Each [batch, width].
 params: Per net and hidden layer kernel [in, out], bias [out], and with batch
@@ -215,6 +232,8 @@ params: Per net and hidden layer kernel [in, out], bias [out], and with batch
   linear layer.
 moving: Mean and variance of every batch norm, one after the other in the order
   of params; empty when training.
+seed: A scalar. With dropout, the mask is a function of it and of the positions
+  of net, layer, row and column.
 outputs: Per net [batch, width of its last layer].
 moments: As moving: those of the batch when training, 0 if it has no rows.
 saved: For PleNetsGrad.
@@ -224,7 +243,9 @@ linear: Per net, whether a linear layer follows: 0, or 1 without and 2 with bias
 batch_norm: Whether a batch norm follows each hidden layer.
 compute: The type of the operands of products; sums are float.
 epsilon: Added to variances.
-training: Whether batch norm takes the moments of the batch.
+activation: That of all hidden layers.
+dropout: The share of a hidden layer's output that is 0 in training, in [0, 1).
+training: Whether batch norm takes the moments of the batch, and dropout drops.
 )doc");
 
 REGISTER_OP("PleNetsGrad")
@@ -233,6 +254,7 @@ REGISTER_OP("PleNetsGrad")
     .Input("d_outputs: num_nets * float")
     .Input("moments: float")
     .Input("saved: variant")
+    .Input("seed: int64")
     .Output("d_inputs: num_inputs * float")
     .Output("d_params: num_params * float")
     PLE_SPEC_ATTRS
@@ -247,6 +269,7 @@ params: Likewise.
 d_outputs: The gradients of its outputs.
 moments: Its output of this name.
 saved: Likewise.
+seed: That of PleNets.
 d_inputs: The gradients of the inputs.
 d_params: The gradients of the parameters.
 )doc");
