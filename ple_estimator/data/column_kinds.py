@@ -44,6 +44,7 @@ class Column:
     is_category: bool, whether it becomes ids for an embedding.
     own_dim: int, how many dimensions at the end of a category's vectors only
       interactions read (interactions/combined.py).
+    own_l2: tuple of (width, float), the penalty on each part of these.
     stddev: float, of a category: the standard deviation that its rows start
       with; None leaves it to the embedding.
     l2: float, of a category: the strength of the penalty on its rows; None
@@ -56,6 +57,7 @@ class Column:
   missing = ''
   is_category = False
   own_dim = 0
+  own_l2 = ()
   stddev = None
   l2 = None
   wants = 'text, or a number that is whole'

@@ -76,6 +76,7 @@ class Group:
     columns: list of column_kinds.Column of one dim, combiner, stddev and l2.
     dim: int, width of their vectors.
     own_dim: int, how many dimensions at the end only interactions read.
+    own_l2: tuple of (width, float), the penalty on each part of these.
     combiner: 'mean', 'sum' or 'sqrtn'.
     stddev: float, what the columns say of the start of their rows, or None.
     l2: float, what the columns say of the penalty on their rows, or None.
@@ -94,6 +95,7 @@ class Group:
     self.columns = columns
     self.dim = columns[0].dim
     self.own_dim = columns[0].own_dim
+    self.own_l2 = columns[0].own_l2
     self.combiner = _combiner(columns[0])
     self.stddev = columns[0].stddev
     self.l2 = columns[0].l2

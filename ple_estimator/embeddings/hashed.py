@@ -85,6 +85,8 @@ class Embedding:
       tf.add_to_collection(
           tf.GraphKeys.REGULARIZATION_LOSSES,
           self._strength(group) * tf.add_n([tf.nn.l2_loss(x) for x in rows]))
+    if purpose.training:
+      _penalise_own(group, vectors)
     return pool(vectors, packed, group, purpose.fused)
 
   def _vectors_and_rows(self, group, packed, purpose):
@@ -126,6 +128,22 @@ class Embedding:
   def _strength(self, group):
     """The strength of the penalty on the rows of a group, a float."""
     return self._l2 if group.l2 is None else group.l2
+
+
+def _penalise_own(group, vectors):
+  """Adds the penalties on what interactions read to the training loss.
+
+  Args:
+    group: packing.Group.
+    vectors: [n, group.dim] float32, of the different rows of a batch.
+  """
+  begin = group.dim - group.own_dim
+  for width, strength in group.own_l2:
+    if strength:
+      tf.add_to_collection(
+          tf.GraphKeys.REGULARIZATION_LOSSES,
+          strength * tf.nn.l2_loss(vectors[:, begin:begin + width]))
+    begin += width
 
 
 def pool(vectors, packed, group, fused=False):
@@ -195,7 +213,8 @@ class HashEmbedding(Embedding):
         not purpose.engine.uses('fused_lookup', 'HashEmbedding.emb_fusion')):
       return super()._pooled(group, packed, purpose)
     errors.check(
-        not self._strength(group), "HashEmbedding.l2, and 'l2' of a column, "
+        not self._strength(group) and not any(l2 for _, l2 in group.own_l2),
+        "HashEmbedding.l2, Wide.l2, FM.l2, and 'l2' of a column, "
         "must be 0 with DeepRec's fused lookup, got %g: leave 'fused_lookup' "
         'out of Engine.forms.', self._strength(group))
     return _by_row(deeprec.fused_lookup(

@@ -60,6 +60,9 @@ class Interactions:
     for column in copies:
       column.dim += own
       column.own_dim = own
+      column.own_l2 = tuple(
+          (width, part.own_l2())
+          for width, part in zip(self._widths, self._parts.values()) if width)
     return copies
 
   def __call__(self, inputs, groups, tasks, purpose):

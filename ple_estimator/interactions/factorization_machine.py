@@ -24,7 +24,8 @@ class FM(interaction.Interaction):
 
   scope = 'fm'
 
-  def __init__(self, dim=None, per_task=False, scale=1.0, to='logits'):
+  def __init__(self, dim=None, per_task=False, scale=1.0, l2=0.0,
+               to='logits'):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -35,6 +36,9 @@ class FM(interaction.Interaction):
       scale: float, a vector is this times what the table holds. Products of
         vectors that start near 0 begin to learn slowly; with a scale above 1
         they start larger and, under Adam, move as many times faster.
+      l2: float, adds l2 |v|^2 / 2 for the vector of each different value of a
+        batch to the training loss, so that rare values stay near 0; only with
+        `dim`.
       to: 'logits' or 'experts', where the result goes.
 
     Raises:
@@ -47,12 +51,19 @@ class FM(interaction.Interaction):
     errors.check(not per_task or dim is not None and to == 'logits',
                  "FM.per_task must be False without FM.dim, and with FM.to = "
                  "'experts', got True for %s and %r.", dim, to)
+    errors.check_number('FM.l2', l2, least=0)
+    errors.check(not l2 or dim is not None, 'FM.l2 must be 0 without FM.dim, '
+                 'got %r: bind the l2 of the embedding.', l2)
     self._dim = dim
+    self._l2 = l2
     self._per_task = per_task
     self._scale = scale
 
   def own_width(self, num_tasks):
     return (self._dim or 0) * (num_tasks if self._per_task else 1)
+
+  def own_l2(self):
+    return self._l2 * self._scale ** 2
 
   def check(self, columns, num_numbers):
     errors.check(columns, 'FM needs columns with vectors, of a kind such as '

@@ -75,6 +75,10 @@ class Interaction:
     del num_tasks
     return 0
 
+  def own_l2(self):
+    """The strength of the penalty on these vectors, as the table holds them."""
+    return 0.0
+
   def check(self, columns, num_numbers):
     """Raises UserError if these columns do not suit the interaction.
 

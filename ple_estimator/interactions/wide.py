@@ -24,22 +24,29 @@ class Wide(interaction.Interaction):
 
   scope = 'wide'
 
-  def __init__(self, scale=1.0):
+  def __init__(self, scale=1.0, l2=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
       scale: float, w_k is this times what the table holds. Under Adam a weight
         then moves this many times as far in a step as a vector does.
+      l2: float, adds l2 |w|^2 / 2 for the weights of each different value of a
+        batch to the training loss, so that rare values stay near 0.
 
     Raises:
-      UserError: if scale is not positive.
+      UserError: if a value is out of range.
     """
     super().__init__('logits')
     errors.check_number('Wide.scale', scale, above=0)
+    errors.check_number('Wide.l2', l2, least=0)
     self._scale = scale
+    self._l2 = l2
 
   def own_width(self, num_tasks):
     return num_tasks
+
+  def own_l2(self):
+    return self._l2 * self._scale ** 2
 
   def __call__(self, fields, num_tasks, purpose):
     parts = []

@@ -340,6 +340,9 @@ def test_refuses_what_does_not_fit(change, message):
 
 @pytest.mark.parametrize('call, message', [
     (lambda: wide.Wide(0), 'Wide.scale must be'),
+    (lambda: wide.Wide(l2=-1), 'Wide.l2 must be'),
+    (lambda: factorization_machine.FM(2, l2=-1), 'FM.l2 must be'),
+    (lambda: factorization_machine.FM(l2=1), 'FM.l2 must be 0 without FM.dim'),
     (lambda: factorization_machine.FM(0), 'FM.dim must be'),
     (lambda: factorization_machine.FM(to='tower'), 'FM.to must be'),
     (lambda: factorization_machine.FM(per_task=True), 'FM.per_task must be'),
@@ -357,3 +360,27 @@ def test_refuses_what_does_not_fit(change, message):
 def test_refuses_wrong_bindings(call, message):
   with pytest.raises(errors.UserError, match=message):
     call()
+
+
+def test_own_vectors_of_a_batch_are_penalised_once():
+  """The penalty of Wide and FM in numpy, of each different row once."""
+  made = make([wide.Wide(2.0, l2=0.1), factorization_machine.FM(3, l2=0.01)])
+  with tf.Graph().as_default(), tf.Session() as sess:
+    tf.train.create_global_step()
+    raw = {name: tf.constant(value) for name, value in RAW.items()}
+    features, labels = made.features.encode(
+        raw, made.keep, without=packing.names(made.groups))
+    features.update(packing.pack(raw, made.groups))
+    made.model_fn(features, labels, tf.estimator.ModeKeys.TRAIN)
+    penalty = tf.add_n(tf.get_collection(
+        tf.GraphKeys.REGULARIZATION_LOSSES))
+    sess.run(tf.global_variables_initializer())
+    wanted = 0
+    for group in made.groups:
+      name, = [v for v in tf.trainable_variables() if v.op.name == (
+          group.name + '/embedding')]
+      rows = sess.run(name)[sess.run(group.take(features).rows)]
+      own = rows[:, DIM:]
+      wanted += 0.1 / 2 * (2 * own[:, :2] ** 2 * 2).sum() + (
+          0.01 / 2 * (own[:, 2:] ** 2).sum())
+    assert sess.run(penalty) == pytest.approx(wanted, rel=1e-5)
