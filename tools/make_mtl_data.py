@@ -30,7 +30,7 @@ RMSE below 0.1, an MSE below 0.01. ceiling.json has the Pearson correlation of
 the labels, which is less than p: the sines are not linear.
 
 matching: a user answers an item in three ways, click and like (0 or 1) and
-rating (a number). Each answer is made of a product of hidden vectors of 8
+rating (a number). Each answer is made of a product of hidden vectors of --rank
 numbers:
 
   score_k = sqrt(0.9) product of u_k and v + sqrt(0.1) first order
@@ -302,7 +302,7 @@ def parse_args(arguments):
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   kinds = parser.add_subparsers(dest='kind', metavar='KIND')
   for kind, train, others, correlation in [
-      ('regression', 20000, 10000, 0.5), ('matching', 100000, 20000, 0.5)]:
+      ('regression', 20000, 10000, 0.5), ('matching', 100000, 20000, 0.8)]:
     one = kinds.add_parser(kind)
     one.add_argument('--out', default='data/' + kind, help='folder to write to')
     one.add_argument('--train', type=int, default=train, help='rows')
@@ -324,7 +324,7 @@ def parse_args(arguments):
     else:
       one.add_argument('--users', type=int, default=2000, help='different ones')
       one.add_argument('--items', type=int, default=1500, help='different ones')
-      one.add_argument('--rank', type=int, default=8,
+      one.add_argument('--rank', type=int, default=4,
                        help='numbers of a hidden vector')
   args = parser.parse_args(arguments)
   if not args.kind:

@@ -86,9 +86,9 @@ def test_scores_of_matching_have_the_correlation_asked_for(correlation):
   logits = [np.log(p) - np.log1p(-p) for p in (
       found.expected['click'], found.expected['like'])] + [rating]
   measured = np.corrcoef(logits)
-  # 2,000 users of 8 numbers, the first ones far more often than the last.
+  # 2,000 users of 4 numbers, the first ones far more often than the last.
   np.testing.assert_allclose(
-      measured[np.triu_indices(3, 1)], correlation, atol=0.06)
+      measured[np.triu_indices(3, 1)], correlation, atol=0.08)
   assert abs(found.columns['click'].mean() - 0.3) < 0.02
   assert abs(found.columns['like'].mean() - 0.2) < 0.02
   noise = found.columns['rating'] - rating
@@ -108,11 +108,11 @@ def test_scores_of_matching_are_products_and_little_else():
       effects[k] = np.bincount(ids, rest) / np.bincount(ids)
   rest = rating - effects[0][user] - effects[1][item]
   assert 0.05 < 1 - rest.var() / rating.var() < 0.35
-  # What is left is a matrix of the rank of the vectors, 8.
+  # What is left is a matrix of the rank of the vectors, 4.
   cells = np.zeros((60, 50))
   cells[user, item] = rest
   values = np.linalg.svd(cells, compute_uv=False)
-  assert (values[:8]**2).sum() > 0.97 * (values**2).sum()
+  assert (values[:4]**2).sum() > 0.97 * (values**2).sum()
   heavy = np.sort(np.bincount(user))[::-1]
   assert heavy[:6].sum() > 2 * heavy[-6:].sum()
 
