@@ -153,11 +153,14 @@ def test_activations_far_from_zero_and_close_to_it(activation):
       [values, -values, [0], np.linspace(-100, 100, 1001)]).astype('f')
   y, gradient = with_value(activation, True, values)
   wanted_y, wanted = with_value(activation, False, values)
-  np.testing.assert_allclose(y, wanted_y, rtol=1e-5, atol=1e-7)
+  # The sigmoid of TensorFlow 1.15 has errors of 1e-7, times x in swish.
+  for part, tolerance in ((np.abs(values) < 1, 2e-7), (slice(None), 3e-6)):
+    np.testing.assert_allclose(
+        y[part], wanted_y[part], rtol=1e-5, atol=tolerance)
   # TensorFlow takes selu of a number just below 0 for 0, with the slope above.
   clear = (values >= 0) | (values < -1e-6)
   np.testing.assert_allclose(
-      gradient[clear], wanted[clear], rtol=1e-5, atol=1e-6)
+      gradient[clear], wanted[clear], rtol=1e-5, atol=3e-6)
 
 
 @conftest.needs_kernels
