@@ -124,7 +124,7 @@ class Model:
     self._interactions = combined.Interactions(
         interactions, features.categories, len(features.numbers), len(tasks),
         embedding_dropout)
-    _check_interactions(self._interactions, embedding, network, tasks)
+    _check_interactions(self._interactions, network, tasks)
     self._categories = self._interactions.widened(features.categories)
     self.features = features
     self.tasks = list(tasks)
@@ -315,7 +315,7 @@ def _check_parts(features, embedding, network, precision):
                       or_none=name == 'network')
 
 
-def _check_interactions(interactions, embedding, network, tasks):
+def _check_interactions(interactions, network, tasks):
   """Raises UserError unless interactions suit the rest of a model."""
   errors.check(
       network or interactions.give_logits(), 'Model.network must be given, '
@@ -327,12 +327,6 @@ def _check_interactions(interactions, embedding, network, tasks):
         '%s in task %s.',
         'given, such as @Tower()' if network else 'None where Model.network is '
         'None', errors.written(task.tower), task.name)
-  own = interactions.needs_own_vectors()
-  errors.check(
-      own is None or getattr(embedding, 'can_be_widened', True), 'Model.'
-      'interactions must not have %s, which reads vectors of its own, with '
-      "MultiHashEmbedding.operation = 'concat', which cuts vectors into two. "
-      "Choose 'mul' or 'add'.", own)
 
 
 def _check_tasks(tasks, features):

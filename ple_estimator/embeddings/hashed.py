@@ -18,14 +18,8 @@ from ple_estimator.engine import native
 
 
 class Embedding:
-  """The base class of embeddings; a subclass defines `_vectors`.
+  """The base class of embeddings; a subclass defines `_vectors`."""
 
-  Attributes:
-    can_be_widened: bool, whether interactions may have vectors of their own
-      behind those of the columns.
-  """
-
-  can_be_widened = True
   _group_kind = packing.Group
 
   def __init__(self, stddev, emb_fusion, l2=0.0):
@@ -301,7 +295,6 @@ class MultiHashEmbedding(HashEmbedding):
           'MultiHashEmbedding.rows must have two positive integers for a '
           'column, got %s for %r.', errors.written(pair), name)
     self._operation = operation
-    self.can_be_widened = operation != 'concat'
     self._min_buckets = min_buckets
     self._quotient_dim = quotient_dim
 
@@ -341,11 +334,12 @@ class MultiHashEmbedding(HashEmbedding):
         '%d for the column %r, got %r: some of its ids would have no pair of '
         'rows to themselves.', column.num_buckets, column.name,
         (quotients, remainders))
-    quotient_dim, remainder_dim = self._widths(column.dim)
+    quotient_dim, remainder_dim = self._widths(column.dim - column.own_dim)
     errors.check(
         quotient_dim > 0 and remainder_dim > 0,
         'MultiHashEmbedding.quotient_dim must leave both tables a part of dim '
-        '= %d of the column %r, got %r.', column.dim, column.name, quotient_dim)
+        '= %d of the column %r, got %r.', column.dim - column.own_dim,
+        column.name, quotient_dim)
 
   def _heights(self, column):
     """The rows of Q and R that belong to a column."""
@@ -369,7 +363,7 @@ class MultiHashEmbedding(HashEmbedding):
     parts, different = [], []
     for name, rows, height, width in zip(
         ('quotient', 'remainder'), places, heights.sum(axis=0).tolist(),
-        self._widths(group.dim)):
+        self._table_widths(group)):
       variable = table(group.name, name, height, width, stddev)
       if self._strength(group):  # several ids have a row of a table in common
         rows, position = tf.unique(rows)
@@ -377,7 +371,23 @@ class MultiHashEmbedding(HashEmbedding):
         parts.append(tf.gather(different[-1], position))
       else:
         parts.append(_look_up(variable, rows))
+    if self._operation == 'concat' and group.own_dim:
+      # What interactions read would be half a vector: it is a sum instead.
+      return self._concatenated(group, *parts), different
     return compose(*parts), different
+
+  def _table_widths(self, group):
+    """The widths of Q and R with what interactions read."""
+    if self._operation != 'concat':
+      return self._widths(group.dim)
+    return [width + group.own_dim
+            for width in self._widths(group.dim - group.own_dim)]
+
+  def _concatenated(self, group, quotients, remainders):
+    """[n, width] float32 rows of Q and of R -> [n, group.dim] vectors."""
+    first, rest = self._widths(group.dim - group.own_dim)
+    return tf.concat([quotients[:, :first], remainders[:, :rest],
+                      quotients[:, first:] + remainders[:, rest:]], axis=1)
 
 
 def _split(group, rows, heights):

@@ -46,11 +46,6 @@ class Interactions:
     """Whether at least one part adds to the logits."""
     return any(part.to == 'logits' for part in self._parts.values())
 
-  def needs_own_vectors(self):
-    """The name of a part that reads vectors of its own, or None."""
-    return next((type(part).__name__ for part, width in zip(
-        self._parts.values(), self._widths) if width), None)
-
   def widened(self, columns):
     """Copies of category columns with room for all vectors."""
     own = sum(self._widths)

@@ -273,6 +273,7 @@ EVERY = [wide.Wide(), factorization_machine.FM(2),
     hashed.HashEmbedding, lambda: hashed.HashEmbedding(emb_fusion=False),
     lambda: hashed.MultiHashEmbedding('mul', min_buckets=12),
     lambda: hashed.MultiHashEmbedding('add', min_buckets=12),
+    lambda: hashed.MultiHashEmbedding('concat', min_buckets=12),
     lambda: keyed.EmbeddingVariable(100),
     lambda: keyed.DynamicDimensionEmbedding((1, 2), 100)])
 def test_a_model_learns_with_all_of_them(embedding):
@@ -318,9 +319,6 @@ def test_a_model_without_experts_is_a_logistic_regression():
      'Task.tower must be None where Model.network is None, got'),
     (dict(interactions=[wide.Wide()], tower=None),
      r'Task.tower must be given, such as @Tower\(\), got None in task ctr'),
-    (dict(interactions=[factorization_machine.FM(2)],
-          embedding=hashed.MultiHashEmbedding('concat')),
-     'must not have FM, which reads vectors of its own, with MultiHash'),
     (dict(interactions=[dot_products.DotProducts(['ad', 'age'])]),
      r"columns with vectors \(ad, user, tags\), got 'age'"),
     (dict(interactions=[factorization_machine.FM()],
