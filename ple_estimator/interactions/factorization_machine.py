@@ -66,14 +66,16 @@ class FM(interaction.Interaction):
     return self._l2 * self._scale ** 2
 
   def check(self, columns, num_numbers):
-    errors.check(columns, 'FM needs columns with vectors, of a kind such as '
-                 'hashed or integer, got none.')
+    errors.check(columns or self._dim is not None and num_numbers, 'FM without '
+                 'FM.dim needs columns with vectors, of a kind such as hashed '
+                 'or integer, got none.')
     if self._dim is None:
       self._check_one_dim(columns)
 
   def __call__(self, fields, num_tasks, purpose):
     products = self._products(
-        fields.vectors if self._dim is None else fields.own, fields)
+        fields.vectors if self._dim is None else fields.own, fields,
+        num_tasks)
     if self.to == 'experts':
       return interaction.Contribution(inputs=products)
     if self._per_task:
@@ -84,15 +86,18 @@ class FM(interaction.Interaction):
         tf.ones_initializer())
     return interaction.Contribution(logits=tf.matmul(products, weights))
 
-  def _products(self, blocks, fields):
+  def _products(self, blocks, fields, num_tasks):
     """[batch, n] float32, the sums of products of all pairs of columns."""
     blocks = [self._scale * block for block in blocks]
-    total = interaction.sum_columns(blocks)
-    squares = interaction.sum_columns([tf.square(x) for x in blocks])
+    totals = [interaction.sum_columns(blocks)] if blocks else []
+    squares = [interaction.sum_columns([tf.square(x) for x in blocks])
+               ] if blocks else []
     if fields.num_numbers():
+      width = totals[0].shape[1].value if totals else self.own_width(
+          num_tasks)
       vectors = tf.get_variable(
-          'numbers', [fields.num_numbers(), total.shape[1].value], tf.float32,
+          'numbers', [fields.num_numbers(), width], tf.float32,
           tf.random_normal_initializer(stddev=0.01))
-      total += tf.matmul(fields.numbers, vectors)
-      squares += tf.matmul(tf.square(fields.numbers), tf.square(vectors))
-    return 0.5 * (tf.square(total) - squares)
+      totals.append(tf.matmul(fields.numbers, vectors))
+      squares.append(tf.matmul(tf.square(fields.numbers), tf.square(vectors)))
+    return 0.5 * (tf.square(tf.add_n(totals)) - tf.add_n(squares))

@@ -111,6 +111,18 @@ def test_fm_with_vectors_of_its_own_has_a_machine_per_task():
   np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_fm_of_numbers_alone():
+  with tf.Graph().as_default(), tf.Session() as sess:
+    made = combined.Interactions([factorization_machine.FM(2)], [], 3, 2)
+    _, logits = made(tf.constant([[2.0, 3.0, 1.0]]), [], NAMES, FOR)
+    vectors, weights = tf.trainable_variables()
+    sess.run([vectors.assign([[1, 2], [3, 4], [5, 6]]),
+              weights.assign([[1, 0], [0, 1]])])
+    # 6 * 1 * 3 + 2 * 1 * 5 + 3 * 3 * 5, and so for the second dimension.
+    np.testing.assert_allclose(
+        sess.run(logits), [[18 + 10 + 45, 48 + 24 + 72]])
+
+
 def test_fm_on_the_vectors_of_the_experts_weighs_dimensions_by_task():
   x, logits, vectors, own, numbers, values = built(factorization_machine.FM())
   assert own.shape[2] == 0
@@ -327,7 +339,7 @@ def test_a_model_without_experts_is_a_logistic_regression():
      r'FM needs columns whose vectors have one dim, got 4 \(tags\) and 3'),
     (dict(interactions=[factorization_machine.FM()],
           columns=[c for c in COLUMNS if c['kind'] in ('label', 'number')]),
-     'FM needs columns with vectors'),
+     'FM without FM.dim needs columns with vectors'),
     (dict(interactions=[periodic.Periodic()], columns=COLUMNS[:4]),
      'Periodic where FeatureSpec.columns has no column of kind number'),
 ])
