@@ -15,6 +15,7 @@ from ple_estimator.engine import forms  # noqa: F401
 from ple_estimator.interactions import cross_net  # noqa: F401
 from ple_estimator.interactions import dot_products  # noqa: F401
 from ple_estimator.interactions import factorization_machine  # noqa: F401
+from ple_estimator.interactions import field_weighted  # noqa: F401
 from ple_estimator.interactions import periodic  # noqa: F401
 from ple_estimator.interactions import wide  # noqa: F401
 from ple_estimator.network import batch_norm  # noqa: F401

@@ -15,6 +15,7 @@ from ple_estimator.interactions import combined
 from ple_estimator.interactions import cross_net
 from ple_estimator.interactions import dot_products
 from ple_estimator.interactions import factorization_machine
+from ple_estimator.interactions import field_weighted
 from ple_estimator.interactions import periodic
 from ple_estimator.interactions import wide
 from ple_estimator.network import ple
@@ -157,6 +158,22 @@ def test_experts_read_the_products_of_fm(dim):
                              atol=1e-4)
 
 
+def test_fwfm_weighs_each_pair_of_columns_by_task():
+  x, logits, vectors, own, numbers, values = built(
+      field_weighted.FwFM(3, scale=2.0, weight_scale=5.0))
+  assert own.shape == (BATCH, 3, 3)
+  every = np.concatenate(
+      [2 * own, numbers[:, :, None] * values['fwfm/numbers']], axis=1)
+  wanted = np.zeros((BATCH, 2))
+  for i in range(5):
+    for j in range(i + 1, 5):
+      product = (every[:, i] * every[:, j]).sum(axis=1)
+      for k in range(2):
+        wanted[:, k] += (1 + 5 * values['fwfm/weights'][i, j, k]) * product
+  np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-3)
+  np.testing.assert_array_equal(x, plain(vectors, numbers))
+
+
 @pytest.mark.parametrize('to', ['experts', 'logits'])
 def test_dot_products_of_chosen_columns(to):
   names = ['tags', 'ad', 'user']
@@ -278,7 +295,7 @@ def trained(made, steps=3):
 EVERY = [wide.Wide(), factorization_machine.FM(2),
          factorization_machine.FM(to='experts'),
          dot_products.DotProducts(['ad', 'tags']), cross_net.CrossNet(1, 2),
-         periodic.Periodic(2, 3)]
+         periodic.Periodic(2, 3), field_weighted.FwFM(2)]
 
 
 @pytest.mark.parametrize('embedding', [
@@ -340,6 +357,8 @@ def test_a_model_without_experts_is_a_logistic_regression():
     (dict(interactions=[factorization_machine.FM()],
           columns=[c for c in COLUMNS if c['kind'] in ('label', 'number')]),
      'FM without FM.dim needs columns with vectors'),
+    (dict(interactions=[field_weighted.FwFM()], columns=COLUMNS[:3]),
+     'FwFM needs at least two columns of which it can multiply'),
     (dict(interactions=[periodic.Periodic()], columns=COLUMNS[:4]),
      'Periodic where FeatureSpec.columns has no column of kind number'),
 ])
@@ -361,6 +380,10 @@ def test_refuses_what_does_not_fit(change, message):
     (lambda: dot_products.DotProducts(['a']), 'at least two different names'),
     (lambda: dot_products.DotProducts(['a', 'a']), 'at least two different'),
     (lambda: dot_products.DotProducts('ab'), 'DotProducts.columns must'),
+    (lambda: field_weighted.FwFM(0), 'FwFM.dim must be'),
+    (lambda: field_weighted.FwFM(scale=0), 'FwFM.scale must be'),
+    (lambda: field_weighted.FwFM(weight_scale=0), 'FwFM.weight_scale must be'),
+    (lambda: field_weighted.FwFM(l2=-1), 'FwFM.l2 must be'),
     (lambda: periodic.Periodic(0), 'Periodic.dim must be'),
     (lambda: periodic.Periodic(num_frequencies=0), 'Periodic.num_frequencies'),
     (lambda: periodic.Periodic(stddev=0), 'Periodic.stddev must be'),
