@@ -67,7 +67,16 @@ IN_USE = {
     'IncrementalCheckpoint': [
         'Experiment.incremental = @IncrementalCheckpoint()',
         'IncrementalCheckpoint.save_steps = 5'],
-    'Averaging': ['Model.averaging = @Averaging()'],
+    'BatchNorm': ['PLE.batch_norm = @BatchNorm()'],
+    'CrossNet': ['Model.interactions = [@CrossNet()]'],
+    'DotProducts': ['Model.interactions = [@DotProducts()]',
+                    "DotProducts.columns = ['brand', 'cate_id']"],
+    'FM': ['Model.interactions = [@FM()]', 'FM.dim = 3'],
+    'Periodic': [
+        'Model.interactions = [@Periodic()]', "FeatureSpec.columns = ["
+        "{'name': 'clk', 'kind': 'label', 'values': (0, 1)}, "
+        "{'name': 'buy', 'kind': 'label', 'values': (0, 1)}, "
+        "{'name': 'x', 'kind': 'number'}]"],
     'exponential_decay': ['lazy_adam.learning_rate = @exponential_decay'],
     'warmup_cosine': ['lazy_adam.learning_rate = @warmup_cosine'],
 }
@@ -100,7 +109,10 @@ LEGAL = {
     'Model.clip_norm': FRACTION, 'PLE.dropout': FRACTION, 'PLE.l2': FRACTION,
     'Tower.dropout': FRACTION, 'Tower.l2': FRACTION, 'Task.weight': FRACTION,
     'Task.gamma': FRACTION, 'WorkQueue.lease_secs': FRACTION,
-    'Model.embedding_dropout': FRACTION,
+    'Model.embedding_dropout': FRACTION, 'Model.interactions': [[]],
+    'Task.initial_bias': [-1, 0.5], 'Tower.bias_scale': FRACTION,
+    'Wide.scale': FRACTION, 'FM.scale': FRACTION, 'FwFM.scale': FRACTION,
+    'FwFM.weight_scale': FRACTION,
     'CbfFilter.false_positive_probability': FRACTION,
     'L2Eviction.l2_weight_threshold': FRACTION,
     'Experiment.eval_epochs': FRACTION,
@@ -113,7 +125,7 @@ FRACTIONS = {'stddev', 'learning_rate', 'beta1', 'beta2', 'epsilon',
 
 
 # What may only be None if another parameter is not, which it is here.
-NEEDED = ['IncrementalCheckpoint.save_steps']
+NEEDED = ['IncrementalCheckpoint.save_steps', 'Task.tower', 'FM.dim']
 
 
 def configurables():
@@ -219,7 +231,7 @@ def test_a_wrong_value_is_told_in_one_line(name):
 @pytest.mark.parametrize('bindings, message', [
     # an object for a class or function, and the other way round
     (['Model.network = @PLE'],
-     'Model.network must be .* @PLE\\(\\), got @PLE.'),
+     'Model.network must be .* @PLE\\(\\) or None, got @PLE.'),
     (['Model.optimizer = @lazy_adam()'], 'Model.optimizer must be a function '
      'that is not called yet, .*got @LazyAdam'),
     (['Model.optimizer = @PLE'], 'Model.optimizer must be .*, got @PLE'),

@@ -285,7 +285,8 @@ def test_windows_text_is_text(folder):
     ('Model.network = @PLA()', 2, "matching reference '@PLA()'; check the"),
     ('PLE.num_level = 2', 2, 'Did you mean num_levels?'),
     ('PLE:\n  dropout = 0.1\n  num_level = 2', 4, 'Did you mean num_levels?'),
-    ('Tower.zzz = 2', 2, 'It has units, activation, batch_norm, dropout, l2.'),
+    ('Tower.zzz = 2', 2, 'It has units, activation, batch_norm, dropout, l2, '
+     'logit_initializer, bias_scale.'),
     ('run_config.model_dir = 3', 2, "'run_config' has denylisted kwarg"),
     # macros
     ('NOPE = 3', 2, 'got unread NOPE'),

@@ -21,7 +21,8 @@ class FwFM(interaction.Interaction):
   and task, which starts at 1. A factorization machine (`FM`) gives all pairs
   the weight 1. Here a pair that matters, such as the category of an item and
   those that a user looked at, can grow, and others can vanish. A number x_i
-  takes part with the vector x_i v_i. `Wide` is the first-order part.
+  takes part with the vector x_i v_i. Where there is one column alone, there are
+  no pairs and nothing is added. `Wide` is the first-order part.
   """
 
   scope = 'fwfm'
@@ -57,11 +58,6 @@ class FwFM(interaction.Interaction):
 
   def own_l2(self):
     return self._l2 * self._scale ** 2
-
-  def check(self, columns, num_numbers):
-    errors.check(
-        len(columns) + num_numbers > 1, 'FwFM needs at least two columns of '
-        'which it can multiply the vectors, got %d.', len(columns) + num_numbers)
 
   def __call__(self, fields, num_tasks, purpose):
     vectors = [self._scale * block for block in fields.own]

@@ -99,11 +99,11 @@ class Mlp:
     """
     errors.check_choice(owner + '.activation', activation,
                         sorted(_ACTIVATIONS))
-    if isinstance(batch_norm, bool):
-      batch_norm = batch_norm_lib.BatchNorm() if batch_norm else None
-    errors.check_is_a(owner + '.batch_norm', batch_norm,
-                      batch_norm_lib.BatchNorm, '@BatchNorm(), True or False',
-                      or_none=True)
+    if batch_norm is True:
+      batch_norm = batch_norm_lib.BatchNorm()
+    if batch_norm is not False:
+      errors.check_is_a(owner + '.batch_norm', batch_norm,
+                        batch_norm_lib.BatchNorm, '@BatchNorm(), True or False')
     errors.check_number(owner + '.dropout', dropout, least=0, below=1)
     errors.check_number(owner + '.l2', l2, least=0)
     self._activation = activation

@@ -357,8 +357,6 @@ def test_a_model_without_experts_is_a_logistic_regression():
     (dict(interactions=[factorization_machine.FM()],
           columns=[c for c in COLUMNS if c['kind'] in ('label', 'number')]),
      'FM without FM.dim needs columns with vectors'),
-    (dict(interactions=[field_weighted.FwFM()], columns=COLUMNS[:3]),
-     'FwFM needs at least two columns of which it can multiply'),
     (dict(interactions=[periodic.Periodic()], columns=COLUMNS[:4]),
      'Periodic where FeatureSpec.columns has no column of kind number'),
 ])
