@@ -18,8 +18,8 @@ class FM(interaction.Interaction):
 
   A number x_i takes part with the vector x_i v_i. Added to the logits, task k
   has sum_f h_kf p_f, where h starts at 1; or sum_f p_f of vectors that only
-  this task has. The experts read p itself, as in He and Chua, "Neural Factorization
-  Machines", SIGIR 2017, eq. 4. `Wide` is the first-order part.
+  this task has. The experts read p itself, as in He and Chua, "Neural
+  Factorization Machines", SIGIR 2017, eq. 4. `Wide` is the first-order part.
   """
 
   scope = 'fm'
