@@ -12,6 +12,7 @@ from ple_estimator.embeddings import admission  # noqa: F401
 from ple_estimator.embeddings import hashed  # noqa: F401
 from ple_estimator.embeddings import keyed  # noqa: F401
 from ple_estimator.engine import forms  # noqa: F401
+from ple_estimator.interactions import binned  # noqa: F401
 from ple_estimator.interactions import cross_net  # noqa: F401
 from ple_estimator.interactions import dot_products  # noqa: F401
 from ple_estimator.interactions import factorization_machine  # noqa: F401

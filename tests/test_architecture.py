@@ -39,7 +39,7 @@ ORDER = [
                     'partitioned_table', 'hashed', 'keyed']),
     ('interactions', ['interaction', 'wide', 'factorization_machine',
                       'field_weighted', 'dot_products', 'cross_net',
-                      'periodic', 'combined']),
+                      'periodic', 'binned', 'combined']),
     ('optimizers', ['touched_rows', 'update_rules', 'factories',
                     'deeprec_optimizers', 'averaging', 'train_op']),
     ('training', ['intervals', 'hooks', 'checkpoints', 'lock', 'incremental',

@@ -67,6 +67,11 @@ IN_USE = {
     'IncrementalCheckpoint': [
         'Experiment.incremental = @IncrementalCheckpoint()',
         'IncrementalCheckpoint.save_steps = 5'],
+    'Binned': [
+        'Model.interactions = [@Binned()]', "FeatureSpec.columns = ["
+        "{'name': 'clk', 'kind': 'label', 'values': (0, 1)}, "
+        "{'name': 'buy', 'kind': 'label', 'values': (0, 1)}, "
+        "{'name': 'x', 'kind': 'number'}]"],
     'BatchNorm': ['PLE.batch_norm = @BatchNorm()'],
     'CrossNet': ['Model.interactions = [@CrossNet()]'],
     'DotProducts': ['Model.interactions = [@DotProducts()]',
@@ -112,7 +117,8 @@ LEGAL = {
     'Model.embedding_dropout': FRACTION, 'Model.interactions': [[]],
     'Task.initial_bias': [-1, 0.5], 'Tower.bias_scale': FRACTION,
     'Wide.scale': FRACTION, 'FM.scale': FRACTION, 'FwFM.scale': FRACTION,
-    'FwFM.weight_scale': FRACTION,
+    'FwFM.weight_scale': FRACTION, 'Binned.width': FRACTION,
+    'Binned.scale': FRACTION,
     'CbfFilter.false_positive_probability': FRACTION,
     'L2Eviction.l2_weight_threshold': FRACTION,
     'Experiment.eval_epochs': FRACTION,

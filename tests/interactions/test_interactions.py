@@ -11,6 +11,7 @@ from ple_estimator.data import packing
 from ple_estimator.embeddings import hashed
 from ple_estimator.embeddings import keyed
 from ple_estimator.engine import purpose
+from ple_estimator.interactions import binned
 from ple_estimator.interactions import combined
 from ple_estimator.interactions import cross_net
 from ple_estimator.interactions import dot_products
@@ -223,6 +224,23 @@ def test_periodic_makes_a_vector_of_each_number():
       x, np.concatenate(wanted, axis=1), rtol=1e-3, atol=1e-4)
 
 
+def test_binned_looks_up_the_bin_of_each_number():
+  with tf.Graph().as_default(), tf.Session() as sess:
+    made = combined.Interactions(
+        [binned.Binned(0.5, 6, dim=1, scale=2.0)], [], 2, 2)
+    x, logits = made(tf.constant([[0.0, -0.01], [-9.0, 0.99], [9.0, 0.5]]), [],
+                     NAMES, FOR)
+    table, = tf.trainable_variables()
+    sess.run(table.assign(np.arange(12 * 3).reshape(12, 3)))
+    # Bins of the first column: 3, 0, 5; of the second: 2, 4, 4 behind them.
+    rows = [(3, 8), (0, 10), (5, 10)]
+    np.testing.assert_allclose(
+        sess.run(x)[:, 2:], [[3 * a, 3 * b] for a, b in rows])
+    np.testing.assert_allclose(sess.run(logits), [
+        [2 * (3 * a + 1 + 3 * b + 1), 2 * (3 * a + 2 + 3 * b + 2)]
+        for a, b in rows])
+
+
 def test_several_interactions_add_up():
   both = wide.Wide(), factorization_machine.FM(2, True)
   _, logits, _, own, numbers, values = built(*both)
@@ -295,7 +313,7 @@ def trained(made, steps=3):
 EVERY = [wide.Wide(), factorization_machine.FM(2),
          factorization_machine.FM(to='experts'),
          dot_products.DotProducts(['ad', 'tags']), cross_net.CrossNet(1, 2),
-         periodic.Periodic(2, 3), field_weighted.FwFM(2)]
+         periodic.Periodic(2, 3), field_weighted.FwFM(2), binned.Binned()]
 
 
 @pytest.mark.parametrize('embedding', [
@@ -357,6 +375,8 @@ def test_a_model_without_experts_is_a_logistic_regression():
     (dict(interactions=[factorization_machine.FM()],
           columns=[c for c in COLUMNS if c['kind'] in ('label', 'number')]),
      'FM without FM.dim needs columns with vectors'),
+    (dict(interactions=[binned.Binned()], columns=COLUMNS[:4]),
+     'Binned where FeatureSpec.columns has no column of kind number'),
     (dict(interactions=[periodic.Periodic()], columns=COLUMNS[:4]),
      'Periodic where FeatureSpec.columns has no column of kind number'),
 ])
@@ -378,6 +398,10 @@ def test_refuses_what_does_not_fit(change, message):
     (lambda: dot_products.DotProducts(['a']), 'at least two different names'),
     (lambda: dot_products.DotProducts(['a', 'a']), 'at least two different'),
     (lambda: dot_products.DotProducts('ab'), 'DotProducts.columns must'),
+    (lambda: binned.Binned(0), 'Binned.width must be'),
+    (lambda: binned.Binned(num_bins=1), 'Binned.num_bins must be'),
+    (lambda: binned.Binned(dim=0), 'Binned.dim must be'),
+    (lambda: binned.Binned(scale=0), 'Binned.scale must be'),
     (lambda: field_weighted.FwFM(0), 'FwFM.dim must be'),
     (lambda: field_weighted.FwFM(scale=0), 'FwFM.scale must be'),
     (lambda: field_weighted.FwFM(weight_scale=0), 'FwFM.weight_scale must be'),
