@@ -131,7 +131,7 @@ FRACTIONS = {'stddev', 'learning_rate', 'beta1', 'beta2', 'epsilon',
 
 
 # What may only be None if another parameter is not, which it is here.
-NEEDED = ['IncrementalCheckpoint.save_steps', 'Task.tower', 'FM.dim']
+NEEDED = ['IncrementalCheckpoint.save_steps', 'Task.tower']
 
 
 def configurables():

@@ -16,7 +16,8 @@ class Binned(interaction.Interaction):
   gets the weight that the bin has for it. So single values that stand out, such
   as a capital gain of exactly 15,024, can have an effect of their own, as they
   do in decision trees. Columns should be standardised (`mean`, `std` and
-  `log1p`). `Periodic` is the smooth counterpart.
+  `log1p`); where there is none, nothing is added. `Periodic` is the smooth
+  counterpart.
   """
 
   scope = 'binned'
@@ -45,12 +46,10 @@ class Binned(interaction.Interaction):
     self._dim = dim
     self._scale = scale
 
-  def check(self, columns, num_numbers):
-    errors.check(num_numbers, 'Model.interactions must not have Binned where '
-                 'FeatureSpec.columns has no column of kind number.')
-
   def __call__(self, fields, num_tasks, purpose):
     count = fields.num_numbers()
+    if not count:
+      return interaction.Contribution()
     table = tf.get_variable(
         'table', [count * self._num_bins, self._dim + num_tasks], tf.float32,
         tf.random_normal_initializer(stddev=0.01))

@@ -21,7 +21,8 @@ class Periodic(interaction.Interaction):
   with trained frequencies c_i, which start from a normal distribution. A dense
   layer of an expert is a smooth function of x; with this it can tell apart what
   lies close together, as decision trees do. Numbers should be standardised
-  (`mean`, `std` and `log1p` of the column).
+  (`mean`, `std` and `log1p` of the column); where there is none, nothing is
+  added.
   """
 
   scope = 'periodic'
@@ -46,12 +47,10 @@ class Periodic(interaction.Interaction):
     self._num_frequencies = num_frequencies
     self._stddev = stddev
 
-  def check(self, columns, num_numbers):
-    errors.check(num_numbers, 'Model.interactions must not have Periodic where '
-                 'FeatureSpec.columns has no column of kind number.')
-
   def __call__(self, fields, num_tasks, purpose):
     count, waves = fields.num_numbers(), self._num_frequencies
+    if not count:
+      return interaction.Contribution()
     frequencies = tf.get_variable(
         'frequencies', [count, waves], tf.float32,
         tf.random_normal_initializer(stddev=self._stddev))

@@ -241,6 +241,14 @@ def test_binned_looks_up_the_bin_of_each_number():
         for a, b in rows])
 
 
+@pytest.mark.parametrize('part', [binned.Binned(), periodic.Periodic()])
+def test_without_numbers_nothing_is_added(part):
+  columns = [c for c in COLUMNS if c['kind'] != 'number']
+  x, logits, vectors, _, numbers, values = built(part, columns=columns)
+  assert logits is None and not values
+  np.testing.assert_array_equal(x, plain(vectors, numbers))
+
+
 def test_several_interactions_add_up():
   both = wide.Wide(), factorization_machine.FM(2, True)
   _, logits, _, own, numbers, values = built(*both)
@@ -375,10 +383,6 @@ def test_a_model_without_experts_is_a_logistic_regression():
     (dict(interactions=[factorization_machine.FM()],
           columns=[c for c in COLUMNS if c['kind'] in ('label', 'number')]),
      'FM without FM.dim needs columns with vectors'),
-    (dict(interactions=[binned.Binned()], columns=COLUMNS[:4]),
-     'Binned where FeatureSpec.columns has no column of kind number'),
-    (dict(interactions=[periodic.Periodic()], columns=COLUMNS[:4]),
-     'Periodic where FeatureSpec.columns has no column of kind number'),
 ])
 def test_refuses_what_does_not_fit(change, message):
   with pytest.raises(errors.UserError, match=message):
