@@ -22,7 +22,7 @@ class Binned(interaction.Interaction):
 
   scope = 'binned'
 
-  def __init__(self, width=0.02, num_bins=1000, dim=8, scale=3.0):
+  def __init__(self, width=0.01, num_bins=2000, dim=8, scale=3.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:

@@ -27,7 +27,7 @@ class Periodic(interaction.Interaction):
 
   scope = 'periodic'
 
-  def __init__(self, dim=8, num_frequencies=24, stddev=0.3):
+  def __init__(self, dim=8, num_frequencies=48, stddev=10.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
