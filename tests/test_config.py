@@ -28,7 +28,7 @@ FILES = sorted(os.path.relpath(path, conftest.ROOT) for path in
 # By choice, but for what gin/base.gin chooses.
 CHOICES = {
     'data': ['csv', 'shop'],
-    'network': ['shared_bottom', 'mmoe', 'cgc', 'single_task', 'paper_gate',
+    'network': ['shared_bottom', 'mmoe', 'cgc', 'single_task', 'hidden_gate',
                 'linear', 'fm', 'small'],
     'precision': ['bf16'],
     'optimizer': ['adamw', 'adam_async', 'adagrad', 'adagrad_decay', 'ftrl',

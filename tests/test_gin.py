@@ -29,6 +29,7 @@ SMALL_TABLES = {name: {'num_buckets': 100} for name in [
     'tag_category_list', 'tag_brand_list']}
 SMALL = ['FeatureSpec.overrides = %r' % SMALL_TABLES,
          'Tower.units = (4,)', 'PLE.expert_units = (5,)', 'PLE.num_levels = 1',
+         'PLE.gate_units = (3,)',
          'Experiment.exports = None', 'Experiment.max_steps = 2',
          'BATCH_SIZE = 64']
 
@@ -76,10 +77,7 @@ def test_is_listed(path):
 
 @pytest.mark.parametrize('path', ON_TAOBAO, ids=os.path.basename)
 def test_trains_two_steps(path, taobao, tmp_path):
-  small = list(SMALL)
-  if 'paper_gate' not in path:
-    small.append('PLE.gate_units = (3,)')
-  config.load(path, small + [
+  config.load(path, SMALL + [
       'DATA_DIR = %r' % taobao, 'Experiment.model_dir = %r' % str(tmp_path),
       'Experiment.eval_input = None', 'Experiment.early_stopping = None'])
   experiment.Experiment().train()
