@@ -155,10 +155,15 @@ class Averages:
     self.variables = [
         self._of_dense.get_slot(v, SUFFIX) for v in self._dense] + [
             slot for table in tables for slot in self.slots(table)]
-    self.catch_up_all = tf.group(
-        [self._catch_up_table(table) for table in tables] +
-        [self._catch_up_keyed(table) for table in keyed])
+    self._tables, self._keyed = tables, keyed
+    self.catch_up_all = self.caught_up()
     tf.add_to_collection(Averages, self)
+
+  def caught_up(self):
+    """Brings all rows of all tables up to date; returns a tf.Operation."""
+    return tf.group(
+        [self._catch_up_table(table) for table in self._tables] +
+        [self._catch_up_keyed(table) for table in self._keyed])
 
   def catch_up(self, variable, rows):
     """Brings rows up to date, before the optimizer updates them.

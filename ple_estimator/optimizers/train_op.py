@@ -57,10 +57,13 @@ def build(optimizer, gradients, purpose, clip_norm=None, averaging=None):
   if purpose.fused and isinstance(rule, update_rules.LazyAdam):
     rule.use_kernels()
   if purpose.track_rows:
-    _check_moves_touched_rows_only(rule, 'Experiment.incremental')
+    errors.check(
+        not _moves_all_rows(rule), 'Experiment.incremental needs an optimizer '
+        'that leaves untouched rows alone, such as @lazy_adam; @adam moves '
+        'every row at every step.')
   gradients = _clip(_sort(gradients), clip_norm)
   averages = averaging and _averages(
-      averaging.decay, rule, gradients, purpose.fused)
+      averaging.decay, gradients, purpose.fused)
   with factories.updating(optimizer):
     table_slots.make(rule, gradients.variables, gradients.tables)
   with tf.control_dependencies(_before_the_update(gradients.tables)):
@@ -112,12 +115,10 @@ def _sum_rows(gradient):
       rows, gradient.dense_shape)
 
 
-def _averages(decay, optimizer, gradients, fused):
+def _averages(decay, gradients, fused):
   """Makes the averaging.Averages of what _Gradients are of."""
   tables = [v for g, v in zip(gradients.dense, gradients.variables)
             if isinstance(g, tf.IndexedSlices)]
-  if tables or gradients.tables:
-    _check_moves_touched_rows_only(optimizer, 'Model.averaging')
   return averaging_lib.Averages(decay, tables, gradients.tables, fused)
 
 
@@ -146,8 +147,9 @@ def _update(optimizer, gradients, track_rows, averages, updating):
     with tf.control_dependencies(before), updating:
       return optimizer.apply_gradients(updates, tf.train.get_global_step())
   with tf.control_dependencies(rows):
-    before += [averages.catch_up(v, tf.cast(g.indices, tf.int64))
-               for g, v in updates if isinstance(g, tf.IndexedSlices)]
+    before += [averages.caught_up()] if _moves_all_rows(optimizer) else [
+        averages.catch_up(v, tf.cast(g.indices, tf.int64))
+        for g, v in updates if isinstance(g, tf.IndexedSlices)]
   with tf.control_dependencies(before), updating:
     updated = optimizer.apply_gradients(updates)
   with tf.control_dependencies([updated]):
@@ -156,11 +158,9 @@ def _update(optimizer, gradients, track_rows, averages, updating):
     return tf.train.get_global_step().assign_add(1, read_value=False)
 
 
-def _check_moves_touched_rows_only(optimizer, binding):
-  errors.check(
-      type(optimizer) is not tf.train.AdamOptimizer, '%s needs an optimizer '
-      'that leaves untouched rows alone, such as @lazy_adam; @adam moves every '
-      'row at every step.', binding)
+def _moves_all_rows(optimizer):
+  """Whether a step moves rows of tables that its batch does not touch."""
+  return type(optimizer) is tf.train.AdamOptimizer
 
 
 def _note_rows(optimizer, gradients, step, averages):

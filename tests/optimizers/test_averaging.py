@@ -255,10 +255,23 @@ def test_the_fused_op_is_the_formula_and_refuses_what_does_not_fit():
         session.run(op, feed)
 
 
-def test_refuses_an_optimizer_that_moves_all_rows():
-  with pytest.raises(errors.UserError, match='Model.averaging needs an '
-                     'optimizer that leaves untouched rows alone, such as'):
-    Graph(optimizer=factories.adam)
+def test_an_optimizer_that_moves_all_rows_has_all_averaged(tmp_path):
+  """Adam: the averages of rows that batches touch seldom or never."""
+  made = Graph(optimizer=lambda: factories.adam(0.1))
+  made.train([0, 1, 2, 3, 4, 5, 6], [1, 2, 3], 0.5)
+  past = {'table': [], 'keyed': []}
+  for rows, pull in [([0], 2.0), ([1, 1], -1.0), ([], 0.0), ([5], 3.0)]:
+    found = made.save(tmp_path, len(past['table']) + 1)
+    past['table'].append(found['table'])
+    past['keyed'].append(found['keyed/embedding-values'])
+    made.train(rows, [1], pull)
+  found = made.save(tmp_path, 5)
+  for name, value, averaged in [
+      ('table', 'table', 'table/average'),
+      ('keyed', 'keyed/embedding-values', 'keyed/embedding/average-values')]:
+    past[name].append(found[value])
+    assert np.abs(past[name][-1][-1] - past[name][0][-1]).max() > 0.01
+    close(found[averaged], average(past[name]))
 
 
 @pytest.mark.parametrize('decay', [0, 1, -1, 0.999999999])
