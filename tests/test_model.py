@@ -286,3 +286,53 @@ def test_one_step_lowers_the_loss():
 def test_refuses(change, message):
   with pytest.raises(errors.UserError, match=message):
     make(**change)
+
+
+def first_steps(made, steps=2):
+  """The losses of some steps, and after them the biases of the logits."""
+  with tf.Graph().as_default():
+    tf.set_random_seed(3)
+    spec = spec_of(made, tf.estimator.ModeKeys.TRAIN)
+    biases = {v.op.name: v for v in tf.trainable_variables()
+              if v.op.name.endswith('logit/bias')}
+    with tf.Session() as sess:
+      sess.run([tf.global_variables_initializer(), tf.tables_initializer()])
+      losses = [sess.run([spec.loss, spec.train_op])[0] for _ in range(steps)]
+      return losses, sess.run(biases)
+
+
+def test_the_first_predictions_are_the_mean_of_the_first_labels():
+  """Logits start from 0, so the first loss is that of the labels' mean."""
+  losses, biases = first_steps(make(micro_batches=2), 1)
+  weights = RAW['w'] / RAW['w'].sum()
+  half = 0.5 / 3
+  odds = (0.75 + half) / (0.25 + half)
+  p = odds / (1 + odds)
+  clk = -(weights * np.log(np.where(RAW['clk'] > 0, p, 1 - p))).sum()
+  mean = (weights * RAW['stay']).sum()
+  stay = (weights * (RAW['stay'] - mean) ** 2).sum()
+  assert losses[0] == pytest.approx(0.5 * clk + 2 * stay, rel=1e-4)
+  # Adam has moved the variable by 0.001, and the bias is 32 times it.
+  assert 32 * biases['ctr/tower/logit/bias'][0] == pytest.approx(
+      np.log(odds), abs=0.033)
+  assert 32 * biases['dwell/tower/logit/bias'][0] == pytest.approx(
+      mean, abs=0.033)
+
+
+def test_later_steps_leave_the_bias_to_the_optimizer():
+  tower = towers.Tower((3,), batch_norm=False, bias_scale=1.0)
+  both = [tasks.Task('ctr', 'clk', tower),
+          tasks.Task('dwell', 'stay', tower, 'regression', initial_bias=2.0)]
+  _, biases = first_steps(make(tasks=both), 4)
+  assert biases['dwell/tower/logit/bias'][0] == pytest.approx(2, abs=0.005)
+
+
+def test_a_tower_without_bias_cannot_start_from_the_labels():
+  class Unbiased(towers.Tower):
+
+    def net(self, x):
+      return super().net(x)._replace(linear_bias=False)
+
+  with pytest.raises(errors.UserError, match='Task.initial_bias must be 0.0 '
+                     'for a tower without a bias, in task ctr'):
+    first_steps(make(tasks=[tasks.Task('ctr', 'clk', Unbiased((3,)))]))

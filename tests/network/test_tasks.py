@@ -126,3 +126,32 @@ def test_better_is_larger_for_auc_and_smaller_for_loss():
 def test_refuses(bad, message):
   with pytest.raises(errors.UserError, match=message):
     tasks.Task(**dict(dict(name='t', label='y', tower=towers.Tower()), **bad))
+
+
+def test_the_initial_bias_is_the_log_odds_of_the_first_batch():
+  labels, weights = tf.constant(LABELS), tf.constant(WEIGHTS)
+  # The weights of label 1 sum to 2.5 of 4.5, and half a row more on either
+  # side weighs 0.5 * 4.5 / 5.
+  half = 0.5 * 4.5 / 5
+  assert run(task().initial_bias(labels, weights)) == pytest.approx(
+      np.log((2.5 + half) / (2 + half)), rel=1e-5)
+  assert run(task(loss='regression').initial_bias(
+      labels, weights)) == pytest.approx(2.5 / 4.5)
+  assert run(task(initial_bias=-3).initial_bias(labels, weights)) == -3
+
+
+@pytest.mark.parametrize('labels, sign', [([0, 0, 0], -1), ([1, 1, 1], 1)])
+def test_a_first_batch_of_one_label_gives_a_finite_bias(labels, sign):
+  found = run(task().initial_bias(tf.constant(labels, tf.float32),
+                                  tf.ones([3])))
+  assert found == pytest.approx(sign * np.log(3.5 / 0.5))
+  # No row counts for the task.
+  assert run(task().initial_bias(tf.zeros([3]), tf.zeros([3]))) == 0
+  assert run(task(loss='regression').initial_bias(
+      tf.zeros([3]), tf.zeros([3]))) == 0
+
+
+def test_refuses_an_initial_bias():
+  with pytest.raises(errors.UserError, match="Task.initial_bias must be "
+                     "'labels' or a finite number, got 'label'"):
+    task(initial_bias='label')
