@@ -324,7 +324,8 @@ WITH_CHECKSUM = bytes.fromhex(
 @pytest.mark.parametrize('suffix, data, at', [
     ('.zst', WITH_CHECKSUM, 11),
     ('.gz', gzip.compress(b'1,7,a\n0,8,b\n', 0), 17),
-    ('.bz2', bz2.compress(b'1,7,a\n0,8,b\n'), 30)])
+    ('.bz2', bz2.compress(b'1,7,a\n0,8,b\n'), 30)],
+                         ids=['zst', 'gz', 'bz2'])  # gz has the time in it
 def test_a_flipped_bit_is_seen_where_the_file_has_a_checksum(
     tmp_path, suffix, data, at):
   path = tmp_path / ('x.csv' + suffix)
