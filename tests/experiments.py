@@ -22,7 +22,11 @@ SMALL_TABLES = 'FeatureSpec.overrides = %r' % {
     name: {'num_buckets': 1000} for name in [
         'adgroup_id', 'cate_id', 'campaign_id', 'customer', 'brand', 'user_id',
         'tag_category_list', 'tag_brand_list']}
+# A small PLE and nothing beside it: tests of interactions, averaged weights and
+# dropout bind them again.
 SMALL = [
+    'Model.interactions = []', 'Model.averaging = None',
+    'Model.embedding_dropout = 0.0',
     'PLE.num_levels = 2', 'PLE.expert_units = (8,)', 'PLE.gate_units = ()',
     'Tower.units = (4,)', 'BATCH_SIZE = 100', 'run_config.summary_steps = 5',
     'Experiment.eval_steps = 0']  # evaluates every checkpoint

@@ -381,8 +381,6 @@ def test_another_data_set_needs_a_gin_file_only(tmp_path, run_cli):
     ('Experiment.max_steps = -1', 'Experiment.max_steps must be an integer'),
     ('Experiment.eval_secs = None', 'Experiment.eval_secs must be an integer'),
     ('Experiment.eval_steps = -1000', 'Experiment.eval_steps must be an int'),
-    ('Experiment.eval_epochs = 1.5', 'Experiment.eval_steps and Experiment.'
-     'eval_epochs must not both be given, got 0 and 1.5. Bind one'),
     ('Experiment.eval_epochs = 0', 'Experiment.eval_epochs must be a finite '
      'number above 0 or None, got 0'),
     ('Experiment.eval_input = None', 'Experiment.eval_input must be given'),
@@ -407,6 +405,18 @@ def test_refuses(binding, message):
   config.load('gin/base.gin', [binding])
   with pytest.raises(ValueError, match=message):
     experiment.Experiment()
+
+
+def test_refuses_steps_and_epochs_at_once():
+  for name, first, second in [
+      ('Experiment', 'eval_steps', 'eval_epochs'),
+      ('EarlyStopping', 'patience_steps', 'patience_epochs')]:
+    gin.clear_config()
+    config.load('gin/base.gin', [
+        '%s.%s = 9' % (name, first), '%s.%s = 1.5' % (name, second)])
+    with pytest.raises(errors.UserError, match='%s.%s and %s.%s must not both '
+                       'be given, got 9 and 1.5' % (name, first, name, second)):
+      experiment.Experiment()
 
 
 @pytest.mark.parametrize('mode', ['evaluate', 'test', 'predict', 'export'])
