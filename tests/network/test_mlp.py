@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from ple_estimator.engine import native
 from ple_estimator.engine import purpose
 from ple_estimator.network import micro_batching
+from ple_estimator.network import batch_norm
 from ple_estimator.network import mlp
 from ple_estimator.network import precision
 
@@ -52,7 +53,8 @@ def computed(fused, training, threads=2, **kwargs):
           variables, tf.gradients(loss, variables)) if g is not None})
     rng = np.random.RandomState(8)
     start = [v.assign(rng.rand(*v.shape.as_list()) + .5 - ('kernel' in v.name))
-             for v in tf.global_variables() if not v.op.name.startswith('x')]
+             for v in tf.global_variables()
+             if v.dtype.is_floating and not v.op.name.startswith('x')]
     moving = {'moved/' + v.op.name: v for v in tf.global_variables()
               if 'moving' in v.name}
     ops = [op.type for op in tf.get_default_graph().get_operations()
@@ -477,8 +479,8 @@ def test_an_input_of_several_nets_is_passed_once():
 def test_parameters_are_in_the_order_of_the_kernel():
   names = {name: tf.constant(float(i)) for i, name in enumerate(
       ['kernel_0', 'bias_0', 'gamma', 'beta', 'kernel_1'])}
-  norm = mlp._Norm(names['gamma'], names['beta'], tf.constant(-1.0),
-                   tf.constant(-2.0))
+  norm = batch_norm.Norm(names['gamma'], names['beta'], tf.constant(-1.0),
+                         tf.constant(-2.0))
   found = mlp._parameters([
       mlp._Layer(names['kernel_0'], names['bias_0'], norm),
       mlp._Layer(names['kernel_1'], None, None)])
