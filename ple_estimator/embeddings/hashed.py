@@ -208,7 +208,7 @@ class HashEmbedding(Embedding):
       return super()._pooled(group, packed, purpose)
     errors.check(
         not self._strength(group) and not any(l2 for _, l2 in group.own_l2),
-        "HashEmbedding.l2, Wide.l2, FM.l2, and 'l2' of a column, "
+        "HashEmbedding.l2, Wide.l2, FM.l2, FwFM.l2, and 'l2' of a column, "
         "must be 0 with DeepRec's fused lookup, got %g: leave 'fused_lookup' "
         'out of Engine.forms.', self._strength(group))
     return _by_row(deeprec.fused_lookup(

@@ -658,6 +658,7 @@ def _experiment(taobao, tmp_path, gin_file, *bindings):
       'Experiment.max_steps = 2', 'BATCH_SIZE = 64', 'DATA_DIR = %r' % taobao,
       'Experiment.model_dir = %r' % str(tmp_path),
       'Experiment.eval_input = None', 'Experiment.early_stopping = None',
+      'Model.interactions = []', 'Model.averaging = None',
   ] + list(bindings))
   return experiment.Experiment()
 

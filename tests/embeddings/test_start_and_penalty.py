@@ -193,7 +193,8 @@ def test_there_is_no_penalty_without_strength_nor_in_evaluation(l2, training):
 
 def test_the_penalty_is_refused_with_the_fused_lookup_of_deeprec(monkeypatch):
   monkeypatch.setattr(forms.Engine, 'uses', lambda *args: True)
-  with pytest.raises(errors.UserError, match="HashEmbedding.l2, and 'l2' of a "
-                     "column, must be 0 with DeepRec's fused lookup, got 0.7"):
+  with pytest.raises(errors.UserError, match="HashEmbedding.l2, Wide.l2, "
+                     "FM.l2, FwFM.l2, and 'l2' of a column, must be 0 with "
+                     "DeepRec's fused lookup, got 0.7"):
     look_up(hashed.HashEmbedding(l2=L2), [column_kinds.Integer('a', 5, 3)],
             {'a': [1]})

@@ -9,8 +9,8 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator.engine import native
 from ple_estimator.engine import purpose
-from ple_estimator.network import micro_batching
 from ple_estimator.network import batch_norm
+from ple_estimator.network import micro_batching
 from ple_estimator.network import mlp
 from ple_estimator.network import precision
 
@@ -425,7 +425,7 @@ def test_the_gradient_of_batch_norm_matches_differences():
     step[i] = 1e-5
     gradient[i] = (loss(x + step) - loss(x - step)) / 2e-5
   value = tf.constant(x.astype('f'))
-  mean, variance = mlp._moments(value)
+  mean, variance = batch_norm._moments(value)
   y = (value - mean) * tf.rsqrt(variance + 1e-3)
   got = tf.gradients(tf.reduce_sum(y * weights.astype('f')), value)[0]
   with tf.Session() as sess:

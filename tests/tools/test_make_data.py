@@ -52,7 +52,8 @@ def test_report_takes_the_ceiling(made, tmp_path):
   found = json.loads((made / 'ceiling.json').read_text())
   done = tool('report', tmp_path / 'base', '--ceiling', made / 'ceiling.json')
   assert done.stdout.splitlines()[2] == '| ceiling |  | %.4f | %.4f |  |' % (
-      found['clk']['auc'], found['buy']['log_loss']), done.stderr
+      found['clk']['validation']['auc'],
+      found['buy']['validation']['log_loss']), done.stderr
 
 
 @pytest.mark.parametrize('correlation, nonlinear', [

@@ -462,6 +462,8 @@ class _Stage:
 
 class _Model:
 
+  averaging = None
+
   def model_fn(self, features, labels, mode, **kwargs):
     assert sorted(features) == ['raw/row', 'row']
     step = tf.train.get_global_step()
