@@ -93,7 +93,9 @@ def first_biases(tasks, targets):
 
 
 def start_biases(first, biases, after):
-  """Adds what the first step has added to the logits to their biases.
+  """Makes what the first step has added to the logits their biases.
+
+  Of several workers that all take the first step, the last one's is kept.
 
   Args:
     first: dict of task name to float32 scalar, from `first_biases`.
@@ -106,7 +108,7 @@ def start_biases(first, biases, after):
       # No assignment in later steps: it could undo what another worker does.
       tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.cond(
           _is_first(), lambda b=bias, start=first[name] / scale: tf.group(
-              b.assign_add([start], read_value=False)), tf.no_op))
+              b.assign([start], read_value=False)), tf.no_op))
 
 
 def _is_first():
