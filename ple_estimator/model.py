@@ -231,16 +231,21 @@ class Model:
     return logits, gates
 
   def _biases(self):
-    """The bias of each logit: dict of task name to ([1] variable, scale)."""
-    if self._network is None:
-      return {task.name: (_bias(task.name), 1.0) for task in self.tasks}
-    found = {task.name: towers.bias(task.name, task.tower)
-             for task in self.tasks}
+    """The biases of logits that the first step sets.
+
+    Returns:
+      dict of task name to ([1] variable, what it is multiplied by).
+    """
+    found = {}
     for task in self.tasks:
-      errors.check(
-          found[task.name] or not task.has_initial_bias, 'Task.initial_bias '
-          'must be 0.0 for a tower without a bias, in task %s.', task.name)
-    return {name: pair for name, pair in found.items() if pair}
+      if task.has_initial_bias:
+        found[task.name] = (
+            towers.bias(task.name, task.tower) if self._network
+            else (_bias(task.name), 1.0))
+        errors.check(
+            found[task.name], 'Task.initial_bias must be 0.0 for a tower '
+            'without a bias, in task %s.', task.name)
+    return found
 
   def _targets(self, features, labels):
     """Returns the objective.Targets of a batch."""

@@ -49,7 +49,7 @@ def of_network(build, tasks, inputs, targets, slices):
         loss_weights, gate_gradients=True)  # as tf.train.Optimizer does
     gates = tf.nest.map_structure(lambda x: share * tf.reduce_sum(x), gates)
     return (losses, gates, {
-        v.name: tf.convert_to_tensor(g)
+        v.name: _dense(g, v)
         for v, g in zip(variables, gradients) if g is not None}), d_inputs
 
   return micro_batching.accumulate(
@@ -76,6 +76,17 @@ def complete(variables, gradients, inputs, d_inputs):
                         [d_inputs] + [None] * len(penalties))
   return [(_add(g, gradients.get(v.name)), v)
           for g, v in zip(others, variables)]
+
+
+def _dense(gradient, variable):
+  """A gradient as a tensor of the shape of its variable.
+
+  What is looked up in a variable has a gradient of rows, of which TensorFlow
+  1.15 does not know the shape as a tensor.
+  """
+  gradient = tf.convert_to_tensor(gradient)
+  gradient.set_shape(variable.shape)
+  return gradient
 
 
 def _add(a, b):

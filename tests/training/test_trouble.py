@@ -97,7 +97,9 @@ def test_a_diverged_run_says_so_and_leaves_a_good_checkpoint(load, tmp_path):
     assert np.isfinite(reader.get_tensor(name)).all(), name
 
 
+# Logits that start at 0 would leave the layers below them without gradients.
 HUGE = ['Model.optimizer = @sgd', 'sgd.learning_rate = 1e30',
+        "Tower.logit_initializer = 'glorot_uniform'",
         'run_config.save_steps = 1', 'EPOCHS = 9', 'Experiment.max_steps = 1']
 
 
