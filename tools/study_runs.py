@@ -362,7 +362,7 @@ def _last_step(model_dir):
 
   found = evaluations.Evaluations(model_dir)
   found.read()
-  return found.last['global_step']
+  return found.last['global_step']  # pylint: disable=unsubscriptable-object
 
 
 def name_of(job):

@@ -373,7 +373,7 @@ class MultiHashEmbedding(HashEmbedding):
         parts.append(_look_up(variable, rows))
     if self._operation == 'concat' and group.own_dim:
       # What interactions read would be half a vector: it is a sum instead.
-      return self._concatenated(group, *parts), different
+      return self._concatenated(group, parts[0], parts[1]), different
     return compose(*parts), different
 
   def _table_widths(self, group):
