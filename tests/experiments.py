@@ -52,6 +52,7 @@ COUNTER = ['EmbeddingVariable.filter = @CounterFilter()',
 CBF = ['EmbeddingVariable.filter = @CbfFilter()', 'CbfFilter.filter_freq = 2',
        'CbfFilter.max_element_size = 10_000',
        'EmbeddingVariable.eviction = @L2Eviction()',
+       'EmbeddingVariable.stddev = None',  # rows start above the threshold
        'L2Eviction.l2_weight_threshold = 0.2']
 
 
