@@ -145,7 +145,8 @@ def test_kill_at_any_moment_loses_nothing_older(taobao, tmp_path):
   bindings = ['Experiment.model_dir = %r' % str(tmp_path / 'run'),
               'DATA_DIR = %r' % taobao, 'Experiment.exports = None',
               'EPOCHS = 100000', 'run_config.save_steps = 3',
-              'Experiment.eval_steps = 300_000'] + COUNTER
+              'Experiment.eval_steps = 300_000',
+              'Model.interactions = []', 'Model.averaging = None'] + COUNTER
   command = [sys.executable, '-m', 'ple_estimator.run', '--gin_file',
              'gin/ev.gin'] + ['--gin_bindings=' + line for line in bindings]
   rng = np.random.RandomState(0)

@@ -59,7 +59,8 @@ def test_the_scarcest_decides():
 def test_predicts_what_is_measured(taobao, gin_file, num_ps):
   bindings = ['DATA_DIR = %r' % taobao, 'PLE.num_levels = 1',
               'PLE.expert_units = (64,)', 'PLE.gate_units = ()',
-              'Tower.units = (32,)']
+              'Tower.units = (32,)', 'Model.averaging = None',
+              'Model.interactions = []']
   found = size_cluster.measure(gin_file, bindings, workers=2, num_ps=num_ps,
                                secs=5)
   step = size_cluster.describe(gin_file, bindings)
