@@ -89,7 +89,7 @@ def test_benchmark_finds_the_costliest_ops():
 @pytest.mark.timeout(1500)  # the recipe takes minutes
 def test_benchmark_runs_recipe_and_experiment(taobao, tmp_path):
   done = tool('benchmark', 'gin/base.gin', '--data', taobao, '--pairs', '1',
-              '--steps', '20', '--batch_size', '64', '--epochs', '1', '--json',
+              '--steps', '100', '--batch_size', '64', '--epochs', '1', '--json',
               tmp_path / 'out.json')
   assert done.returncode == 0, done.stderr
   rows = json.loads((tmp_path / 'out.json').read_text())
