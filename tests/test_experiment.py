@@ -251,6 +251,24 @@ def test_another_composition_of_like_tables_is_another_model(taobao, tmp_path):
       caught.value)
 
 
+def test_interactions_that_read_a_table_otherwise_are_another_model(
+    taobao, tmp_path):
+  def made(*bindings):
+    return load('gin/shared_bottom.gin', tmp_path, taobao,
+                'Model.interactions = [@Wide(), @FwFM()]', *bindings)
+  made('Experiment.exports = None', 'Experiment.max_steps = 1').train()
+  for binding, word in [
+      ('Wide.scale = 5.0', 'Wide.scale = 3.0, now 5.0'),
+      ('FwFM.weight_scale = 5.0', 'FwFM.weight_scale = 10.0, now 5.0'),
+      ('Model.interactions = [@FwFM(), @Wide()]', 'Model.interactions = ['),
+      ('Tower.bias_scale = 1.0', 'Tower.bias_scale = 32.0, now 1.0')]:
+    with pytest.raises(errors.UserError) as caught:
+      made(binding).evaluate()
+    assert 'holds another model' in str(caught.value)
+    assert word in str(caught.value)
+  made('Wide.l2 = 0.1').evaluate()  # is no other model
+
+
 @pytest.mark.parametrize('name', ['adagrad_decay'] + [
     pytest.param(name, marks=pytest.mark.slow)
     for name in ('adam_async', 'adagrad', 'adamw', 'ftrl', 'sgd')])
