@@ -124,7 +124,7 @@ class Averages:
     variables: list of the averages, and of the numbers of updates of rows, but
       those of keyed tables.
     catch_up_all: tf.Operation that brings all rows up to date, to be run before
-      a checkpoint is saved.
+      a checkpoint is saved, and before a step that moves all rows.
   """
 
   def __init__(self, decay, tables, keyed, fused):
@@ -155,15 +155,10 @@ class Averages:
     self.variables = [
         self._of_dense.get_slot(v, SUFFIX) for v in self._dense] + [
             slot for table in tables for slot in self.slots(table)]
-    self._tables, self._keyed = tables, keyed
-    self.catch_up_all = self.caught_up()
+    self.catch_up_all = tf.group(
+        [self._catch_up_table(table) for table in tables] +
+        [self._catch_up_keyed(table) for table in keyed])
     tf.add_to_collection(Averages, self)
-
-  def caught_up(self):
-    """Brings all rows of all tables up to date; returns a tf.Operation."""
-    return tf.group(
-        [self._catch_up_table(table) for table in self._tables] +
-        [self._catch_up_keyed(table) for table in self._keyed])
 
   def catch_up(self, variable, rows):
     """Brings rows up to date, before the optimizer updates them.

@@ -48,9 +48,8 @@ def build(optimizer, gradients, purpose, clip_norm=None, averaging=None):
     tf.Operation.
 
   Raises:
-    UserError: if rows are to be noted or averaged and the optimizer moves all
-      of them, or if the optimizer cannot update the engine's embedding
-      variables.
+    UserError: if rows are to be noted and the optimizer moves all of them, or
+      if the optimizer cannot update the variables.
   """
   rule = deeprec_optimizers.choose(
       factories.make(optimizer), purpose.engine)
@@ -147,7 +146,7 @@ def _update(optimizer, gradients, track_rows, averages, updating):
     with tf.control_dependencies(before), updating:
       return optimizer.apply_gradients(updates, tf.train.get_global_step())
   with tf.control_dependencies(rows):
-    before += [averages.caught_up()] if _moves_all_rows(optimizer) else [
+    before += [averages.catch_up_all] if _moves_all_rows(optimizer) else [
         averages.catch_up(v, tf.cast(g.indices, tf.int64))
         for g, v in updates if isinstance(g, tf.IndexedSlices)]
   with tf.control_dependencies(before), updating:
