@@ -53,8 +53,12 @@ class Binned(interaction.Interaction):
     table = tf.get_variable(
         'table', [count * self._num_bins, self._dim + num_tasks], tf.float32,
         tf.random_normal_initializer(stddev=0.01))
+    # A served number that is missing is NaN, and so is its row's answer, but
+    # NaN as a row of the table would fail the whole batch.
+    numbers = tf.where(tf.is_nan(fields.numbers),
+                       tf.zeros_like(fields.numbers), fields.numbers)
     bins = tf.clip_by_value(
-        tf.floor(fields.numbers / self._width) + self._num_bins // 2, 0.0,
+        tf.floor(numbers / self._width) + self._num_bins // 2, 0.0,
         self._num_bins - 1.0)
     rows = tf.cast(bins, tf.int64) + self._num_bins * tf.range(
         count, dtype=tf.int64)
