@@ -36,15 +36,13 @@ class Binned(interaction.Interaction):
     Raises:
       UserError: if a value is out of range.
     """
-    super().__init__('experts')
+    super().__init__('experts', scale)
     errors.check_number('Binned.width', width, above=0)
     errors.check_integer('Binned.num_bins', num_bins, 2)
     errors.check_integer('Binned.dim', dim, 1)
-    errors.check_number('Binned.scale', scale, above=0)
     self._width = width
     self._num_bins = num_bins
     self._dim = dim
-    self._scale = scale
 
   def __call__(self, fields, num_tasks, purpose):
     count = fields.num_numbers()

@@ -44,26 +44,19 @@ class FM(interaction.Interaction):
     Raises:
       UserError: if a value is out of range.
     """
-    super().__init__(to)
+    super().__init__(to, scale, l2)
     errors.check_integer('FM.dim', dim, 1, or_none=True)
     errors.check_bool('FM.per_task', per_task)
-    errors.check_number('FM.scale', scale, above=0)
     errors.check(not per_task or dim is not None and to == 'logits',
                  "FM.per_task must be False without FM.dim, and with FM.to = "
                  "'experts', got True for %s and %r.", dim, to)
-    errors.check_number('FM.l2', l2, least=0)
     errors.check(not l2 or dim is not None, 'FM.l2 must be 0 without FM.dim, '
                  'got %r: bind the l2 of the embedding.', l2)
     self._dim = dim
-    self._l2 = l2
     self._per_task = per_task
-    self._scale = scale
 
   def own_width(self, num_tasks):
     return (self._dim or 0) * (num_tasks if self._per_task else 1)
-
-  def own_l2(self):
-    return self._l2 * self._scale ** 2
 
   def check(self, columns, num_numbers):
     errors.check(columns or self._dim is not None and num_numbers, 'FM without '
@@ -95,9 +88,7 @@ class FM(interaction.Interaction):
     if fields.num_numbers():
       width = totals[0].shape[1].value if totals else self.own_width(
           num_tasks)
-      vectors = tf.get_variable(
-          'numbers', [fields.num_numbers(), width], tf.float32,
-          tf.random_normal_initializer(stddev=0.01))
+      vectors = interaction.number_vectors(fields, width)
       totals.append(tf.matmul(fields.numbers, vectors))
       squares.append(tf.matmul(tf.square(fields.numbers), tf.square(vectors)))
     return 0.5 * (tf.square(tf.add_n(totals)) - tf.add_n(squares))

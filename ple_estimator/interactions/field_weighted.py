@@ -43,29 +43,20 @@ class FwFM(interaction.Interaction):
     Raises:
       UserError: if a value is out of range.
     """
-    super().__init__('logits')
+    super().__init__('logits', scale, l2)
     errors.check_integer('FwFM.dim', dim, 1)
-    errors.check_number('FwFM.scale', scale, above=0)
     errors.check_number('FwFM.weight_scale', weight_scale, above=0)
-    errors.check_number('FwFM.l2', l2, least=0)
     self._dim = dim
-    self._scale = scale
     self._weight_scale = weight_scale
-    self._l2 = l2
 
   def own_width(self, num_tasks):
     return self._dim
 
-  def own_l2(self):
-    return self._l2 * self._scale ** 2
-
   def __call__(self, fields, num_tasks, purpose):
     vectors = [self._scale * block for block in fields.own]
     if fields.num_numbers():
-      of_numbers = tf.get_variable(
-          'numbers', [fields.num_numbers(), self._dim], tf.float32,
-          tf.random_normal_initializer(stddev=0.01))
-      vectors.append(fields.numbers[:, :, tf.newaxis] * of_numbers)
+      vectors.append(fields.numbers[:, :, tf.newaxis] *
+                     interaction.number_vectors(fields, self._dim))
     vectors = tf.concat(vectors, axis=1)
     count = vectors.shape[1].value
     weights = 1 + self._weight_scale * tf.get_variable(

@@ -58,17 +58,26 @@ class Interaction:
 
   scope = None
 
-  def __init__(self, to='logits'):
-    """Checks and stores where the result goes.
+  def __init__(self, to='logits', scale=1.0, l2=0.0):
+    """Checks and stores what several interactions have.
 
     Args:
-      to: 'logits' or 'experts'.
+      to: 'logits' or 'experts', where the result goes.
+      scale: float, what the interaction reads of its own is this times what the
+        table holds.
+      l2: float, adds l2 / 2 times the squared norm of what it so reads, once
+        for each different value of a batch, to the training loss.
 
     Raises:
-      UserError: if it is neither.
+      UserError: if a value is out of range.
     """
-    errors.check_choice(type(self).__name__ + '.to', to, TARGETS)
+    owner = type(self).__name__
+    errors.check_choice(owner + '.to', to, TARGETS)
+    errors.check_number(owner + '.scale', scale, above=0)
+    errors.check_number(owner + '.l2', l2, least=0)
     self.to = to
+    self._scale = scale
+    self._l2 = l2
 
   def own_width(self, num_tasks):
     """The width of the vectors that a value has for this interaction alone."""
@@ -77,7 +86,7 @@ class Interaction:
 
   def own_l2(self):
     """The strength of the penalty on these vectors, as the table holds them."""
-    return 0.0
+    return self._l2 * self._scale ** 2
 
   def check(self, columns, num_numbers):
     """Raises UserError if these columns do not suit the interaction.
@@ -107,6 +116,13 @@ class Interaction:
         len(dims) < 2, '%s needs columns whose vectors have one dim, got %s.',
         type(self).__name__, ' and '.join(
             '%d (%s)' % pair for pair in dims.items()))
+
+
+def number_vectors(fields, width):
+  """Makes a trained vector for each number column: [numbers, width] float32."""
+  return tf.get_variable(
+      'numbers', [fields.num_numbers(), width], tf.float32,
+      tf.random_normal_initializer(stddev=0.01))
 
 
 def sum_columns(blocks):

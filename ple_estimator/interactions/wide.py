@@ -3,7 +3,6 @@
 import gin
 import tensorflow.compat.v1 as tf
 
-from ple_estimator import errors
 from ple_estimator.interactions import interaction
 
 
@@ -36,17 +35,10 @@ class Wide(interaction.Interaction):
     Raises:
       UserError: if a value is out of range.
     """
-    super().__init__('logits')
-    errors.check_number('Wide.scale', scale, above=0)
-    errors.check_number('Wide.l2', l2, least=0)
-    self._scale = scale
-    self._l2 = l2
+    super().__init__('logits', scale, l2)
 
   def own_width(self, num_tasks):
     return num_tasks
-
-  def own_l2(self):
-    return self._l2 * self._scale ** 2
 
   def __call__(self, fields, num_tasks, purpose):
     parts = []
