@@ -98,7 +98,7 @@ class Model:
         embeddings that training sets to 0 where the experts read them, drawn
         anew for each number of a batch; what is left is divided by 1 minus the
         share (Srivastava et al., JMLR 2014). Columns of kind number are not
-        dropped, nor what Wide, FM and DotProducts read.
+        dropped, nor what Wide, FM, FwFM and DotProducts read.
       averaging: averaging.Averaging: evaluation, prediction and export use
         averages of the weights; None has none, and reads the weights of a
         checkpoint that has averages too.
@@ -322,10 +322,8 @@ def _check_parts(features, embedding, network, precision):
 
 def _check_interactions(interactions, network, tasks):
   """Raises UserError unless interactions suit the rest of a model."""
-  errors.check(
-      network or interactions.give_logits(), 'Model.network must be given, '
-      'such as @PLE(), or Model.interactions must have one that gives logits, '
-      'such as @Wide(); got None and none.')
+  if network is None:
+    interactions.check_alone()
   for task in tasks:
     errors.check(
         (task.tower is None) == (network is None), 'Task.tower must be %s, got '

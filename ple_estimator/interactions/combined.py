@@ -42,9 +42,18 @@ class Interactions:
     self._widths = [part.own_width(num_tasks) if columns else 0
                     for part in parts]
 
-  def give_logits(self):
-    """Whether at least one part adds to the logits."""
-    return any(part.to == 'logits' for part in self._parts.values())
+  def check_alone(self):
+    """Raises UserError unless the parts can be a model without a network."""
+    parts = self._parts.values()
+    errors.check(
+        parts, 'Model.network must be given, such as @PLE(), or Model.'
+        'interactions must have one that gives logits, such as @Wide(); got '
+        'None and none.')
+    for part in parts:
+      errors.check(
+          part.to == 'logits', 'Model.network must be given, such as @PLE(), '
+          'for %s in Model.interactions, which gives to the experts; got None.',
+          type(part).__name__)
 
   def widened(self, columns):
     """Copies of category columns with room for all vectors."""
@@ -75,15 +84,19 @@ class Interactions:
       [batch, tasks] float32, or None where no part gives logits.
     """
     width = inputs.shape[1].value - self._num_numbers
-    embedded, numbers = tf.split(inputs, [width, self._num_numbers], axis=1)
     dropout = self._dropout if purpose.training and width else 0
-    if not self._parts:
-      return _with_dropout(embedded, numbers, dropout), None
-    blocks, own = _split(embedded, groups), sum(self._widths)
-    vectors = [block[:, :, :-own] for block in blocks] if own else blocks
-    x = _with_dropout(
-        tf.concat([_flat(block) for block in vectors], axis=1)
-        if own else embedded, numbers, dropout)
+    if not self._parts and not dropout:
+      return inputs, None
+    embedded, numbers = tf.split(inputs, [width, self._num_numbers], axis=1)
+    blocks, own = _split(embedded, groups) if self._parts else [], sum(
+        self._widths)
+    vectors, x = blocks, embedded
+    if own:
+      vectors = [block[:, :, :-own] for block in blocks]
+      x = tf.concat([_flat(block) for block in vectors], axis=1)
+    if dropout:
+      x = tf.nn.dropout(x, rate=dropout)
+    x = tf.concat([x, numbers], axis=1)
     names = [[column.name for column in group.columns] for group in groups]
     found, end = [], -own
     for (scope, part), width in zip(self._parts.items(), self._widths):
@@ -113,13 +126,6 @@ def _split(embedded, groups):
   widths = [len(group.columns) * group.dim for group in groups]
   return [tf.reshape(block, [-1, len(group.columns), group.dim])
           for block, group in zip(tf.split(embedded, widths, axis=1), groups)]
-
-
-def _with_dropout(embedded, numbers, dropout):
-  """Concatenates embeddings, of which a share is dropped, and numbers."""
-  if dropout:
-    embedded = tf.nn.dropout(embedded, rate=dropout)
-  return tf.concat([embedded, numbers], axis=1)
 
 
 def _flat(block):

@@ -241,6 +241,19 @@ def test_binned_looks_up_the_bin_of_each_number():
         for a, b in rows])
 
 
+@pytest.mark.parametrize('part', [
+    wide.Wide(), factorization_machine.FM(2), field_weighted.FwFM(2),
+    binned.Binned(), periodic.Periodic(), cross_net.CrossNet()])
+def test_a_missing_number_spoils_its_own_row_alone(part):
+  with tf.Graph().as_default(), tf.Session() as sess:
+    made = combined.Interactions([part], [], 2, 2)
+    x, logits = made(tf.constant([[np.nan, 1], [2, 3]], tf.float32), [], NAMES,
+                     FOR)
+    sess.run(tf.global_variables_initializer())
+    for found in sess.run([x] + ([] if logits is None else [logits])):
+      assert np.isfinite(found[1]).all()
+
+
 @pytest.mark.parametrize('part', [binned.Binned(), periodic.Periodic()])
 def test_without_numbers_nothing_is_added(part):
   columns = [c for c in COLUMNS if c['kind'] != 'number']
@@ -380,7 +393,11 @@ def test_a_model_without_experts_is_a_logistic_regression():
     (dict(interactions=[], network=False, tower=None),
      'Model.network must be given'),
     (dict(interactions=[cross_net.CrossNet()], network=False, tower=None),
-     'Model.network must be given'),
+     'Model.network must be given, .* for CrossNet in Model.interactions'),
+    # It would be accepted and ignored.
+    (dict(interactions=[wide.Wide(), factorization_machine.FM(to='experts')],
+          network=False, tower=None),
+     'Model.network must be given, .* for FM in Model.interactions'),
     (dict(interactions=[wide.Wide()], network=False),
      'Task.tower must be None where Model.network is None, got'),
     (dict(interactions=[wide.Wide()], tower=None),
