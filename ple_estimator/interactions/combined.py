@@ -85,8 +85,6 @@ class Interactions:
     """
     width = inputs.shape[1].value - self._num_numbers
     dropout = self._dropout if purpose.training and width else 0
-    if not self._parts and not dropout:
-      return inputs, None
     embedded, numbers = tf.split(inputs, [width, self._num_numbers], axis=1)
     blocks, own = _split(embedded, groups) if self._parts else [], sum(
         self._widths)
