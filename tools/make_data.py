@@ -50,7 +50,8 @@ The factors have mean 0, so that hardly any of the network's output depends on
 the user alone or on the ad alone: of its variance one weight per value of every
 column explains 1 to 3 % (measured with three seeds).
 
-Why sharing everything costs something there: both labels need the same hidden
+Why sharing everything should cost something there, which no training has shown
+yet (tools/study.py --data conflict can): both labels need the same hidden
 interactions, which is a reason to share, but each needs another function of
 them, and at r = 0 knowing one function says nothing about the other. The layers
 that all tasks share serve whichever gradient is larger: of the interactions
