@@ -310,7 +310,8 @@ def linear(binary, c):
   """Logistic or ridge regression whose penalty is 1 / C."""
   if binary:
     return linear_model.LogisticRegression(C=c, max_iter=1000)
-  return linear_model.Ridge(alpha=1 / c)
+  # The default tolerance of some versions leaves an error that one can see.
+  return linear_model.Ridge(alpha=1 / c, tol=1e-8)
 
 
 def boosting(binary, trees, categories):
