@@ -245,10 +245,12 @@ class FileInput:
         self.error = error
         raise
 
+    # AutoGraph would translate every Python function that encodes, which takes
+    # longer than building the graph, and they have no control flow on tensors.
+    encode = tf.autograph.experimental.do_not_convert(encoder.encode)
     rows = tf.data.Dataset.from_generator(
         arrays, encoder.dtypes, encoder.shapes).map(
-            encoder.encode, num_parallel_calls=_NUM_ENCODERS).prefetch(
-                self.prefetch)
+            encode, num_parallel_calls=_NUM_ENCODERS).prefetch(self.prefetch)
     return queue.with_own_threads(rows, _NUM_ENCODERS) if queue else rows
 
   def _from_queue(self, queue, reading, seed, convert, micro_batches):
