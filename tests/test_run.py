@@ -73,9 +73,9 @@ def spoilt(taobao, tmp_path, spoil):
     (tmp_path / name).write_text('\n'.join(
         spoil(rows) if part == 'train' else rows) + '\n')
   return ['--gin_file=gin/csv.gin'] + bindings(
-      'DATA_DIR = %r' % str(tmp_path), 'EPOCHS = 1', 'PLE.num_levels = 1',
-      'Experiment.model_dir = %r' % str(tmp_path / 'out'), SMALL_TABLES,
-      *SMALL[1:])
+      'DATA_DIR = %r' % str(tmp_path), 'EPOCHS = 1', SMALL_TABLES,
+      'Experiment.model_dir = %r' % str(tmp_path / 'out'),
+      'Experiment.exports = None', *SMALL)
 
 
 def test_a_bad_row_in_the_middle_is_named(run_cli, taobao, tmp_path,
@@ -122,7 +122,7 @@ def test_files_are_combined(run_cli, taobao, tmp_path):
       "include 'gin/base.gin'\nDATA_DIR = %r\nEPOCHS = 1\n"
       'PLE.num_levels = 2\nBATCH_SIZE = 1000\nTower.units = (4,)\n'
       'PLE.expert_units = (8,)\nPLE.gate_units = ()\n'
-      'Experiment.exports = None\n' % taobao)
+      'Experiment.exports = None\n%s\n' % (taobao, SMALL_TABLES))
   done = run_cli('--gin_file=shop.gin', '--gin_file=gin/mmoe.gin',
                  '--gin_file=gin/bf16.gin', cwd=str(tmp_path), env=env)
   assert done.returncode == 0, done.stderr
@@ -134,8 +134,7 @@ def test_files_are_combined(run_cli, taobao, tmp_path):
 
 
 def test_progress_is_lines_without_a_terminal(run_cli, taobao, tmp_path):
-  done = run_cli(*(spoilt(taobao, tmp_path, lambda rows: rows) + bindings(
-      'Experiment.exports = None')))
+  done = run_cli(*spoilt(taobao, tmp_path, lambda rows: rows))
   assert done.returncode == 0, done.stderr
   lines = re.findall(
       r'step (\d+) of 30 \| [\d.]+ steps/s \| \d+ examples/s \| loss [\d.]+ '
@@ -179,7 +178,7 @@ def test_columns_of_another_type_are_refused(run_cli, taobao, tmp_path):
   done = run_cli('--gin_file=gin/base.gin', *bindings(
       'DATA_DIR = %r' % str(tmp_path),
       'Experiment.model_dir = %r' % str(tmp_path / 'out'), SMALL_TABLES,
-      *SMALL[1:]))
+      *SMALL))
   assert "row 1 column 'price' must be" in refused(done)
 
 
@@ -192,7 +191,6 @@ def test_a_bad_row_of_parquet_is_one_line(run_cli, taobao, tmp_path):
       table = table.set_column(0, 'clk', pa.array(labels))
     pa.parquet.write_table(table, str(tmp_path / name))
   done = run_cli('--gin_file=gin/base.gin', *bindings(
-      'DATA_DIR = %r' % str(tmp_path), 'PLE.num_levels = 1',
-      'Experiment.model_dir = %r' % str(tmp_path / 'out'), SMALL_TABLES,
-      *SMALL[1:]))
+      'DATA_DIR = %r' % str(tmp_path), SMALL_TABLES,
+      'Experiment.model_dir = %r' % str(tmp_path / 'out'), *SMALL))
   assert "row 78 column 'clk' must be one of 0, 1, got 7." in refused(done)

@@ -147,7 +147,7 @@ def test_gin_file_beside_the_data_trains(tmp_path, kind, options, metrics):
   config.load(str(tmp_path / (kind + '.gin')), [
       'Experiment.model_dir = %r' % str(tmp_path / 'model'), 'BATCH_SIZE = 200',
       'Experiment.max_steps = 5', 'PLE.expert_units = (8,)',
-      'PLE.gate_units = ()', 'Tower.units = (4,)'])
+      'PLE.gate_units = ()', 'Tower.units = (4,)', 'Experiment.exports = None'])
   made = experiment.Experiment()
   made.train()
   found = json.loads((tmp_path / 'model' / 'metrics.json').read_text())

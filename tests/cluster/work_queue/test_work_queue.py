@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import conftest
+import experiments
 import gin
 import pytest
 from queue_data import fractions
@@ -23,9 +24,9 @@ from ple_estimator import model
 from ple_estimator.cluster.work_queue import work_queue
 
 __all__ = ['numbered']  # a fixture
-SMALL = [
-    'PLE.num_levels = 1', 'PLE.expert_units = (4,)', 'PLE.gate_units = ()',
-    'Tower.units = (4,)', 'run_config.summary_steps = 1',
+SMALL = experiments.SMALL + [
+    experiments.SMALL_TABLES, 'PLE.num_levels = 1', 'PLE.expert_units = (4,)',
+    'run_config.summary_steps = 1',
     'Experiment.early_stopping = None', 'Experiment.exports = None',
     "ctr/Task.sample_space = ('user_id', '-')"]
 
@@ -171,7 +172,7 @@ def test_a_step_is_acknowledged_before_it_is_saved(load, tmp_path):
 
 def test_evaluates_every_epoch_and_shows_progress(load, tmp_path):
   load(Seen(), 'BATCH_SIZE = 50', 'EPOCHS = 2', 'WorkQueue.slice_rows = 50',
-       'run_config.save_steps = 13').train()
+       'run_config.save_steps = 13', 'Experiment.eval_steps = None').train()
   with open(str(tmp_path / 'model/evaluations.json')) as f:
     assert [of['global_step'] for of in json.load(f)['evaluations']] == [20, 40]
   with open(str(tmp_path / 'model/metrics.json')) as f:
