@@ -30,7 +30,7 @@ ORDER = [
                  'towers', 'tasks', 'objective', 'gradients']),
     ('data', ['arrow_values', 'parquet_files', 'columns.base',
               'columns.numbers', 'columns.targets', 'columns.categories',
-              'column_kinds', 'feature_spec',
+              'columns.ranges', 'column_kinds', 'feature_spec',
               'reading', 'packing', 'predictions', 'serving', 'encoders',
               'input_files', 'read_plan', 'row_checks', 'reader', 'csv_dialect',
               'csv_lines', 'csv_reader', 'parquet_reader', 'path_columns',

@@ -6,6 +6,7 @@ import gin
 
 from ple_estimator import errors
 from ple_estimator.data import column_kinds
+from ple_estimator.data.columns import ranges
 
 
 @gin.register
@@ -18,6 +19,8 @@ class FeatureSpec:
     Args:
       columns: list of dicts in the order of the file, each with 'name', 'kind'
         (a key of column_kinds.KINDS) and the arguments of that kind's class.
+        'names' in place of 'name' makes like columns of one dict: 'I1:I63', see
+        columns/ranges.py.
       dim: int, width of the embeddings of columns that do not say their own.
       overrides: dict of column name to a dict of arguments that take the place
         of the column's own, so that an experiment need not repeat the list:
@@ -38,8 +41,8 @@ class FeatureSpec:
         "{'num_buckets': 1000}}, or None, got %s.", errors.written(overrides))
     overrides = dict(overrides or {})
     self.columns = [
-        _column(entry, overrides.pop(_name(entry), {}), dim)
-        for entry in columns]
+        _column(entry, overrides.pop(entry['name'], {}), dim)
+        for written in columns for entry in ranges.expand(written)]
     errors.check(not overrides, 'FeatureSpec.overrides must be of columns in '
                  'FeatureSpec.columns, got %s.',
                  ', '.join(sorted(map(str, overrides))))
@@ -107,16 +110,8 @@ class FeatureSpec:
     return features, {n: raw[n] for n in self.labels if n in raw}
 
 
-def _name(entry):
-  """The name of a column, one of FeatureSpec.columns."""
-  errors.check('name' in entry, "FeatureSpec.columns, %s must have a 'name'.",
-               errors.written(entry))
-  errors.check_text("FeatureSpec.columns: 'name'", entry['name'])
-  return entry['name']
-
-
 def _column(entry, override, dim):
-  """Builds the Column of one entry of FeatureSpec.columns."""
+  """Builds the Column of one entry, as ranges.expand returns it."""
   where = 'FeatureSpec.columns, %r' % entry['name']
   names = [name for name in list(entry) + list(override)
            if not isinstance(name, str)]
