@@ -22,6 +22,7 @@ HashedList = categories.HashedList
 Integer = categories.Integer
 Number = numbers.Number
 Label = targets.Label
+LabelUse = targets.LabelUse
 Weight = targets.Weight
 
 KINDS = collections.OrderedDict([

@@ -84,6 +84,24 @@ class Column:
     """
     return 'must %s, got %r' % (self.requirement(), value)
 
+  def unfit(self, columns):
+    """Finds rows that can be parsed, but that do not suit other columns.
+
+    Args:
+      columns: dict of column name to pa.Array, as `parse` returns it, of all
+        columns that are read.
+
+    Returns:
+      list of ([rows] bool numpy array, problem): the bad rows and what is asked
+      of them, such as 'must be a number'.
+    """
+    del columns
+    return []
+
+  def stored(self):
+    """Returns the column as it is to be written to another file."""
+    return self
+
   def ids(self, array):
     """Makes the same ids as `encode`, by the C++ kernels.
 
