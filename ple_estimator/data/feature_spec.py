@@ -1,5 +1,6 @@
 """The columns of a data set, as a .gin file binds them."""
 
+import copy
 import inspect
 
 import gin
@@ -50,10 +51,7 @@ class FeatureSpec:
     twice = sorted({name for name in names if names.count(name) > 1})
     errors.check(not twice, 'FeatureSpec.columns must have different names, '
                  'got %s twice.', ', '.join(twice))
-    weights = self._named(column_kinds.Weight)
-    errors.check(len(weights) < 2, 'FeatureSpec.columns must have at most one '
-                 'weight, got %s.', ', '.join(weights))
-    self.weight = weights[0] if weights else None
+    self.weights = self._named(column_kinds.Weight)
     self.labels = self._named(column_kinds.Label)
     self.categories = [c for c in self.columns if c.is_category]
     self.numbers = self._named(column_kinds.Number)
@@ -73,17 +71,29 @@ class FeatureSpec:
     """Returns the columns to read from a file, in its order.
 
     Args:
-      with_labels: bool, whether labels and weight are wanted too.
+      with_labels: bool, whether labels and weights are wanted too.
       keep: names of further columns to read.
     """
     unwanted = (column_kinds.Ignored,)
     if not with_labels:
       unwanted += (column_kinds.Label, column_kinds.Weight)
-    return [c for c in self.columns
+    return [c.unneeded() if isinstance(c, column_kinds.Label) and (
+        not with_labels) else c for c in self.columns
             if c.name in keep or not isinstance(c, unwanted)]
 
+  def used_by(self, uses):
+    """Returns the same spec, whose labels know the rows that need them.
+
+    Args:
+      uses: dict of label to a list of column_kinds.LabelUse.
+    """
+    spec = copy.copy(self)
+    spec.columns = [c.used_by(uses[c.name]) if c.name in uses else c
+                    for c in self.columns]
+    return spec
+
   def without_labels(self):
-    """Returns the names of all columns but labels and weight, in order."""
+    """Returns the names of all columns but labels and weights, in order."""
     targets = (column_kinds.Label, column_kinds.Weight)
     return [c.name for c in self.columns if not isinstance(c, targets)]
 
@@ -97,15 +107,14 @@ class FeatureSpec:
 
     Returns:
       (features, labels): dicts of column name to tensor. Categories are
-      [batch] int64 ids, or a SparseTensor of them for a list; numbers, weight
-      and labels are [batch] float32; kept columns stand under RAW + name.
-      Labels are those that `raw` has.
+      [batch] int64 ids, or a SparseTensor of them for a list; numbers,
+      weights and labels are [batch] float32; kept columns stand under RAW and
+      their name. Labels are those that `raw` has.
     """
     features = {c.name: c.encode(raw[c.name]) for c in self.columns
                 if (c.is_category or c.name in self.numbers)
                 and c.name not in without}
-    if self.weight in raw:
-      features[self.weight] = raw[self.weight]
+    features.update((n, raw[n]) for n in self.weights if n in raw)
     features.update({column_kinds.RAW + name: raw[name] for name in keep})
     return features, {n: raw[n] for n in self.labels if n in raw}
 

@@ -102,8 +102,9 @@ class Label(numbers.Numeric):
       found = held.to_numpy()
       bad = np.zeros(len(found), bool) if bad is None else bad
       if self._above is not None:
-        found = np.where(np.isnan(found), found, (
-            found > np.float32(self._above)).astype(np.float32))
+        with np.errstate(invalid='ignore'):  # comparisons of NaN
+          is_above = (found > np.float32(self._above)).astype(np.float32)
+        found = np.where(np.isnan(found), found, is_above)
     if not self._may_lack:
       bad = bad | np.isnan(found)
     if not self._is_stored:
