@@ -10,6 +10,7 @@ from ple_estimator import errors
 from ple_estimator.data import column_kinds
 from ple_estimator.data import feature_spec
 from ple_estimator.data import reading
+from ple_estimator.data import sampling
 from ple_estimator.embeddings import hashed
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
@@ -153,9 +154,17 @@ class Model:
     return self.op_fusion and native.available()
 
   def reading(self):
-    """Returns the reading.Reading of training: the columns that it needs."""
+    """Returns the reading.Reading of all rows: the columns that it needs."""
     return reading.Reading(self.features, tuple(self.keep), self.groups,
                            self.is_fused(), with_labels=True)
+
+  def training_reading(self):
+    """Returns the same of the rows that training has."""
+    rules = [sampling.Rule(
+        None if task.of else task.label, task.negative_rate, task.sample_space)
+             for task in self.tasks]
+    samples = any(task.negative_rate < 1 for task in self.tasks)
+    return self.reading()._replace(rules=tuple(rules) if samples else ())
 
   def model_fn(self, features, labels, mode, num_ps=0, track_rows=False,
                engine=None):
@@ -192,8 +201,8 @@ class Model:
           features, tasks_lib.with_products(self.tasks, logits))
     targets = self._targets(features, labels)
     if training:
-      return self._train_spec(
-          inputs, objective.in_training(self.tasks, targets), purpose)
+      return self._train_spec(inputs, objective.in_training(
+          self.tasks, targets, features.get(sampling.CHANCE)), purpose)
     logits, gates = self._logits(inputs, purpose)
     logits = tasks_lib.with_products(self.tasks, logits)
     losses = objective.losses(self.tasks, targets, logits)
@@ -278,7 +287,7 @@ class Model:
     def build(rows):
       logits, gates = self._logits(rows, purpose)
       logits = {name: logits[name] + first[name] for name in logits}
-      return tasks_lib.with_products(self.tasks, logits), gates
+      return tasks_lib.with_products(self.tasks, logits, training=True), gates
 
     (losses, gates, of_network), d_inputs = gradients.of_network(
         build, self.tasks, inputs, targets, slices)

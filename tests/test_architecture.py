@@ -31,7 +31,7 @@ ORDER = [
     ('data', ['arrow_values', 'parquet_files', 'columns.base',
               'columns.numbers', 'columns.targets', 'columns.categories',
               'columns.ranges', 'column_kinds', 'feature_spec',
-              'reading', 'packing', 'predictions', 'serving',
+              'reading', 'packing', 'sampling', 'predictions', 'serving',
               'encoders',
               'input_files', 'read_plan', 'row_checks', 'reader', 'csv_dialect',
               'csv_lines', 'csv_reader', 'parquet_reader', 'path_columns',

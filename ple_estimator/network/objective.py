@@ -72,11 +72,17 @@ def row_weights(tasks, weights, columns, own=None):
   return by_task
 
 
-def in_training(tasks, targets):
-  """Returns Targets with the weights of rows that training has."""
+def in_training(tasks, targets, chance=None):
+  """Returns Targets with the weights of rows that training has.
+
+  Args:
+    tasks: list of tasks.Task.
+    targets: Targets.
+    chance: [batch] float32, see Task.training_weights; or None.
+  """
   return targets._replace(weights={
       task.name: task.training_weights(
-          task.target(targets.labels), targets.weights[task.name])
+          task.target(targets.labels), targets.weights[task.name], chance)
       for task in tasks})
 
 

@@ -1,6 +1,7 @@
 """One task: its loss, its metrics and its predictions."""
 
 import functools
+import math
 import operator
 import re
 
@@ -33,6 +34,7 @@ class Task:
     sample_space: (column, value) or None.
     weight_column: str or None.
     has_initial_bias: bool, whether the first step sets the bias of its logit.
+    negative_rate: float, the share of rows of label 0 that training has.
     of: tuple of str, the tasks that a ProductTask multiplies; else empty.
   """
 
@@ -49,7 +51,8 @@ class Task:
                initial_bias='labels',
                label_smoothing=0.0,
                weight_column=None,
-               positive_weight=1.0):
+               positive_weight=1.0,
+               negative_rate=1.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -80,6 +83,11 @@ class Task:
       positive_weight: float, the rows of label 1 count so many times in the
         loss of training, and not in evaluations. The predictions are then so
         many times higher odds.
+      negative_rate: float w in (0, 1]: training leaves out rows of label 0 but
+        for this share of them, the same ones in each epoch. Predictions and
+        metrics are corrected for it: p becomes p / (p + (1 - p) / w) (He et
+        al., ADKDD 2014, section 6.3), which adds log(w) to the logit. Rows that
+        another task needs are read, and have no weight in this one.
 
     Raises:
       UserError: if a value is out of range.
@@ -104,6 +112,8 @@ class Task:
     errors.check_text('Task.weight_column', weight_column, or_none=True)
     errors.check_number('Task.positive_weight', positive_weight, above=0)
     _check_binary(self.is_binary, name, 'positive_weight', positive_weight, 1)
+    errors.check_number('Task.negative_rate', negative_rate, above=0, most=1)
+    _check_binary(self.is_binary, name, 'negative_rate', negative_rate, 1)
     self.name = name
     self.label = label
     self.has_initial_bias = initial_bias != 0
@@ -115,6 +125,7 @@ class Task:
     self._smoothing = label_smoothing
     self.weight_column = weight_column
     self._positive_weight = positive_weight
+    self.negative_rate = negative_rate
 
   def target(self, labels):
     """Returns the label of the task, [batch] float32.
@@ -149,16 +160,27 @@ class Task:
     s = self._smoothing
     return (1 - s) * labels + s / 2 if s else labels
 
-  def training_weights(self, labels, weights):
+  def training_weights(self, labels, weights, chance=None):
     """Returns what training has in the place of weights, [batch] float32.
 
     Args:
       labels: [batch] float32.
       weights: [batch] float32.
+      chance: [batch] float32, of the rows, see data/sampling.py; None counts
+        all rows.
     """
+    if self.negative_rate < 1 and chance is not None:
+      counts = tf.logical_or(labels > 0, chance < self.negative_rate)
+      weights *= tf.cast(counts, tf.float32)
     if self._positive_weight == 1:
       return weights
     return weights * (1 + (self._positive_weight - 1) * labels)
+
+  def corrected(self, logits):
+    """Returns logits as they are without the sampling of training."""
+    if self.negative_rate == 1:
+      return logits
+    return logits + math.log(self.negative_rate)
 
   def loss(self, labels, logits, weights, total_weight=None):
     """The mean loss over the sample space of the task.
@@ -270,7 +292,7 @@ class ProductTask(Task):
     self._weight = weight
     self._gamma = gamma
     self._smoothing = 0.0
-    self._positive_weight = 1.0
+    self._positive_weight = self.negative_rate = 1.0
 
   def target(self, labels):
     return functools.reduce(
@@ -289,18 +311,24 @@ class ProductTask(Task):
     return odds
 
 
-def with_products(tasks, logits):
+def with_products(tasks, logits, training=False):
   """Adds the logits of each ProductTask to those of the others.
 
   Args:
     tasks: list of Task.
-    logits: dict of task name to [batch] or [batch, num_logits] float32.
+    logits: dict of task name to [batch] or [batch, num_logits] float32, of the
+      tasks that have logits of their own.
+    training: bool, whether the loss of a task is that of the rows that its
+      negative_rate leaves, so that its own logits are not corrected. Those of a
+      product always are, since it counts all rows.
 
   Returns:
     the same with the logits of all tasks.
   """
-  return dict(logits, **{
-      task.name: task.logits(logits) for task in tasks if task.of})
+  corrected = {task.name: task.corrected(logits[task.name])
+               for task in tasks if not task.of}
+  return dict(logits if training else corrected, **{
+      task.name: task.logits(corrected) for task in tasks if task.of})
 
 
 def _check_common(owner, name, weight, gamma, sample_space):

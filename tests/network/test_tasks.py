@@ -63,6 +63,32 @@ def test_regression_loss_is_the_mean_squared_error():
       np.average((LOGITS - LABELS) ** 2, weights=WEIGHTS))
 
 
+def test_sampled_rows_do_not_count_and_predictions_are_corrected():
+  made, w = task(negative_rate=0.25, positive_weight=2.0), 0.25
+  chance = np.array([0.9, 0.2, 0.1, 0.3, 0.25], 'f')
+  labels = np.array([1, 0, 0, 0, 0], 'f')
+  weights = run(made.training_weights(*map(tf.constant, (
+      labels, WEIGHTS, chance))))
+  assert weights.tolist() == [2 * 1, 2, 0, 0, 0]  # WEIGHTS[2] is 0
+  q = run(made.predictions(made.corrected(tf.constant(LOGITS))))
+  np.testing.assert_allclose(q, P / (P + (1 - P) / w), rtol=1e-6)
+  trained, answered = [run(tasks.with_products([made], {
+      't': tf.constant(LOGITS)}, training)['t']) for training in (True, False)]
+  np.testing.assert_array_equal(trained, LOGITS)
+  np.testing.assert_allclose(answered, LOGITS + np.log(w), rtol=1e-6)
+
+
+def test_a_product_is_of_corrected_logits_in_training_too():
+  ctr = tasks.Task('ctr', 'clk', towers.Tower(), negative_rate=0.1)
+  both = tasks.ProductTask('both', [ctr, CVR])
+  logits = {'ctr': tf.constant(LOGITS), 'cvr': tf.constant(LOGITS)}
+  found = [run(both.predictions(tasks.with_products(
+      [ctr, CVR, both], logits, training)['both']))
+           for training in (True, False)]
+  q = P / (P + (1 - P) / 0.1)
+  np.testing.assert_allclose(found, [q * P] * 2, rtol=1e-5)
+
+
 def test_loss_weight_changes_with_the_step():
   step = tf.constant(3, tf.int64)
   assert run(task(weight=2.0, gamma=0.5).loss_weight(step)) == 2 * 0.125
@@ -122,6 +148,9 @@ def test_better_is_larger_for_auc_and_smaller_for_loss():
     ({'positive_weight': 0}, 'Task.positive_weight must be .* above 0, got 0'),
     ({'positive_weight': 2.0, 'loss': 'regression'},
      'Task.positive_weight must be 1 for a loss that is not binary, got 2.0'),
+    ({'negative_rate': 0}, r'Task.negative_rate must be a number in \(0, 1\]'),
+    ({'negative_rate': 0.5, 'loss': 'poisson'},
+     'Task.negative_rate must be 1 for a loss that is not binary, got 0.5'),
     ({'sample_space': 'clk'}, 'Task.sample_space must be a pair'),
     ({'label_smoothing': 0.5},
      r'Task.label_smoothing must be a number in \[0, 0.5\), got 0.5'),
