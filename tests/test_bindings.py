@@ -351,16 +351,19 @@ def test_an_object_of_ones_own_serves_if_it_has_what_is_needed():
 KINDS = {
     'label': {}, 'ignored': {}, 'number': {}, 'weight': {},
     'hashed': {'num_buckets': 5}, 'hashed_list': {'num_buckets': 5},
-    'integer': {'num_buckets': 5},
+    'integer': {'num_buckets': 5}, 'bucketised': {'boundaries': (0, 1)},
 }
+CATEGORIES = ['hashed', 'hashed_list', 'integer', 'bucketised']
 OF_KINDS = {
     'default': {'hashed': ['x'], 'hashed_list': ['x'], 'integer': [-1],
-                'number': [-1, 0.5], 'weight': FRACTION},
+                'number': [-1, 0.5], 'weight': FRACTION,
+                'bucketised': [-1, 0.5]},
     'separator': {'hashed_list': ['x']},
     'mean': {'number': [-1, 0.5]}, 'std': {'number': FRACTION},
     'values': {'label': [[3]]},
-    'stddev': dict.fromkeys(['hashed', 'hashed_list', 'integer'], FRACTION),
-    'l2': dict.fromkeys(['hashed', 'hashed_list', 'integer'], FRACTION),
+    'boundaries': {'bucketised': [[3]]},
+    'stddev': dict.fromkeys(CATEGORIES, FRACTION),
+    'l2': dict.fromkeys(CATEGORIES, FRACTION),
 }
 OF_KINDS['default']['hashed'] = OF_KINDS['default']['hashed_list'] = ['x', '']
 

@@ -9,6 +9,7 @@ import inspect
 
 from ple_estimator import errors
 from ple_estimator.data.columns import base
+from ple_estimator.data.columns import bucketised
 from ple_estimator.data.columns import categories
 from ple_estimator.data.columns import numbers
 from ple_estimator.data.columns import targets
@@ -20,6 +21,7 @@ Ignored = base.Ignored
 Hashed = categories.Hashed
 HashedList = categories.HashedList
 Integer = categories.Integer
+Bucketised = bucketised.Bucketised
 Number = numbers.Number
 Label = targets.Label
 Weight = targets.Weight
@@ -29,6 +31,7 @@ KINDS = collections.OrderedDict([
     ('hashed', Hashed),
     ('hashed_list', HashedList),
     ('integer', Integer),
+    ('bucketised', Bucketised),
     ('number', Number),
     ('weight', Weight),
     ('ignored', Ignored),

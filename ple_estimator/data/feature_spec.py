@@ -59,8 +59,8 @@ class FeatureSpec:
     self.numbers = self._named(column_kinds.Number)
     errors.check(
         self.categories or self.numbers,
-        'FeatureSpec.columns must have a feature: a column of kind hashed, '
-        'hashed_list, integer or number.')
+        'FeatureSpec.columns must have a feature: a column of another kind '
+        'than label, weight and ignored.')
 
   def _named(self, kind):
     return [c.name for c in self.columns if isinstance(c, kind)]

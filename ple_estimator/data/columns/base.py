@@ -23,6 +23,7 @@ class Column:
     dtype: tf.DType of what `encode` takes; the same type in TensorFlow.
     missing: the value of that type by which a caller of a served model says
       that it has none; NaN of a number.
+    shape: tuple of int, of the value of one row; () is a scalar.
     is_category: bool, whether it becomes ids for an embedding.
     own_dim: int, how many dimensions at the end of a category's vectors only
       interactions read (interactions/combined.py).
@@ -37,6 +38,7 @@ class Column:
   arrow_type = pa.binary()
   dtype = tf.string
   missing = ''
+  shape = ()
   is_category = False
   own_dim = 0
   own_l2 = ()
