@@ -352,15 +352,17 @@ KINDS = {
     'label': {}, 'ignored': {}, 'number': {}, 'weight': {},
     'hashed': {'num_buckets': 5}, 'hashed_list': {'num_buckets': 5},
     'integer': {'num_buckets': 5}, 'bucketised': {'boundaries': (0, 1)},
+    'vocabulary': {'values': ['x', 'y']},
 }
-CATEGORIES = ['hashed', 'hashed_list', 'integer', 'bucketised']
+CATEGORIES = ['hashed', 'hashed_list', 'integer', 'bucketised',
+              'vocabulary']
 OF_KINDS = {
     'default': {'hashed': ['x'], 'hashed_list': ['x'], 'integer': [-1],
                 'number': [-1, 0.5], 'weight': FRACTION,
-                'bucketised': [-1, 0.5]},
+                'bucketised': [-1, 0.5], 'vocabulary': ['x', '']},
     'separator': {'hashed_list': ['x']},
     'mean': {'number': [-1, 0.5]}, 'std': {'number': FRACTION},
-    'values': {'label': [[3]]},
+    'values': {'label': [[3]], 'vocabulary': [[3]]},
     'boundaries': {'bucketised': [[3]]},
     'stddev': dict.fromkeys(CATEGORIES, FRACTION),
     'l2': dict.fromkeys(CATEGORIES, FRACTION),

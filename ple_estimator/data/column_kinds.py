@@ -13,6 +13,7 @@ from ple_estimator.data.columns import bucketised
 from ple_estimator.data.columns import categories
 from ple_estimator.data.columns import numbers
 from ple_estimator.data.columns import targets
+from ple_estimator.data.columns import vocabulary
 
 NO_ID = base.NO_ID
 RAW = base.RAW
@@ -22,6 +23,7 @@ Hashed = categories.Hashed
 HashedList = categories.HashedList
 Integer = categories.Integer
 Bucketised = bucketised.Bucketised
+Vocabulary = vocabulary.Vocabulary
 Number = numbers.Number
 Label = targets.Label
 Weight = targets.Weight
@@ -32,6 +34,7 @@ KINDS = collections.OrderedDict([
     ('hashed_list', HashedList),
     ('integer', Integer),
     ('bucketised', Bucketised),
+    ('vocabulary', Vocabulary),
     ('number', Number),
     ('weight', Weight),
     ('ignored', Ignored),

@@ -61,23 +61,28 @@ def served(spec, groups, feeds):
   """
   made = serving.input_receiver_fn(
       reading_lib.Reading(spec, groups=tuple(groups)))()
-  examples, = made.receiver_tensors_alternatives['examples'].values()
-  count = len(next(iter(feeds.values())))
-  serialized = [tf.train.Example(features=tf.train.Features(feature={
-      name: _feature(values[i], spec[name].dtype)
-      for name, values in feeds.items() if values[i] is not None
-      })).SerializeToString() for i in range(count)]
+  placeholder, = made.receiver_tensors_alternatives['examples'].values()
   with tf.Session() as sess:
     return [
         sess.run(made.features, {
             made.receiver_tensors[name]: np.array([
-                _missing(spec[name]) if value is None else value
+                missing(spec[name]) if value is None else value
                 for value in values], spec[name].dtype.as_numpy_dtype)
             for name, values in feeds.items()}),
-        sess.run(made.features, {examples: serialized})]
+        sess.run(made.features, {placeholder: examples(spec, feeds)})]
 
 
-def _missing(column):
+def examples(spec, feeds):
+  """Serialized tf.train.Examples of the rows that `served` takes."""
+  count = len(next(iter(feeds.values())))
+  return [tf.train.Example(features=tf.train.Features(feature={
+      name: _feature(values[i], spec[name].dtype)
+      for name, values in feeds.items() if values[i] is not None
+      })).SerializeToString() for i in range(count)]
+
+
+def missing(column):
+  """The value by which a caller says that a row has none."""
   return np.broadcast_to(column.missing, column.shape).tolist()
 
 
