@@ -352,16 +352,18 @@ KINDS = {
     'label': {}, 'ignored': {}, 'number': {}, 'weight': {},
     'hashed': {'num_buckets': 5}, 'hashed_list': {'num_buckets': 5},
     'integer': {'num_buckets': 5}, 'bucketised': {'boundaries': (0, 1)},
-    'vocabulary': {'values': ['x', 'y']},
+    'vocabulary': {'values': ['x', 'y']}, 'vector': {'width': 3},
 }
 CATEGORIES = ['hashed', 'hashed_list', 'integer', 'bucketised',
               'vocabulary']
 OF_KINDS = {
     'default': {'hashed': ['x'], 'hashed_list': ['x'], 'integer': [-1],
                 'number': [-1, 0.5], 'weight': FRACTION,
-                'bucketised': [-1, 0.5], 'vocabulary': ['x', '']},
-    'separator': {'hashed_list': ['x']},
-    'mean': {'number': [-1, 0.5]}, 'std': {'number': FRACTION},
+                'bucketised': [-1, 0.5], 'vocabulary': ['x', ''],
+                'vector': [-1, 0.5]},
+    'separator': {'hashed_list': ['x'], 'vector': ['x']},
+    'mean': dict.fromkeys(['number', 'vector'], [-1, 0.5]),
+    'std': dict.fromkeys(['number', 'vector'], FRACTION),
     'values': {'label': [[3]], 'vocabulary': [[3]]},
     'boundaries': {'bucketised': [[3]]},
     'stddev': dict.fromkeys(CATEGORIES, FRACTION),

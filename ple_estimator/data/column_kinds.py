@@ -13,6 +13,7 @@ from ple_estimator.data.columns import bucketised
 from ple_estimator.data.columns import categories
 from ple_estimator.data.columns import numbers
 from ple_estimator.data.columns import targets
+from ple_estimator.data.columns import vector
 from ple_estimator.data.columns import vocabulary
 
 NO_ID = base.NO_ID
@@ -25,6 +26,7 @@ Integer = categories.Integer
 Bucketised = bucketised.Bucketised
 Vocabulary = vocabulary.Vocabulary
 Number = numbers.Number
+Vector = vector.Vector
 Label = targets.Label
 Weight = targets.Weight
 
@@ -36,6 +38,7 @@ KINDS = collections.OrderedDict([
     ('bucketised', Bucketised),
     ('vocabulary', Vocabulary),
     ('number', Number),
+    ('vector', Vector),
     ('weight', Weight),
     ('ignored', Ignored),
 ])

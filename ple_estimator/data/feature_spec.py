@@ -3,6 +3,8 @@
 import inspect
 
 import gin
+import numpy as np
+import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.data import column_kinds
@@ -11,7 +13,16 @@ from ple_estimator.data.columns import ranges
 
 @gin.register
 class FeatureSpec:
-  """The columns of a data set, bound in one place for all that reads it."""
+  """The columns of a data set, bound in one place for all that reads it.
+
+  Attributes:
+    columns: list of base.Column, in the order of the files.
+    weight: str, the name of the weight of rows, or None.
+    labels: names of the labels.
+    categories: list of the base.Column that become ids.
+    numbers: names of the columns that the network reads as numbers.
+    num_numbers: int, how many numbers the network reads of these in a row.
+  """
 
   def __init__(self, columns=gin.REQUIRED, dim=16, overrides=None):
     """Builds the columns.
@@ -56,7 +67,10 @@ class FeatureSpec:
     self.weight = weights[0] if weights else None
     self.labels = self._named(column_kinds.Label)
     self.categories = [c for c in self.columns if c.is_category]
-    self.numbers = self._named(column_kinds.Number)
+    numbers = [c for c in self.columns if isinstance(
+        c, (column_kinds.Number, column_kinds.Vector))]
+    self.numbers = [c.name for c in numbers]
+    self.num_numbers = sum(int(np.prod(c.shape)) for c in numbers)
     errors.check(
         self.categories or self.numbers,
         'FeatureSpec.columns must have a feature: a column of another kind '
@@ -98,7 +112,8 @@ class FeatureSpec:
     Returns:
       (features, labels): dicts of column name to tensor. Categories are
       [batch] int64 ids, or a SparseTensor of them for a list; numbers, weight
-      and labels are [batch] float32; kept columns stand under RAW + name.
+      and labels are [batch] float32, a vector [batch, width]; kept columns
+      stand under RAW + name.
       Labels are those that `raw` has.
     """
     features = {c.name: c.encode(raw[c.name]) for c in self.columns
@@ -108,6 +123,18 @@ class FeatureSpec:
       features[self.weight] = raw[self.weight]
     features.update({column_kinds.RAW + name: raw[name] for name in keep})
     return features, {n: raw[n] for n in self.labels if n in raw}
+
+  def numbers_of(self, features):
+    """The numbers that the network reads.
+
+    Args:
+      features: dict of column name to tensor, as `encode` returns it.
+
+    Returns:
+      list of [batch, n] float32, one for each of `numbers`.
+    """
+    return [tf.reshape(features[name], [-1, int(np.prod(self[name].shape))])
+            for name in self.numbers]
 
 
 def _column(entry, override, dim):

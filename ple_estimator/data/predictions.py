@@ -74,7 +74,7 @@ def write(path, batches):
   Args:
     path: str, ending in .parquet or .csv.
     batches: iterable of dicts of column name to [batch] numpy array of one
-      dtype; bytes become text.
+      dtype, [batch, n] for a vector; bytes become text.
 
   Returns:
     Predictions.
@@ -111,6 +111,11 @@ def _open(partial, path, schema):
 def _as_text(table, path):
   """Turns columns of bytes, as the input had them, into text."""
   for i, field in enumerate(table.schema):
+    errors.check(
+        not (pa.types.is_fixed_size_list(field.type) and
+             path.endswith('.csv')),
+        'Experiment.predictions_path must end in .parquet for the vector %r of '
+        'Experiment.predict_columns, got %r.', field.name, path)
     if pa.types.is_binary(field.type):
       try:
         text = table.column(i).cast(pa.string())
@@ -125,4 +130,7 @@ def _as_text(table, path):
 def _array(values):
   if values.dtype == np.object_:
     return pa.array(list(values), pa.binary())
+  if values.ndim > 1:
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(values.ravel()), values.shape[1])
   return pa.array(values)
