@@ -353,9 +353,10 @@ KINDS = {
     'hashed': {'num_buckets': 5}, 'hashed_list': {'num_buckets': 5},
     'integer': {'num_buckets': 5}, 'bucketised': {'boundaries': (0, 1)},
     'vocabulary': {'values': ['x', 'y']}, 'vector': {'width': 3},
+    'crossed': {'columns': ('p', 'q'), 'num_buckets': 5},
 }
 CATEGORIES = ['hashed', 'hashed_list', 'integer', 'bucketised',
-              'vocabulary']
+              'vocabulary', 'crossed']
 OF_KINDS = {
     'default': {'hashed': ['x'], 'hashed_list': ['x'], 'integer': [-1],
                 'number': [-1, 0.5], 'weight': FRACTION,
@@ -378,6 +379,7 @@ def test_a_wrong_argument_of_a_column_is_told_in_one_line(kind):
       column_kinds.KINDS[kind]).parameters.items():
     for value in VALUES:
       columns = [{'name': 'also', 'kind': 'number'},
+                 {'names': ['p', 'q'], 'kind': 'hashed', 'num_buckets': 5},
                  dict(dict(KINDS[kind], name='c', kind=kind),
                       **{parameter: value})]
       legal = OF_KINDS.get(parameter, {}).get(kind, [])

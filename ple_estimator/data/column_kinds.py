@@ -11,6 +11,7 @@ from ple_estimator import errors
 from ple_estimator.data.columns import base
 from ple_estimator.data.columns import bucketised
 from ple_estimator.data.columns import categories
+from ple_estimator.data.columns import crossed
 from ple_estimator.data.columns import numbers
 from ple_estimator.data.columns import targets
 from ple_estimator.data.columns import vector
@@ -25,6 +26,7 @@ HashedList = categories.HashedList
 Integer = categories.Integer
 Bucketised = bucketised.Bucketised
 Vocabulary = vocabulary.Vocabulary
+Crossed = crossed.Crossed
 Number = numbers.Number
 Vector = vector.Vector
 Label = targets.Label
@@ -37,6 +39,7 @@ KINDS = collections.OrderedDict([
     ('integer', Integer),
     ('bucketised', Bucketised),
     ('vocabulary', Vocabulary),
+    ('crossed', Crossed),
     ('number', Number),
     ('vector', Vector),
     ('weight', Weight),

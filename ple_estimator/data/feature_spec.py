@@ -16,10 +16,11 @@ class FeatureSpec:
   """The columns of a data set, bound in one place for all that reads it.
 
   Attributes:
-    columns: list of base.Column, in the order of the files.
+    columns: list of base.Column that files have, in their order.
     weight: str, the name of the weight of rows, or None.
     labels: names of the labels.
-    categories: list of the base.Column that become ids.
+    categories: list of the base.Column that become ids; some may be made of
+      others, as a cross is.
     numbers: names of the columns that the network reads as numbers.
     num_numbers: int, how many numbers the network reads of these in a row.
   """
@@ -51,13 +52,14 @@ class FeatureSpec:
         "FeatureSpec.overrides must be a dict of dicts, such as {'brand': "
         "{'num_buckets': 1000}}, or None, got %s.", errors.written(overrides))
     overrides = dict(overrides or {})
-    self.columns = [
+    made = [
         _column(entry, overrides.pop(entry['name'], {}), dim)
         for written in columns for entry in ranges.expand(written)]
+    self.columns = [c for c in made if c.sources == (c.name,)]
     errors.check(not overrides, 'FeatureSpec.overrides must be of columns in '
                  'FeatureSpec.columns, got %s.',
                  ', '.join(sorted(map(str, overrides))))
-    names = [column.name for column in self.columns]
+    names = [column.name for column in made]
     twice = sorted({name for name in names if names.count(name) > 1})
     errors.check(not twice, 'FeatureSpec.columns must have different names, '
                  'got %s twice.', ', '.join(twice))
@@ -66,7 +68,10 @@ class FeatureSpec:
                  'weight, got %s.', ', '.join(weights))
     self.weight = weights[0] if weights else None
     self.labels = self._named(column_kinds.Label)
-    self.categories = [c for c in self.columns if c.is_category]
+    self.categories = [c for c in made if c.is_category]
+    for column in self.categories:
+      if column.sources != (column.name,):
+        column.join(self.columns)
     numbers = [c for c in self.columns if isinstance(
         c, (column_kinds.Number, column_kinds.Vector))]
     self.numbers = [c.name for c in numbers]
@@ -116,9 +121,9 @@ class FeatureSpec:
       stand under RAW + name.
       Labels are those that `raw` has.
     """
-    features = {c.name: c.encode(raw[c.name]) for c in self.columns
-                if (c.is_category or c.name in self.numbers)
-                and c.name not in without}
+    wanted = self.categories + [self[name] for name in self.numbers]
+    features = {c.name: c.encode(*[raw[name] for name in c.sources])
+                for c in wanted if c.name not in without}
     if self.weight in raw:
       features[self.weight] = raw[self.weight]
     features.update({column_kinds.RAW + name: raw[name] for name in keep})

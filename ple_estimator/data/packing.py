@@ -204,7 +204,8 @@ def pack(raw, groups):
   """Encodes and packs the columns of groups by TensorFlow ops.
 
   Args:
-    raw: dict of column name to [batch] tensor, as FeatureSpec.encode takes.
+    raw: dict of column name to [batch] tensor, as FeatureSpec.encode takes,
+      of the sources of all columns.
     groups: list of Group.
 
   Returns:
@@ -213,7 +214,7 @@ def pack(raw, groups):
   features = {}
   for group in groups:
     features.update(group.pack({
-        column.name: column.encode(raw[column.name])
+        column.name: column.encode(*[raw[name] for name in column.sources])
         for column in group.columns}))
   return features
 
@@ -225,7 +226,7 @@ def counts(packed):
 
 
 def to_ids(table, columns):
-  """Replaces the categories of a table by their ids.
+  """Replaces the categories of a table by their ids, and adds crosses.
 
   Args:
     table: pa.Table of columns as they were parsed.
@@ -234,16 +235,22 @@ def to_ids(table, columns):
   Returns:
     pa.Table, int64 or list<int64> in those columns.
   """
-  for column in columns:
-    ids = column.ids(one_chunk(table.column(column.name)))
-    if isinstance(ids, tuple):
-      values, splits = ids
-      array = pa.ListArray.from_arrays(pa.array(splits), pa.array(values))
-    else:
-      array = pa.array(ids)
-    table = table.set_column(
-        table.schema.get_field_index(column.name), column.name, array)
+  # All of them first: a column may be the source of another one too.
+  arrays = [(column.name, _ids(table, column)) for column in columns]
+  for name, array in arrays:
+    at = table.schema.get_field_index(name)
+    table = (table.append_column(name, array) if at < 0 else
+             table.set_column(at, name, array))
   return table
+
+
+def _ids(table, column):
+  """The ids of a column as pa.Array: int64, or list<int64>."""
+  ids = column.ids(*[one_chunk(table.column(name)) for name in column.sources])
+  if isinstance(ids, tuple):
+    values, splits = ids
+    return pa.ListArray.from_arrays(pa.array(splits), pa.array(values))
+  return pa.array(ids)
 
 
 def to_numpy(array):

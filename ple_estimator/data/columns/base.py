@@ -25,6 +25,10 @@ class Column:
       that it has none; NaN of a number.
     shape: tuple of int, of the value of one row; () is a scalar.
     is_category: bool, whether it becomes ids for an embedding.
+    can_be_crossed: bool, whether it is a category with one id per row, see
+      crossed.py.
+    sources: tuple of str, the columns of the files that `encode` and `ids`
+      take; its own name, unless it is made of others.
     own_dim: int, how many dimensions at the end of a category's vectors only
       interactions read (interactions/combined.py).
     own_l2: tuple of (width, float), the penalty on each part of these.
@@ -40,6 +44,7 @@ class Column:
   missing = ''
   shape = ()
   is_category = False
+  can_be_crossed = False
   own_dim = 0
   own_l2 = ()
   stddev = None
@@ -48,6 +53,7 @@ class Column:
 
   def __init__(self, name):
     self.name = name
+    self.sources = (name,)
 
   @property
   def scope(self):

@@ -21,6 +21,7 @@ class Bucketised(numbers.Numeric):
   """
 
   is_category = True
+  can_be_crossed = True
 
   def __init__(self, name, boundaries, dim, default=None, stddev=None, l2=None):
     """Checks and stores the arguments of the column.

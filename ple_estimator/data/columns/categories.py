@@ -24,6 +24,7 @@ class Hashed(base.Column):
   """
 
   is_category = True
+  can_be_crossed = True
 
   def __init__(self, name, num_buckets, dim, default='', stddev=None, l2=None):
     """Checks and stores the arguments of the column.
@@ -78,6 +79,7 @@ class Hashed(base.Column):
 class HashedList(Hashed):
   """Several hashed categories in one field, pooled into one vector."""
 
+  can_be_crossed = False
   wants = 'text, a number that is whole, or a list of them'
 
   def __init__(self, name, num_buckets, dim, default='', separator='|',
@@ -162,6 +164,7 @@ class Integer(numbers.Numeric):
   dtype = tf.int64
   missing = base.NO_ID
   is_category = True
+  can_be_crossed = True
   wants = 'an integer, or text or another number that is one'
 
   def __init__(self, name, num_buckets, dim, default=base.NO_ID, stddev=None,

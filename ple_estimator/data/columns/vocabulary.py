@@ -30,6 +30,7 @@ class Vocabulary(base.Column):
   """
 
   is_category = True
+  can_be_crossed = True
 
   def __init__(self, name, values, dim, num_oov_buckets=0, default='',
                stddev=None, l2=None):
