@@ -2,8 +2,8 @@
 
 Columns of one width and combiner form a group, whose embedding tables lie in
 one table: the rows of the first column, then those of the second, and so on.
-Columns that say how their rows start, or how these are penalised, form a group
-with those alone that say the same.
+Columns that say how their rows start, how these are penalised, or that they are
+not trained, form a group with those alone that say the same.
 The row of an id is the id plus the offset of its column. A packed batch lists
 each row that occurs in it once, so that a training step reads and updates it
 once, however many ids refer to it:
@@ -35,8 +35,8 @@ def groups(columns, fused=True, prefix='', kind=None):
 
   Args:
     columns: list of column_kinds.Column with is_category.
-    fused: bool, whether columns of one dim, combiner, stddev and l2 form a
-      group; else each forms one of its own, under its own name.
+    fused: bool, whether columns of one dim, combiner, stddev, l2 and trainable
+      form a group; else each forms one of its own, under its own name.
     prefix: str, before the names of fused groups; needed where two groups of
       one dim and combiner must be told apart.
     kind: Group, the default, or KeyedGroup.
@@ -61,7 +61,7 @@ def _name(column):
     if value is not None:
       # No name of a variable has a plus sign, which repr(1e+20) has.
       name += '_%s_%s' % (key, repr(float(value)).replace('+', ''))
-  return name
+  return name if column.trainable else name + '_frozen'
 
 
 def _combiner(column):
@@ -80,6 +80,7 @@ class Group:
     combiner: 'mean', 'sum' or 'sqrtn'.
     stddev: float, what the columns say of the start of their rows, or None.
     l2: float, what the columns say of the penalty on their rows, or None.
+    trainable: bool, whether training changes their vectors.
     offsets: list of int, the first row of each column.
     num_rows: int, the sum of num_buckets.
   """
@@ -99,6 +100,7 @@ class Group:
     self.combiner = _combiner(columns[0])
     self.stddev = columns[0].stddev
     self.l2 = columns[0].l2
+    self.trainable = columns[0].trainable
     ends = np.cumsum([0] + [c.num_buckets for c in columns])
     self.offsets = [int(end) for end in ends[:-1]]
     self.num_rows = int(ends[-1])

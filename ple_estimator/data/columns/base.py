@@ -36,6 +36,7 @@ class Column:
       with; None leaves it to the embedding.
     l2: float, of a category: the strength of the penalty on its rows; None
       leaves it to the embedding.
+    trainable: bool, of a category: whether training changes its vectors.
     wants: str, the types that `accepts` takes, for errors.
   """
 
@@ -49,6 +50,7 @@ class Column:
   own_l2 = ()
   stddev = None
   l2 = None
+  trainable = True
   wants = 'text, or a number that is whole'
 
   def __init__(self, name):
@@ -114,12 +116,16 @@ class Column:
     """
     raise NotImplementedError
 
-  def _set_start_and_penalty(self, stddev, l2):
-    """Checks and stores what a category says of its rows, as Hashed."""
+  def _set_vectors(self, stddev, l2, trainable):
+    """Checks and stores what a category says of its vectors, as Hashed."""
     errors.check_number('stddev', stddev, least=0, or_none=True)
     errors.check_number('l2', l2, least=0, or_none=True)
+    errors.check_bool('trainable', trainable)
+    errors.check(trainable or not l2, "l2 must be None with 'trainable': "
+                 'False, got %s.', l2)
     self.stddev = stddev
     self.l2 = l2
+    self.trainable = trainable
 
 
 class Ignored(Column):

@@ -23,7 +23,8 @@ class Bucketised(numbers.Numeric):
   is_category = True
   can_be_crossed = True
 
-  def __init__(self, name, boundaries, dim, default=None, stddev=None, l2=None):
+  def __init__(self, name, boundaries, dim, default=None, stddev=None, l2=None,
+               trainable=True):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -34,6 +35,7 @@ class Bucketised(numbers.Numeric):
         gives these no id, and so the zero vector.
       stddev: float, as categories.Hashed.
       l2: float, as categories.Hashed.
+      trainable: bool, as categories.Hashed.
     """
     super().__init__(name)
     errors.check_list('boundaries', boundaries, errors.is_number,
@@ -45,7 +47,7 @@ class Bucketised(numbers.Numeric):
         errors.written(boundaries))
     errors.check_number('default', default, or_none=True)
     errors.check_integer('dim', dim, 1)
-    self._set_start_and_penalty(stddev, l2)
+    self._set_vectors(stddev, l2, trainable)
     self.num_buckets = len(boundaries) + 1
     self.dim = dim
     self._default = float('nan') if default is None else float(default)

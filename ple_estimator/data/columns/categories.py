@@ -27,7 +27,8 @@ class Hashed(base.Column):
   is_category = True
   can_be_crossed = True
 
-  def __init__(self, name, num_buckets, dim, default='', stddev=None, l2=None):
+  def __init__(self, name, num_buckets, dim, default='', stddev=None, l2=None,
+               trainable=True):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -41,11 +42,13 @@ class Hashed(base.Column):
         start with; None is that of the embedding, HashEmbedding.stddev.
       l2: float, the strength of the penalty on the rows of this column; None is
         that of the embedding, HashEmbedding.l2.
+      trainable: bool; False leaves the vectors that the experts read as they
+        start. Those of interactions, such as Wide, are trained all the same.
     """
     super().__init__(name)
     errors.check(isinstance(default, str), 'default must be a text, got %s.',
                  errors.written(default))
-    self._set_start_and_penalty(stddev, l2)
+    self._set_vectors(stddev, l2, trainable)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     self._default = default
@@ -85,7 +88,7 @@ class HashedList(Hashed):
 
   def __init__(self, name, num_buckets, dim, default='', separator='|',
                combiner='mean', stddev=None, l2=None, max_items=None,
-               keep='first'):
+               keep='first', trainable=True):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -101,8 +104,9 @@ class HashedList(Hashed):
       max_items: int, how many items of a field count, after empty ones have
         been dropped; None counts all.
       keep: 'first' or 'last', which items count where there are more.
+      trainable: bool, as Hashed.
     """
-    super().__init__(name, num_buckets, dim, default, stddev, l2)
+    super().__init__(name, num_buckets, dim, default, stddev, l2, trainable)
     errors.check_text('separator', separator)
     errors.check_choice('combiner', combiner, ('mean', 'sum', 'sqrtn'))
     errors.check_integer('max_items', max_items, 1, _MOST_ITEMS, or_none=True)
@@ -205,7 +209,7 @@ class Integer(numbers.Numeric):
   wants = 'an integer, or text or another number that is one'
 
   def __init__(self, name, num_buckets, dim, default=base.NO_ID, stddev=None,
-               l2=None):
+               l2=None, trainable=True):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -216,9 +220,10 @@ class Integer(numbers.Numeric):
       default: int, the id of an empty field; -1 gives it the zero vector.
       stddev: float, as Hashed.
       l2: float, as Hashed.
+      trainable: bool, as Hashed.
     """
     super().__init__(name)
-    self._set_start_and_penalty(stddev, l2)
+    self._set_vectors(stddev, l2, trainable)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     errors.check(

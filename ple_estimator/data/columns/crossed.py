@@ -24,7 +24,8 @@ class Crossed(categories.Hashed):
 
   can_be_crossed = False
 
-  def __init__(self, name, columns, num_buckets, dim, stddev=None, l2=None):
+  def __init__(self, name, columns, num_buckets, dim, stddev=None, l2=None,
+               trainable=True):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -36,8 +37,9 @@ class Crossed(categories.Hashed):
       dim: int, width of the embedding.
       stddev: float, as Hashed.
       l2: float, as Hashed.
+      trainable: bool, as Hashed.
     """
-    super().__init__(name, num_buckets, dim, '', stddev, l2)
+    super().__init__(name, num_buckets, dim, '', stddev, l2, trainable)
     errors.check_list('columns', columns, lambda of: isinstance(of, str),
                       "two or more names, such as ('user', 'brand')")
     errors.check(

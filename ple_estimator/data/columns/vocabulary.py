@@ -33,7 +33,7 @@ class Vocabulary(base.Column):
   can_be_crossed = True
 
   def __init__(self, name, values, dim, num_oov_buckets=0, default='',
-               stddev=None, l2=None):
+               stddev=None, l2=None, trainable=True):
     """Checks and stores the arguments of the column; reads a file.
 
     Args:
@@ -46,6 +46,7 @@ class Vocabulary(base.Column):
         the zero vector.
       stddev: float, as categories.Hashed.
       l2: float, as categories.Hashed.
+      trainable: bool, as categories.Hashed.
 
     Raises:
       UserError: if an argument is wrong, or the file cannot be read.
@@ -55,7 +56,7 @@ class Vocabulary(base.Column):
     errors.check_integer('num_oov_buckets', num_oov_buckets, 0)
     errors.check(isinstance(default, str), 'default must be a text, got %s.',
                  errors.written(default))
-    self._set_start_and_penalty(stddev, l2)
+    self._set_vectors(stddev, l2, trainable)
     self.file = values if isinstance(values, str) and values else None
     self._listed = _of_file(values) if self.file else _of_list(values)
     errors.check(
