@@ -101,7 +101,9 @@ class Vector(base.Column):
     if not items or len(items) != self._width:
       return super().problem(value)
     for i, item in enumerate(items, 1):
-      _, bad = self._number.parse(pa.array([item]))
+      # An integer of Python may be too large for Arrow.
+      _, bad = self._number.parse(pa.array(
+          [float(item) if isinstance(item, int) else item]))
       if bad is not None:
         return '%s as number %d of %d' % (
             self._number.problem(item), i, self._width)

@@ -118,6 +118,9 @@ def test_rows_keep_their_vector_when_they_are_shuffled(tmp_path):
     ('', "must be a list of 3 numbers, got ''"),
     (None, 'must be a list of 3 numbers, got None'),
     ('1|x|3', "must be a number, got 'x' as number 2 of 3"),
+    ([True, 2**64 - 1, 5], "must be from -1.677722e+07 to 1.677722e+07 ('mean' "
+     "and 'std', 'log1p' or 'clip' admit others), got 18446744073709551615 as "
+     'number 2 of 3'),
     ([1.0, 2.0, 1e20], 'must be from -1.677722e+07 to 1.677722e+07 (\'mean\' '
      "and 'std', 'log1p' or 'clip' admit others), got 1e+20 as number 3 of 3"),
 ])
