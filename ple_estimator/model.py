@@ -126,7 +126,7 @@ class Model:
                       '@Averaging()', or_none=True)
     factories.check(optimizer)
     self._interactions = combined.Interactions(
-        interactions, features.categories, len(features.numbers),
+        interactions, features.categories, features.num_numbers,
         sum(_widths(tasks).values()), embedding_dropout)
     _check_interactions(self._interactions, network, tasks)
     if isinstance(network, transfer.AIT):
@@ -221,8 +221,7 @@ class Model:
     """Returns what interactions and network read, [batch, n] float32."""
     with _cut(purpose.num_ps, self._input_part_bytes):
       vectors = self._embedding(features, self._categories, purpose)
-    numbers = [features[name][:, tf.newaxis] for name in self.features.numbers]
-    return tf.concat(vectors + numbers, axis=1)
+    return tf.concat(vectors + self.features.numbers_of(features), axis=1)
 
   def _logits(self, inputs, purpose):
     """Builds network and towers, of the tasks that have a logit of their own.
@@ -323,10 +322,10 @@ class Model:
     A file with such a row is refused. A served model cannot refuse one row, and
     an activation such as relu may hide the NaN that stands for its number.
     """
-    numbers = [features[name] for name in self.features.numbers]
+    numbers = self.features.numbers_of(features)
     if not numbers:
       return predictions
-    valid = tf.reduce_all(tf.is_finite(tf.stack(numbers, axis=1)), axis=1)
+    valid = tf.reduce_all(tf.is_finite(tf.concat(numbers, axis=1)), axis=1)
     return tf.where(
         valid, predictions, tf.fill(tf.shape(predictions), np.float32(np.nan)))
 
@@ -427,6 +426,9 @@ def _check_sample_space(task, features):
       name in columns,
       'Task.sample_space must name a column (%s), got %r in task %s.',
       ', '.join(columns), task.sample_space, task.name)
+  errors.check(
+      not features[name].shape, 'Task.sample_space must be a column with one '
+      'value per row, got the vector %r in task %s.', name, task.name)
   is_text = features[name].dtype == tf.string
   errors.check(
       errors.is_number(value) or is_text and isinstance(value, str),

@@ -362,16 +362,25 @@ def test_an_object_of_ones_own_serves_if_it_has_what_is_needed():
 KINDS = {
     'label': {}, 'ignored': {}, 'number': {}, 'weight': {},
     'hashed': {'num_buckets': 5}, 'hashed_list': {'num_buckets': 5},
-    'integer': {'num_buckets': 5},
+    'integer': {'num_buckets': 5}, 'bucketised': {'boundaries': (0, 1)},
+    'vocabulary': {'values': ['x', 'y']}, 'vector': {'width': 3},
+    'crossed': {'columns': ('p', 'q'), 'num_buckets': 5},
 }
+CATEGORIES = ['hashed', 'hashed_list', 'integer', 'bucketised',
+              'vocabulary', 'crossed']
 OF_KINDS = {
     'default': {'hashed': ['x'], 'hashed_list': ['x'], 'integer': [-1],
-                'number': [-1, 0.5], 'weight': FRACTION},
-    'separator': {'hashed_list': ['x']},
-    'mean': {'number': [-1, 0.5]}, 'std': {'number': FRACTION},
-    'values': {'label': [[3]]}, 'above': {'label': [-1, 0.5]},
-    'stddev': dict.fromkeys(['hashed', 'hashed_list', 'integer'], FRACTION),
-    'l2': dict.fromkeys(['hashed', 'hashed_list', 'integer'], FRACTION),
+                'number': [-1, 0.5], 'weight': FRACTION,
+                'bucketised': [-1, 0.5], 'vocabulary': ['x', ''],
+                'vector': [-1, 0.5]},
+    'separator': {'hashed_list': ['x'], 'vector': ['x']},
+    'mean': dict.fromkeys(['number', 'vector'], [-1, 0.5]),
+    'std': dict.fromkeys(['number', 'vector'], FRACTION),
+    'values': {'label': [[3]], 'vocabulary': [[3]]},
+    'above': {'label': [-1, 0.5]},
+    'boundaries': {'bucketised': [[3]]},
+    'stddev': dict.fromkeys(CATEGORIES, FRACTION),
+    'l2': dict.fromkeys(CATEGORIES, FRACTION),
 }
 OF_KINDS['default']['hashed'] = OF_KINDS['default']['hashed_list'] = ['x', '']
 
@@ -382,6 +391,7 @@ def test_a_wrong_argument_of_a_column_is_told_in_one_line(kind):
       column_kinds.KINDS[kind]).parameters.items():
     for value in VALUES:
       columns = [{'name': 'also', 'kind': 'number'},
+                 {'names': ['p', 'q'], 'kind': 'hashed', 'num_buckets': 5},
                  dict(dict(KINDS[kind], name='c', kind=kind),
                       **{parameter: value})]
       legal = OF_KINDS.get(parameter, {}).get(kind, [])

@@ -134,8 +134,17 @@ class Columns:
       crosses: list of 'a*b' and 'a in b'.
 
     Raises:
-      ValueError: if a cross is of no columns, or of columns of another kind.
+      ValueError: if a cross is of no columns, or of columns of another kind; if
+        there is a column that is not what its file has, such as an interval.
     """
+    others = [column.name for column in spec.columns + spec.categories
+              if isinstance(column, (column_kinds.Bucketised,
+                                     column_kinds.Crossed,
+                                     column_kinds.Vector))]
+    if others:
+      raise ValueError(
+          'The linear reference reads no column of kind bucketised, crossed or '
+          'vector: leave %s out of FeatureSpec.columns.' % ', '.join(others))
     self._spec = spec
     self._crosses = [self._cross(text) for text in crosses]
     self._known, self._scale = {}, {}

@@ -9,9 +9,13 @@ import inspect
 
 from ple_estimator import errors
 from ple_estimator.data.columns import base
+from ple_estimator.data.columns import bucketised
 from ple_estimator.data.columns import categories
+from ple_estimator.data.columns import crossed
 from ple_estimator.data.columns import numbers
 from ple_estimator.data.columns import targets
+from ple_estimator.data.columns import vector
+from ple_estimator.data.columns import vocabulary
 
 NO_ID = base.NO_ID
 RAW = base.RAW
@@ -20,7 +24,11 @@ Ignored = base.Ignored
 Hashed = categories.Hashed
 HashedList = categories.HashedList
 Integer = categories.Integer
+Bucketised = bucketised.Bucketised
+Vocabulary = vocabulary.Vocabulary
+Crossed = crossed.Crossed
 Number = numbers.Number
+Vector = vector.Vector
 Label = targets.Label
 LabelUse = targets.LabelUse
 Weight = targets.Weight
@@ -30,7 +38,11 @@ KINDS = collections.OrderedDict([
     ('hashed', Hashed),
     ('hashed_list', HashedList),
     ('integer', Integer),
+    ('bucketised', Bucketised),
+    ('vocabulary', Vocabulary),
+    ('crossed', Crossed),
     ('number', Number),
+    ('vector', Vector),
     ('weight', Weight),
     ('ignored', Ignored),
 ])

@@ -33,13 +33,23 @@ class _Encoder:
 
   convert = None
 
-  def __init__(self, reading, dtypes):
+  def __init__(self, reading, num_packed, columns):
+    """Stores the reading, and what `arrays` returns.
+
+    Args:
+      reading: reading.Reading.
+      num_packed: int, groups of which there are three arrays of packed ids.
+      columns: list of base.Column, of which there is one array behind these.
+    """
     self._reading = reading
     self._grouped = packing.names(reading.groups)
     # What a row has besides its columns.
     self._added = [sampling.CHANCE] if reading.rules else []
-    self.dtypes = tuple(dtypes) + (tf.float32,) * len(self._added)
-    self.shapes = (tf.TensorShape([None]),) * len(self.dtypes)
+    self.dtypes = (tf.int64, tf.int32, tf.int32) * num_packed + tuple(
+        column.dtype for column in columns) + (tf.float32,) * len(self._added)
+    self.shapes = (tf.TensorShape([None]),) * 3 * num_packed + tuple(
+        tf.TensorShape((None,) + column.shape) for column in columns) + (
+            tf.TensorShape([None]),) * len(self._added)
 
   def _encoded(self, raw, packed):
     """Returns features, and labels where they are read.
@@ -65,10 +75,10 @@ class TensorFlowEncoder(_Encoder):
       reading: reading.Reading.
     """
     self._columns = reading.columns()
-    super().__init__(reading, [column.dtype for column in self._columns])
+    super().__init__(reading, 0, self._columns)
 
   def arrays(self, table):
-    """Returns one [batch] numpy array per column."""
+    """Returns one numpy array per column, [batch] or [batch, width]."""
     return tuple(_array(table.column(name)) for name in self._names())
 
   def encode(self, *values):
@@ -100,8 +110,7 @@ class KernelEncoder(_Encoder):
     self._others = [c for c in reading.columns() if c.name not in grouped]
     self._keys = [key for group in reading.groups for key in group.keys()]
     super().__init__(
-        reading, (tf.int64, tf.int32, tf.int32) * len(reading.groups) +
-        tuple(column.dtype for column in self._others + self._kept))
+        reading, len(reading.groups), self._others + self._kept)
 
   def convert(self, table):
     """Returns the table with ids in the place of categories."""
@@ -163,4 +172,7 @@ def _array(column):
   """Returns a pa.ChunkedArray without nulls as a numpy array."""
   if pa.types.is_binary(column.type):
     return column.to_numpy()
+  if pa.types.is_fixed_size_list(column.type):
+    values = packing.to_numpy(packing.one_chunk(column).flatten())
+    return values.reshape(-1, column.type.list_size)
   return packing.to_numpy(column)

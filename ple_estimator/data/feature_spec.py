@@ -4,6 +4,8 @@ import copy
 import inspect
 
 import gin
+import numpy as np
+import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.data import column_kinds
@@ -12,7 +14,17 @@ from ple_estimator.data.columns import ranges
 
 @gin.register
 class FeatureSpec:
-  """The columns of a data set, bound in one place for all that reads it."""
+  """The columns of a data set, bound in one place for all that reads it.
+
+  Attributes:
+    columns: list of base.Column that files have, in their order.
+    weight: str, the name of the weight of rows, or None.
+    labels: names of the labels.
+    categories: list of the base.Column that become ids; some may be made of
+      others, as a cross is.
+    numbers: names of the columns that the network reads as numbers.
+    num_numbers: int, how many numbers the network reads of these in a row.
+  """
 
   def __init__(self, columns=gin.REQUIRED, dim=16, overrides=None):
     """Builds the columns.
@@ -41,24 +53,31 @@ class FeatureSpec:
         "FeatureSpec.overrides must be a dict of dicts, such as {'brand': "
         "{'num_buckets': 1000}}, or None, got %s.", errors.written(overrides))
     overrides = dict(overrides or {})
-    self.columns = [
+    made = [
         _column(entry, overrides.pop(entry['name'], {}), dim)
         for written in columns for entry in ranges.expand(written)]
+    self.columns = [c for c in made if c.sources == (c.name,)]
     errors.check(not overrides, 'FeatureSpec.overrides must be of columns in '
                  'FeatureSpec.columns, got %s.',
                  ', '.join(sorted(map(str, overrides))))
-    names = [column.name for column in self.columns]
+    names = [column.name for column in made]
     twice = sorted({name for name in names if names.count(name) > 1})
     errors.check(not twice, 'FeatureSpec.columns must have different names, '
                  'got %s twice.', ', '.join(twice))
     self.weights = self._named(column_kinds.Weight)
     self.labels = self._named(column_kinds.Label)
-    self.categories = [c for c in self.columns if c.is_category]
-    self.numbers = self._named(column_kinds.Number)
+    self.categories = [c for c in made if c.is_category]
+    for column in self.categories:
+      if column.sources != (column.name,):
+        column.join(self.columns)
+    numbers = [c for c in self.columns if isinstance(
+        c, (column_kinds.Number, column_kinds.Vector))]
+    self.numbers = [c.name for c in numbers]
+    self.num_numbers = sum(int(np.prod(c.shape)) for c in numbers)
     errors.check(
         self.categories or self.numbers,
-        'FeatureSpec.columns must have a feature: a column of kind hashed, '
-        'hashed_list, integer or number.')
+        'FeatureSpec.columns must have a feature: a column of another kind '
+        'than label, weight and ignored.')
 
   def _named(self, kind):
     return [c.name for c in self.columns if isinstance(c, kind)]
@@ -108,15 +127,27 @@ class FeatureSpec:
     Returns:
       (features, labels): dicts of column name to tensor. Categories are
       [batch] int64 ids, or a SparseTensor of them for a list; numbers,
-      weights and labels are [batch] float32; kept columns stand under RAW and
-      their name. Labels are those that `raw` has.
+      weights and labels are [batch] float32, a vector [batch, width]; kept
+      columns stand under RAW and their name. Labels are those that `raw` has.
     """
-    features = {c.name: c.encode(raw[c.name]) for c in self.columns
-                if (c.is_category or c.name in self.numbers)
-                and c.name not in without}
+    wanted = self.categories + [self[name] for name in self.numbers]
+    features = {c.name: c.encode(*[raw[name] for name in c.sources])
+                for c in wanted if c.name not in without}
     features.update((n, raw[n]) for n in self.weights if n in raw)
     features.update({column_kinds.RAW + name: raw[name] for name in keep})
     return features, {n: raw[n] for n in self.labels if n in raw}
+
+  def numbers_of(self, features):
+    """The numbers that the network reads.
+
+    Args:
+      features: dict of column name to tensor, as `encode` returns it.
+
+    Returns:
+      list of [batch, n] float32, one for each of `numbers`.
+    """
+    return [tf.reshape(features[name], [-1, int(np.prod(self[name].shape))])
+            for name in self.numbers]
 
 
 def _column(entry, override, dim):

@@ -2,8 +2,8 @@
 
 Columns of one width and combiner form a group, whose embedding tables lie in
 one table: the rows of the first column, then those of the second, and so on.
-Columns that say how their rows start, or how these are penalised, form a group
-with those alone that say the same.
+Columns that say how their rows start, how these are penalised, or that they are
+not trained, form a group with those alone that say the same.
 The row of an id is the id plus the offset of its column. A packed batch lists
 each row that occurs in it once, so that a training step reads and updates it
 once, however many ids refer to it:
@@ -35,8 +35,8 @@ def groups(columns, fused=True, prefix='', kind=None):
 
   Args:
     columns: list of column_kinds.Column with is_category.
-    fused: bool, whether columns of one dim, combiner, stddev and l2 form a
-      group; else each forms one of its own, under its own name.
+    fused: bool, whether columns of one dim, combiner, stddev, l2 and trainable
+      form a group; else each forms one of its own, under its own name.
     prefix: str, before the names of fused groups; needed where two groups of
       one dim and combiner must be told apart.
     kind: Group, the default, or KeyedGroup.
@@ -61,7 +61,7 @@ def _name(column):
     if value is not None:
       # No name of a variable has a plus sign, which repr(1e+20) has.
       name += '_%s_%s' % (key, repr(float(value)).replace('+', ''))
-  return name
+  return name if column.trainable else name + '_frozen'
 
 
 def _combiner(column):
@@ -80,6 +80,7 @@ class Group:
     combiner: 'mean', 'sum' or 'sqrtn'.
     stddev: float, what the columns say of the start of their rows, or None.
     l2: float, what the columns say of the penalty on their rows, or None.
+    trainable: bool, whether training changes their vectors.
     offsets: list of int, the first row of each column.
     num_rows: int, the sum of num_buckets.
   """
@@ -99,6 +100,7 @@ class Group:
     self.combiner = _combiner(columns[0])
     self.stddev = columns[0].stddev
     self.l2 = columns[0].l2
+    self.trainable = columns[0].trainable
     ends = np.cumsum([0] + [c.num_buckets for c in columns])
     self.offsets = [int(end) for end in ends[:-1]]
     self.num_rows = int(ends[-1])
@@ -204,7 +206,8 @@ def pack(raw, groups):
   """Encodes and packs the columns of groups by TensorFlow ops.
 
   Args:
-    raw: dict of column name to [batch] tensor, as FeatureSpec.encode takes.
+    raw: dict of column name to [batch] tensor, as FeatureSpec.encode takes,
+      of the sources of all columns.
     groups: list of Group.
 
   Returns:
@@ -213,7 +216,7 @@ def pack(raw, groups):
   features = {}
   for group in groups:
     features.update(group.pack({
-        column.name: column.encode(raw[column.name])
+        column.name: column.encode(*[raw[name] for name in column.sources])
         for column in group.columns}))
   return features
 
@@ -225,7 +228,7 @@ def counts(packed):
 
 
 def to_ids(table, columns):
-  """Replaces the categories of a table by their ids.
+  """Replaces the categories of a table by their ids, and adds crosses.
 
   Args:
     table: pa.Table of columns as they were parsed.
@@ -234,16 +237,22 @@ def to_ids(table, columns):
   Returns:
     pa.Table, int64 or list<int64> in those columns.
   """
-  for column in columns:
-    ids = column.ids(one_chunk(table.column(column.name)))
-    if isinstance(ids, tuple):
-      values, splits = ids
-      array = pa.ListArray.from_arrays(pa.array(splits), pa.array(values))
-    else:
-      array = pa.array(ids)
-    table = table.set_column(
-        table.schema.get_field_index(column.name), column.name, array)
+  # All of them first: a column may be the source of another one too.
+  arrays = [(column.name, _ids(table, column)) for column in columns]
+  for name, array in arrays:
+    at = table.schema.get_field_index(name)
+    table = (table.append_column(name, array) if at < 0 else
+             table.set_column(at, name, array))
   return table
+
+
+def _ids(table, column):
+  """The ids of a column as pa.Array: int64, or list<int64>."""
+  ids = column.ids(*[one_chunk(table.column(name)) for name in column.sources])
+  if isinstance(ids, tuple):
+    values, splits = ids
+    return pa.ListArray.from_arrays(pa.array(splits), pa.array(values))
+  return pa.array(ids)
 
 
 def to_numpy(array):

@@ -114,6 +114,10 @@ def _open(partial, path, schema):
 def _as_text(table, path):
   """Turns columns of bytes, as the input had them, into text."""
   for i, field in enumerate(table.schema):
+    errors.check(
+        not (pa.types.is_list(field.type) and path.endswith('.csv')),
+        'Experiment.predictions_path must end in .parquet for the vector %r of '
+        'Experiment.predict_columns, got %r.', field.name, path)
     if pa.types.is_binary(field.type):
       try:
         text = table.column(i).cast(pa.string())

@@ -21,6 +21,7 @@ class Embedding:
   """The base class of embeddings; a subclass defines `_vectors`."""
 
   _group_kind = packing.Group
+  _can_freeze = False  # whether vectors can be left as they start
 
   def __init__(self, stddev, emb_fusion, l2=0.0):
     """Checks and stores the hyperparameters; builds no graph.
@@ -46,7 +47,18 @@ class Embedding:
     self._l2 = l2
 
   def groups(self, columns):
-    """Returns a list of packing.Group: how the input has to pack the ids."""
+    """Returns a list of packing.Group: how the input has to pack the ids.
+
+    Raises:
+      UserError: if a column is not to be trained, and the embedding cannot
+        leave it as it is.
+    """
+    for column in columns:
+      errors.check(
+          column.trainable or self._can_freeze, "FeatureSpec.columns, %r: "
+          "'trainable' must be True with %s: bind Model.embedding = "
+          '@HashEmbedding() to leave vectors as they start.', column.name,
+          type(self).__name__)
     return packing.groups(
         columns, self._emb_fusion, kind=self._group_kind)
 
@@ -121,6 +133,8 @@ class Embedding:
 
   def _strength(self, group):
     """The strength of the penalty on the rows of a group, a float."""
+    if not group.trainable:
+      return 0.0
     return self._l2 if group.l2 is None else group.l2
 
 
@@ -181,6 +195,8 @@ class HashEmbedding(Embedding):
   tf.feature_column.embedding_column, table by table.
   """
 
+  _can_freeze = True
+
   def __init__(self, stddev=None, emb_fusion=True, l2=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
@@ -203,8 +219,9 @@ class HashEmbedding(Embedding):
     return False
 
   def _pooled(self, group, packed, purpose):
-    if (not self._emb_fusion or self._is_composed(group.columns[0]) or
-        not purpose.engine.uses('fused_lookup', 'HashEmbedding.emb_fusion')):
+    if (not self._emb_fusion or not group.trainable or
+        self._is_composed(group.columns[0]) or not purpose.engine.uses(
+            'fused_lookup', 'HashEmbedding.emb_fusion')):
       return super()._pooled(group, packed, purpose)
     errors.check(
         not self._strength(group) and not any(l2 for _, l2 in group.own_l2),
@@ -216,7 +233,16 @@ class HashEmbedding(Embedding):
 
   def _vectors(self, group, packed, purpose):
     del purpose  # every bucket has its row
-    return _look_up(self._table(group), packed.rows)
+    if group.trainable:
+      return _look_up(self._table(group), packed.rows)
+    # What interactions read lies in a table of its own, which is trained.
+    parts = [(width, name) for width, name in [
+        (group.dim - group.own_dim, 'embedding'), (group.own_dim, 'own')]
+             if width]
+    return tf.concat([
+        _look_up(table(group.name, name, group.num_rows, width,
+                       self._spread(group), trainable=name == 'own'),
+                 packed.rows) for width, name in parts], axis=1)
 
   def _table(self, group):
     return table(group.name, 'embedding', group.num_rows, group.dim,
@@ -323,6 +349,10 @@ class MultiHashEmbedding(HashEmbedding):
 
   def _check(self, column):
     errors.check(
+        column.trainable, "FeatureSpec.columns, %r: 'trainable' must be True "
+        'with num_buckets of at least MultiHashEmbedding.min_buckets = %d, '
+        'where several values share rows.', column.name, self._min_buckets)
+    errors.check(
         self._operation != 'mul' or column.stddev != 0,
         "FeatureSpec.columns, %r: 'stddev' must be above 0 with "
         "MultiHashEmbedding.operation = 'mul', got %g: a product of zeros does "
@@ -419,8 +449,8 @@ def _look_up(variable, rows):
   return vectors
 
 
-def table(scope, name, num_rows, dim, stddev):
-  """Makes a trainable [num_rows, dim] float32 variable, truncated normal.
+def table(scope, name, num_rows, dim, stddev, trainable=True):
+  """Makes a [num_rows, dim] float32 variable, truncated normal.
 
   A partitioner of the current variable scope cuts it by rows. Look it up with
   partition_strategy='div', which gives the same rows for any number of parts.
@@ -428,4 +458,5 @@ def table(scope, name, num_rows, dim, stddev):
   with tf.variable_scope(scope):
     return tf.get_variable(
         name, [num_rows, dim],
-        initializer=tf.truncated_normal_initializer(stddev=stddev))
+        initializer=tf.truncated_normal_initializer(stddev=stddev),
+        trainable=trainable)

@@ -24,7 +24,7 @@ class Interactions:
       parts: list of interaction.Interaction, what Model.interactions is bound
         to.
       columns: list of category columns, see column_kinds.
-      num_numbers: int, how many columns of kind number there are.
+      num_numbers: int, how many numbers the network reads of a row.
       num_tasks: int, how many logits all tasks have.
       dropout: float, Model.embedding_dropout.
 

@@ -93,7 +93,7 @@ class Interaction:
 
     Args:
       columns: list of category columns, see column_kinds.
-      num_numbers: int, how many columns of kind number there are.
+      num_numbers: int, how many numbers the network reads of a row.
     """
 
   def __call__(self, fields, num_tasks, purpose):

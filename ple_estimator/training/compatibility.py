@@ -1,6 +1,8 @@
 """Checks that the checkpoint in a model_dir is of the model of a graph."""
 
+import ast
 import collections
+import json
 import os
 import re
 
@@ -9,6 +11,7 @@ import gin
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator import files
 from ple_estimator.cluster import marker
 from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
@@ -22,6 +25,9 @@ _SHOWN = 4
 _SHOWN_VALUE = 60
 
 _BINDING = re.compile(r'^([\w./]+\.\w+) = (.*(?:\n .*)*)$', re.M)
+
+
+_VOCABULARIES = 'vocabularies.json'  # in a model_dir: digests of their files
 
 
 _CONFIG = re.compile(r'operative_config-(\d+)\.gin$')
@@ -89,9 +95,8 @@ def check(model_dir, training, path=None, averages=False):
   more = [name for name in sorted(saved) if name not in wanted and
           name not in _TRAINING_ONLY and not deeprec.owns(name) and
           (training or not _is_training_only(name, saved))]
-  inside = _folder(path) in (
-      _folder(os.path.join(model_dir, at, 'x')) for at in ('', 'best'))
-  changed = _changed_bindings(model_dir) if inside else []
+  changed = (_changed_bindings(model_dir) if _is_inside(path, model_dir)
+             else [])
   if not (lacking or shapes or more or
           any(_IDENTITY.match(name) for name, _ in changed)):
     return
@@ -105,6 +110,45 @@ def check(model_dir, training, path=None, averages=False):
       '%s holds another model: it %s. Choose another Experiment.model_dir, '
       'delete this one, or go back to its bindings.' % (
           owner, '; it '.join(problems)))
+
+
+def check_vocabularies(model_dir, columns, path=None, write=False):
+  """Compares the files of vocabularies with those that a model was trained by.
+
+  A file that has other values, or another order, gives its ids another meaning,
+  and no binding or shape need differ.
+
+  Args:
+    model_dir: str.
+    columns: list of category columns of the model.
+    path: str, the checkpoint that is read; None is the newest of model_dir.
+    write: bool, whether to note the files for later runs.
+
+  Raises:
+    UserError: if model_dir has a checkpoint of another vocabulary.
+  """
+  found = {column.name: {'file': column.file, 'digest': column.digest()}
+           for column in columns if getattr(column, 'file', None)}
+  noted = os.path.join(model_dir, _VOCABULARIES)
+  path = path or marker.latest_checkpoint(model_dir)
+  if path and _is_inside(path, model_dir) and os.path.exists(noted):
+    with open(noted, encoding='utf-8') as f:
+      before = json.load(f)
+    for name in sorted(set(found) & set(before)):
+      errors.check(
+          found[name]['digest'] == before[name]['digest'], '%s holds another '
+          'model: it was trained with other values of the column %r, whose '
+          'vocabulary was %r, now %r. Choose another Experiment.model_dir, or '
+          'go back to that vocabulary.', path, name, before[name]['file'],
+          found[name]['file'])
+  if write and found:
+    files.write_json(noted, found, indent=1)
+
+
+def _is_inside(path, model_dir):
+  """Whether a checkpoint is in a model_dir, or is the best one there."""
+  return _folder(path) in (
+      _folder(os.path.join(model_dir, at, 'x')) for at in ('', 'best'))
 
 
 def _compare_averages(saved, wanted, training, averages, owner):
@@ -180,10 +224,25 @@ def _changed_bindings(model_dir):
     then = dict(_BINDING.findall(f.read()))
   now = dict(_BINDING.findall(gin.operative_config_str()))
   return [(name, '%s = %s, now %s' % (
-      name, _short(then[name]), _short(now[name])))
+      (name,) + tuple(map(_short, _differing(then[name], now[name])))))
           for name in sorted(set(then) & set(now))
           if then[name] != now[name] and (
               _IDENTITY.match(name) or _RELATED.match(name))]
+
+
+def _differing(then, now):
+  """Two texts of a binding; of long lists only the items that differ."""
+  if max(len(then), len(now)) <= _SHOWN_VALUE:
+    return then, now
+  try:
+    lists = [ast.literal_eval(' '.join(text.replace('\\\n', ' ').split()))
+             for text in (then, now)]
+  except (SyntaxError, ValueError):  # has a macro or an object
+    return then, now
+  if not all(isinstance(items, (list, tuple)) for items in lists):
+    return then, now
+  return tuple(repr([item for item in lists[i] if item not in lists[1 - i]])
+               for i in (0, 1))
 
 
 def _short(value):

@@ -74,6 +74,8 @@ class ModelFn:
     saver = saver_lib.Saver(
         config.keep_checkpoint_max, training=False, averages=averages)
     compatibility.check(config.model_dir, False, self.reads, averages)
+    compatibility.check_vocabularies(
+        config.model_dir, self._model.features.categories, self.reads)
     return self._with_scaffold(spec, saver)
 
   def _training_spec(self, features, labels, mode, config):
@@ -94,6 +96,9 @@ class ModelFn:
       hooks = hooks + self._training_hooks(saver)
     compatibility.check(config.model_dir, training=True,
                         averages=self._model.averaging is not None)
+    compatibility.check_vocabularies(
+        config.model_dir, self._model.features.categories,
+        write=config.is_chief)
     return self._with_scaffold(spec._replace(training_hooks=hooks), saver)
 
   def _with_scaffold(self, spec, saver):

@@ -38,6 +38,13 @@ def columns(rng):
           rng.randint(3)],
       [{'name': 'w', 'kind': 'weight'},
        {'name': 'w', 'kind': 'weight', 'default': 2.0}][rng.randint(2)],
+      [{'name': 'age', 'kind': 'bucketised', 'boundaries': (0, 1)},
+       {'name': 'age', 'kind': 'bucketised', 'boundaries': (0, 1),
+        'default': 5.0}][rng.randint(2)],
+      {'name': 'code', 'kind': 'vocabulary', 'values': ['a', 1]},
+      [{'name': 'v', 'kind': 'vector', 'width': 2},
+       {'name': 'v', 'kind': 'vector', 'width': 2, 'default': 0.5}][
+           rng.randint(2)],
   ]
 
 
@@ -102,8 +109,12 @@ class _File:
 
   def _field(self, name):
     rng = self._rng
-    if name in ('word', 'tags', 'more'):
+    if name in ('word', 'tags', 'code', 'more'):
       value = pick(rng, _TEXTS)
+    elif name == 'v':
+      tame = self._tame or rng.rand() < 0.9
+      value = b'|'.join(pick(rng, _NUMBERS[:2] if tame else _NUMBERS)
+                        for _ in range(2 if tame else rng.randint(4)))
     elif self._tame or rng.rand() < 0.95:
       value = pick(rng, _NUMBERS[:2])
     else:
@@ -320,4 +331,5 @@ def check_shares(source, reading, workers, expected):
 def repr_of(row):
   """What rows are sorted by: the same for a float and a np.float32."""
   return repr([value if isinstance(value, (bytes, int)) else
-               '%.5g' % value for value in row])
+               '%.5g ' * len(value) % tuple(value) if isinstance(value, list)
+               else '%.5g' % value for value in row])

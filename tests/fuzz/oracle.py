@@ -23,15 +23,21 @@ def value_of(column, value):
     value: None, bytes, str, bool, int, float, Decimal or a list of these.
 
   Returns:
-    bytes, int or np.float32, or BAD.
+    bytes, int, np.float32 or a list of these, or BAD.
   """
   if isinstance(value, str):
     value = value.encode()
   kind = column['kind']
   if kind == 'hashed_list':
     return _list(value)
-  if kind == 'hashed':
+  if kind in ('hashed', 'vocabulary'):
     return _text(value)
+  if kind == 'vector':
+    return _vector(column, value)
+  if kind == 'bucketised':
+    number = _number(value)
+    return np.float32(column.get('default', 'nan')) if number is None else (
+        number)
   if kind == 'integer':
     number = _integer(value)
     if number is None:
@@ -64,6 +70,19 @@ def _list(value):
   if any(item is BAD or b'|' in item for item in items):
     return BAD
   return b'|'.join(items)
+
+
+def _vector(column, value):
+  """A list of np.float32, or BAD."""
+  if value is None or value == b'':
+    value = [None] * column['width']
+  if isinstance(value, bytes):
+    value = value.split(b'|')
+  if len(value) != column['width']:
+    return BAD
+  items = [_of_number(column, _number(
+      item.encode() if isinstance(item, str) else item)) for item in value]
+  return BAD if any(item is BAD for item in items) else items
 
 
 def _integer(value):
@@ -112,7 +131,11 @@ def _of_number(column, number):
 
 def same(found, expected):
   """Whether two values are equal; a float may be off by its last bit."""
+  if isinstance(expected, list):
+    return len(found) == len(expected) and all(map(same, found, expected))
   if isinstance(expected, np.floating):
+    if np.isnan(expected):
+      return bool(np.isnan(found))
     if np.isinf(expected) or np.isinf(found):
       return float(found) == float(expected)
     return abs(float(found) - float(expected)) <= np.spacing(abs(expected))

@@ -28,13 +28,13 @@ _WORDS = ['', 'a', 'x|y', ' 7 ', '1', '0', '0.5', '0x10', 'nan', '\u00e9',
           '1e3', '99', '100', '12345678901234567890', 'True']
 
 
-def _value(arrow_type, rng, tame):
-  """A random value of a type, or None."""
+def _value(arrow_type, rng, tame, width=None):
+  """A random value of a type, or None; a tame list has `width` items."""
   if rng.rand() < (0.02 if tame else 0.1) or pa.types.is_null(arrow_type):
     return None
   if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):
     return [_value(arrow_type.value_type, rng, tame)
-            for _ in range(rng.randint(0, 4))]
+            for _ in range(width if width and tame else rng.randint(0, 4))]
   small = int(rng.randint(2))
   if pa.types.is_integer(arrow_type):
     sign = pa.types.is_signed_integer(arrow_type)
@@ -60,7 +60,10 @@ def _type(kind, rng, tame):
   """A random type that a kind of column takes."""
   types = [t for t in _PLAIN if not (tame and pa.types.is_null(t))]
   plain = csv_cases.pick(rng, types)
-  if kind == 'hashed_list' and rng.rand() < 0.6:
+  if kind == 'vector' or kind == 'hashed_list' and rng.rand() < 0.6:
+    # A vector is never a plain number, and seldom text that is no vector.
+    if kind == 'vector' and not tame and rng.rand() < 0.2:
+      return csv_cases.pick(rng, [pa.string(), pa.binary(), pa.null()])
     if pa.types.is_dictionary(plain) or pa.types.is_null(plain):
       plain = pa.string()
     return csv_cases.pick(rng, [pa.list_, pa.large_list])(plain)
@@ -75,8 +78,9 @@ def _table(columns, rng):
     arrow_type = _type(column['kind'], rng, tame)
     plain = arrow_type.value_type if pa.types.is_dictionary(
         arrow_type) else arrow_type
-    array = pa.array([_value(plain, rng, tame and rng.rand() < 0.97)
-                      for _ in range(count)], plain)
+    array = pa.array([
+        _value(plain, rng, tame and rng.rand() < 0.97, column.get('width'))
+        for _ in range(count)], plain)
     arrays.append(array.dictionary_encode() if plain != arrow_type else array)
   names = [column['name'] for column in columns]
   order = rng.permutation(len(names) + 1)

@@ -23,7 +23,12 @@ class Column:
     dtype: tf.DType of what `encode` takes; the same type in TensorFlow.
     missing: the value of that type by which a caller of a served model says
       that it has none; NaN of a number.
+    shape: tuple of int, of the value of one row; () is a scalar.
     is_category: bool, whether it becomes ids for an embedding.
+    can_be_crossed: bool, whether it is a category with one id per row, see
+      crossed.py.
+    sources: tuple of str, the columns of the files that `encode` and `ids`
+      take; its own name, unless it is made of others.
     own_dim: int, how many dimensions at the end of a category's vectors only
       interactions read (interactions/combined.py).
     own_l2: tuple of (width, float), the penalty on each part of these.
@@ -31,21 +36,26 @@ class Column:
       with; None leaves it to the embedding.
     l2: float, of a category: the strength of the penalty on its rows; None
       leaves it to the embedding.
+    trainable: bool, of a category: whether training changes its vectors.
     wants: str, the types that `accepts` takes, for errors.
   """
 
   arrow_type = pa.binary()
   dtype = tf.string
   missing = ''
+  shape = ()
   is_category = False
+  can_be_crossed = False
   own_dim = 0
   own_l2 = ()
   stddev = None
   l2 = None
+  trainable = True
   wants = 'text, or a number that is whole'
 
   def __init__(self, name):
     self.name = name
+    self.sources = (name,)
 
   @property
   def scope(self):
@@ -124,12 +134,16 @@ class Column:
     """
     raise NotImplementedError
 
-  def _set_start_and_penalty(self, stddev, l2):
-    """Checks and stores what a category says of its rows, as Hashed."""
+  def _set_vectors(self, stddev, l2, trainable):
+    """Checks and stores what a category says of its vectors, as Hashed."""
     errors.check_number('stddev', stddev, least=0, or_none=True)
     errors.check_number('l2', l2, least=0, or_none=True)
+    errors.check_bool('trainable', trainable)
+    errors.check(trainable or not l2, "l2 must be None with 'trainable': "
+                 'False, got %s.', l2)
     self.stddev = stddev
     self.l2 = l2
+    self.trainable = trainable
 
 
 class Ignored(Column):

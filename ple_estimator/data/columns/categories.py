@@ -14,6 +14,7 @@ from ple_estimator.data.columns import numbers
 from ple_estimator.engine import native
 
 _NUM_KEYS = 2**63 - 1  # hashes that an int64 holds without a sign
+_MOST_ITEMS = 2**31 - 1  # of one field
 
 
 class Hashed(base.Column):
@@ -24,8 +25,10 @@ class Hashed(base.Column):
   """
 
   is_category = True
+  can_be_crossed = True
 
-  def __init__(self, name, num_buckets, dim, default='', stddev=None, l2=None):
+  def __init__(self, name, num_buckets, dim, default='', stddev=None, l2=None,
+               trainable=True):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -39,11 +42,13 @@ class Hashed(base.Column):
         start with; None is that of the embedding, HashEmbedding.stddev.
       l2: float, the strength of the penalty on the rows of this column; None is
         that of the embedding, HashEmbedding.l2.
+      trainable: bool; False leaves the vectors that the experts read as they
+        start. Those of interactions, such as Wide, are trained all the same.
     """
     super().__init__(name)
     errors.check(isinstance(default, str), 'default must be a text, got %s.',
                  errors.written(default))
-    self._set_start_and_penalty(stddev, l2)
+    self._set_vectors(stddev, l2, trainable)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     self._default = default
@@ -78,10 +83,12 @@ class Hashed(base.Column):
 class HashedList(Hashed):
   """Several hashed categories in one field, pooled into one vector."""
 
+  can_be_crossed = False
   wants = 'text, a number that is whole, or a list of them'
 
   def __init__(self, name, num_buckets, dim, default='', separator='|',
-               combiner='mean', stddev=None, l2=None):
+               combiner='mean', stddev=None, l2=None, max_items=None,
+               keep='first', trainable=True):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -94,10 +101,20 @@ class HashedList(Hashed):
       combiner: 'mean', 'sum' or 'sqrtn', as in tf.nn.embedding_lookup_sparse.
       stddev: float, as Hashed.
       l2: float, as Hashed.
+      max_items: int, how many items of a field count, after empty ones have
+        been dropped; None counts all.
+      keep: 'first' or 'last', which items count where there are more.
+      trainable: bool, as Hashed.
     """
-    super().__init__(name, num_buckets, dim, default, stddev, l2)
+    super().__init__(name, num_buckets, dim, default, stddev, l2, trainable)
     errors.check_text('separator', separator)
     errors.check_choice('combiner', combiner, ('mean', 'sum', 'sqrtn'))
+    errors.check_integer('max_items', max_items, 1, _MOST_ITEMS, or_none=True)
+    errors.check_choice('keep', keep, ('first', 'last'))
+    errors.check(keep == 'first' or max_items, "keep must be 'first' without "
+                 'max_items, got %s.', errors.written(keep))
+    self._max_items = max_items
+    self._keeps_last = keep == 'last'
     self._separator = separator
     self.combiner = combiner
 
@@ -136,23 +153,49 @@ class HashedList(Hashed):
     items = tf.strings.split(
         text, sep=self._separator, result_type='RaggedTensor').to_sparse()
     items = tf.sparse.retain(items, tf.not_equal(items.values, ''))
+    if self._max_items:
+      items = self._cut(items)
     return tf.SparseTensor(
         items.indices, self._hash(items.values), items.dense_shape)
+
+  def _cut(self, items):
+    """Leaves max_items in each row of a SparseTensor without gaps."""
+    rows = items.indices[:, 0]
+    lengths = tf.math.unsorted_segment_sum(
+        tf.ones_like(rows), rows, items.dense_shape[0])
+    places = tf.range(tf.size(rows, out_type=tf.int64)) - tf.gather(
+        tf.cumsum(lengths, exclusive=True), rows)
+    if self._keeps_last:
+      places = tf.gather(lengths, rows) - 1 - places  # counted from the end
+    return tf.sparse.retain(items, places < self._max_items)
 
   def ids(self, array):
     if self._default:
       array = pc.if_else(pc.equal(array, pa.scalar(b'', pa.binary())),
                          pa.scalar(self._default.encode(), pa.binary()), array)
-    return native.hash_lists(
+    ids, splits = native.hash_lists(
         array, self._separator.encode(), self.num_buckets)
+    if not self._max_items:
+      return ids, splits
+    lengths = np.diff(splits)
+    places = np.arange(len(ids)) - np.repeat(splits[:-1], lengths)
+    if self._keeps_last:
+      places = np.repeat(lengths, lengths) - 1 - places
+    kept = np.minimum(lengths, self._max_items)
+    return ids[places < self._max_items], np.concatenate(
+        [[0], np.cumsum(kept)]).astype(np.int32)
 
   def items(self, text):
-    """The items of a field, a list of bytes; of an empty field none.
+    """The items of a field that count, a list of bytes; of an empty one none.
 
     Args:
       text: bytes.
     """
-    return [item for item in text.split(self._separator.encode()) if item]
+    items = [item for item in text.split(self._separator.encode()) if item]
+    if not self._max_items:
+      return items
+    return (items[-self._max_items:] if self._keeps_last else
+            items[:self._max_items])
 
 
 class Integer(numbers.Numeric):
@@ -162,10 +205,11 @@ class Integer(numbers.Numeric):
   dtype = tf.int64
   missing = base.NO_ID
   is_category = True
+  can_be_crossed = True
   wants = 'an integer, or text or another number that is one'
 
   def __init__(self, name, num_buckets, dim, default=base.NO_ID, stddev=None,
-               l2=None):
+               l2=None, trainable=True):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -176,9 +220,10 @@ class Integer(numbers.Numeric):
       default: int, the id of an empty field; -1 gives it the zero vector.
       stddev: float, as Hashed.
       l2: float, as Hashed.
+      trainable: bool, as Hashed.
     """
     super().__init__(name)
-    self._set_start_and_penalty(stddev, l2)
+    self._set_vectors(stddev, l2, trainable)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     errors.check(

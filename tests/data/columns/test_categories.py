@@ -3,9 +3,12 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import roads
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import errors
 from ple_estimator.data import column_kinds
+from ple_estimator.data import feature_spec
 
 WORDS = ['a', 'NULL', '430548_1007', ' ', 'zwölf', '2']
 
@@ -97,3 +100,33 @@ def test_other_types_become_text():
                   column_kinds.Label('x').accepts]:
     assert accepts(pa.float64()) and accepts(pa.string())
     assert not accepts(pa.date32()) and not accepts(pa.list_(pa.string()))
+
+
+@pytest.mark.parametrize('keep', ['first', 'last'])
+@pytest.mark.parametrize('max_items', [1, 2, 3, 100])
+def test_of_more_items_the_first_or_the_last_count(tmp_path, keep, max_items):
+  spec = feature_spec.FeatureSpec([
+      {'name': 'x', 'kind': 'hashed_list', 'num_buckets': 1000,
+       'max_items': max_items, 'keep': keep},
+      {'name': 'all', 'kind': 'hashed_list', 'num_buckets': 1000}], dim=4)
+  texts = ['a|b|c|d', '', 'e', '|f||g|', '||', 'h|i|j', 'k|k|k|k|l']
+  items = [[x for x in text.split('|') if x] for text in texts]
+  counted = [row[:max_items] if keep == 'first' else row[-max_items:]
+             for row in items]
+  for text, row in zip(texts, counted):
+    assert spec['x'].items(text.encode()) == [x.encode() for x in row]
+  flat = [x for row in items for x in row]
+  ids = dict(zip(flat, run(tf.strings.to_hash_bucket_fast(flat, 1000))))
+  roads.check(
+      tmp_path, spec, {'x': texts, 'all': texts},
+      {'x': [text or None for text in texts],
+       'all': [text or None for text in texts]},
+      {'x': [[ids[x] for x in row] for row in counted],
+       'all': [[ids[x] for x in row] for row in items]},
+      typed={'x': pa.array([text.split('|') for text in texts])})
+
+
+def test_the_last_items_are_of_a_number_of_items():
+  with pytest.raises(errors.UserError, match="keep must be 'first' without "
+                     "max_items, got 'last'"):
+    column_kinds.HashedList('x', 9, 4, keep='last')
