@@ -427,6 +427,11 @@ def _check_predictions(predict_columns, predictions_path, model):
       lambda name: isinstance(name, str), "names, such as ['user']",
       may_be_empty=True)
   predictions.check_path(predictions_path)
+  lists = [task.name for task in model.tasks if task.kind.num_predictions > 1]
+  errors.check(
+      not lists or predictions_path.endswith('.parquet'),
+      'Experiment.predictions_path must end in .parquet for predictions that '
+      'are lists (%s), got %r.', ', '.join(lists), predictions_path)
   columns = [column.name for column in model.features.columns]
   for name in predict_columns:
     errors.check(

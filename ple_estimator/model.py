@@ -10,6 +10,7 @@ from ple_estimator import errors
 from ple_estimator.data import column_kinds
 from ple_estimator.data import feature_spec
 from ple_estimator.data import reading
+from ple_estimator.data import sampling
 from ple_estimator.embeddings import hashed
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import compat
@@ -41,6 +42,8 @@ class Model:
     micro_batches: int, the slices of a training batch.
     groups: list of packing.Group, how the input has to pack the ids.
     keep: sorted list of the columns that tasks read as the file has them.
+    weight: str, the column with the weight that rows have for all tasks, or
+      None.
     averaging: averaging.Averaging, or None.
   """
 
@@ -122,12 +125,13 @@ class Model:
                       '@Averaging()', or_none=True)
     factories.check(optimizer)
     self._interactions = combined.Interactions(
-        interactions, features.categories, len(features.numbers), len(tasks),
-        embedding_dropout)
+        interactions, features.categories, len(features.numbers),
+        sum(_widths(tasks).values()), embedding_dropout)
     _check_interactions(self._interactions, network, tasks)
     self._categories = self._interactions.widened(features.categories)
-    self.features = features
+    self.features = features.used_by(_label_uses(tasks))
     self.tasks = list(tasks)
+    self.weight = _common_weight(tasks, features)
     self.op_fusion = op_fusion
     self.micro_batches = micro_batches
     self.groups = embedding.groups(self._categories)
@@ -150,9 +154,17 @@ class Model:
     return self.op_fusion and native.available()
 
   def reading(self):
-    """Returns the reading.Reading of training: the columns that it needs."""
+    """Returns the reading.Reading of all rows: the columns that it needs."""
     return reading.Reading(self.features, tuple(self.keep), self.groups,
                            self.is_fused(), with_labels=True)
+
+  def training_reading(self):
+    """Returns the same of the rows that training has."""
+    rules = [sampling.Rule(
+        None if task.of else task.label, task.negative_rate, task.sample_space)
+             for task in self.tasks]
+    samples = any(task.negative_rate < 1 for task in self.tasks)
+    return self.reading()._replace(rules=tuple(rules) if samples else ())
 
   def model_fn(self, features, labels, mode, num_ps=0, track_rows=False,
                engine=None):
@@ -169,8 +181,9 @@ class Model:
       engine: forms.Engine of the run; None uses no form of DeepRec.
 
     Returns:
-      tf.estimator.EstimatorSpec. It predicts one [batch] float32 per task under
-      the task's name, and has the kept columns under theirs.
+      tf.estimator.EstimatorSpec. It predicts [batch] float32, or [batch, n] of
+      a loss with n classes, under the name of each task, and has the kept
+      columns under theirs.
     """
     training = mode == _TRAIN
     purpose = purpose_lib.Purpose(
@@ -184,11 +197,14 @@ class Model:
     inputs = self._inputs(features, purpose)
     if mode == _PREDICT:
       logits, _ = self._logits(inputs, purpose)
-      return self._predict_spec(features, logits)
+      return self._predict_spec(
+          features, tasks_lib.with_products(self.tasks, logits))
     targets = self._targets(features, labels)
     if training:
-      return self._train_spec(inputs, targets, purpose)
+      return self._train_spec(inputs, objective.in_training(
+          self.tasks, targets, features.get(sampling.CHANCE)), purpose)
     logits, gates = self._logits(inputs, purpose)
+    logits = tasks_lib.with_products(self.tasks, logits)
     losses = objective.losses(self.tasks, targets, logits)
     return tf.estimator.EstimatorSpec(
         mode, loss=objective.total(self.tasks, losses),
@@ -206,42 +222,44 @@ class Model:
     return tf.concat(vectors + numbers, axis=1)
 
   def _logits(self, inputs, purpose):
-    """Builds network and towers.
+    """Builds network and towers, of the tasks that have a logit of their own.
 
     Args:
       inputs: [batch, in_dim] float32.
       purpose: purpose.Purpose.
 
     Returns:
-      (logits, gates): a dict of task name to [batch] float32, and a dict of
-      gate name to a dict of expert name to [batch] float32.
+      (logits, gates): a dict of task name to [batch] float32, or to
+      [batch, num_logits] of a loss with several, and a dict of gate name to a
+      dict of expert name to [batch] float32.
     """
-    names = [task.name for task in self.tasks]
+    widths = _widths(self.tasks)
     with _cut(purpose.num_ps, self._dense_part_bytes):
-      inputs, added = self._interactions(inputs, self.groups, names, purpose)
+      inputs, added = self._interactions(
+          inputs, self.groups, sum(widths.values()), purpose)
       if self._network is None:
-        return _with_bias(added, names), {}
-      per_task, gates = self._network(inputs, names, purpose)
+        return _with_bias(added, widths), {}
+      per_task, gates = self._network(inputs, list(widths), purpose)
       of_task = collections.OrderedDict(
-          (task.name, task.tower) for task in self.tasks)
-      logits = towers.logits(of_task, per_task, purpose)
+          (task.name, task.tower) for task in self.tasks if not task.of)
+      logits = towers.logits(of_task, per_task, purpose, widths)
     if added is not None:
-      for i, name in enumerate(names):
-        logits[name] += added[:, i]
+      for name, part in _by_task(added, widths).items():
+        logits[name] += part
     return logits, gates
 
   def _biases(self):
     """The biases of logits that the first step sets.
 
     Returns:
-      dict of task name to ([1] variable, what it is multiplied by).
+      dict of task name to ([num_logits] variable, what it is multiplied by).
     """
     found = {}
     for task in self.tasks:
       if task.has_initial_bias:
         found[task.name] = (
             towers.bias(task.name, task.tower) if self._network
-            else (_bias(task.name), 1.0))
+            else (_bias(task.name, task.kind.num_logits), 1.0))
         errors.check(
             found[task.name], 'Task.initial_bias must be 0.0 for a tower '
             'without a bias, in task %s.', task.name)
@@ -249,10 +267,11 @@ class Model:
 
   def _targets(self, features, labels):
     """Returns the objective.Targets of a batch."""
-    weights = (features[self.features.weight] if self.features.weight
+    weights = (features[self.weight] if self.weight
                else tf.ones_like(next(iter(labels.values()))))
-    return objective.Targets(labels, objective.row_weights(
-        self.tasks, weights, _kept_columns(features)))
+    own = {name: features[name] for name in self.features.weights}
+    return objective.Targets(objective.known(labels), objective.row_weights(
+        self.tasks, weights, _kept_columns(features), own))
 
   # ------------------------------------------- from inputs to EstimatorSpecs
 
@@ -267,7 +286,8 @@ class Model:
 
     def build(rows):
       logits, gates = self._logits(rows, purpose)
-      return {name: logits[name] + first[name] for name in logits}, gates
+      logits = {name: logits[name] + first[name] for name in logits}
+      return tasks_lib.with_products(self.tasks, logits, training=True), gates
 
     (losses, gates, of_network), d_inputs = gradients.of_network(
         build, self.tasks, inputs, targets, slices)
@@ -295,7 +315,7 @@ class Model:
             .DEFAULT_SERVING_SIGNATURE_DEF_KEY: output})
 
   def _answered(self, features, predictions):
-    """Returns [batch] predictions, NaN in rows that a file could not have.
+    """Returns predictions, with NaN in rows that a file could not have.
 
     A file with such a row is refused. A served model cannot refuse one row, and
     an activation such as relu may hide the NaN that stands for its number.
@@ -324,7 +344,7 @@ def _check_interactions(interactions, network, tasks):
   """Raises UserError unless interactions suit the rest of a model."""
   if network is None:
     interactions.check_alone()
-  for task in tasks:
+  for task in [task for task in tasks if not task.of]:
     errors.check(
         (task.tower is None) == (network is None), 'Task.tower must be %s, got '
         '%s in task %s.',
@@ -342,7 +362,13 @@ def _check_tasks(tasks, features):
                'Model.tasks must have different names, got %s.',
                ', '.join(names))
   for task in tasks:
-    _check_label(task, features)
+    if task.of:
+      errors.check(
+          set(task.of) <= set(names), 'ProductTask.of must be tasks of '
+          'Model.tasks (%s), got %s in task %s.', ', '.join(names),
+          ', '.join(task.of), task.name)
+    else:
+      _check_label(task, features)
     if task.sample_space:
       _check_sample_space(task, features)
 
@@ -352,11 +378,43 @@ def _check_label(task, features):
       task.label in features.labels,
       'Task.label must be a column of kind label (%s), got %r in task %s.',
       ', '.join(features.labels), task.label, task.name)
-  values = features[task.label].values
-  errors.check(
-      not task.is_binary or (values and set(values) <= {0, 1}),
-      "The label %r of the binary task %s must be 0 or 1: add 'values': "
-      '(0, 1) to its column, or set Task.loss.', task.label, task.name)
+  task.kind.check_label(task.name, task.label, features[task.label].values)
+
+
+def _common_weight(tasks, features):
+  """The weight column that no task names, or None; checks those they name."""
+  named = {task.weight_column: task for task in tasks if task.weight_column}
+  for name, task in named.items():
+    errors.check(
+        name in features.weights, '%s.weight_column must be a column of kind '
+        'weight (%s), got %r in task %s.', type(task).__name__,
+        ', '.join(features.weights), name, task.name)
+  others = [name for name in features.weights if name not in named]
+  errors.check(len(others) < 2, 'FeatureSpec.columns must have at most one '
+               'weight that no Task.weight_column names, got %s.',
+               ', '.join(others))
+  return others[0] if others else None
+
+
+def _label_uses(tasks):
+  """Returns {label: list of column_kinds.LabelUse} of tasks."""
+  uses = collections.defaultdict(list)
+  for task in tasks:
+    if task.of:
+      # What follows is asked of a row where that before it has happened.
+      spaces = [task.sample_space] + [(name, 1) for name in task.labels]
+      for name, space in zip(task.labels, spaces):
+        uses[name].append(column_kinds.LabelUse(space, None))
+    else:
+      uses[task.label].append(column_kinds.LabelUse(
+          task.sample_space, task.kind.least_label))
+  return uses
+
+
+def _widths(tasks):
+  """OrderedDict of task to the number of its logits, if they are its own."""
+  return collections.OrderedDict(
+      (task.name, task.kind.num_logits) for task in tasks if not task.of)
 
 
 def _check_sample_space(task, features):
@@ -374,16 +432,29 @@ def _check_sample_space(task, features):
       task.name)
 
 
-def _with_bias(logits, tasks):
-  """Adds a bias per task to [batch, tasks] logits; returns them by task."""
-  return {task: logits[:, i] + _bias(task) for i, task in enumerate(tasks)}
+def _by_task(logits, widths):
+  """Splits [batch, n] logits of all tasks; those of one logit are [batch].
+
+  Args:
+    logits: [batch, n] float32.
+    widths: OrderedDict of task name to int, how many logits it has.
+  """
+  parts = tf.split(logits, list(widths.values()), axis=1)
+  return {task: part if width > 1 else tf.squeeze(part, axis=1)
+          for (task, width), part in zip(widths.items(), parts)}
 
 
-def _bias(task):
-  """The bias of the logit of a task without tower, a [1] variable."""
+def _with_bias(logits, widths):
+  """Adds biases to logits; as `_by_task`."""
+  return {task: part + _bias(task, widths[task])
+          for task, part in _by_task(logits, widths).items()}
+
+
+def _bias(task, width):
+  """The bias of the logits of a task without tower, a [width] variable."""
   with tf.variable_scope(task, reuse=tf.AUTO_REUSE) as scope:
     scope.set_partitioner(None)
-    return tf.get_variable('bias', [1], tf.float32, tf.zeros_initializer())
+    return tf.get_variable('bias', [width], tf.float32, tf.zeros_initializer())
 
 
 def _kept_columns(features):

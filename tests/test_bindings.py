@@ -72,6 +72,13 @@ IN_USE = {
         "{'name': 'clk', 'kind': 'label', 'values': (0, 1)}, "
         "{'name': 'buy', 'kind': 'label', 'values': (0, 1)}, "
         "{'name': 'x', 'kind': 'number'}]"],
+    'ProductTask': [
+        'Model.tasks = [@ctr/Task(), @cvr/Task(), @ProductTask()]',
+        "ProductTask.name = 'both'",
+        'ProductTask.of = [@ctr/Task(), @cvr/Task()]'],
+    'Tweedie': ['cvr/Task.loss = @Tweedie()'],
+    'MultiClass': ['cvr/Task.loss = @MultiClass()',
+                   'MultiClass.num_classes = 2'],
     'BatchNorm': ['PLE.batch_norm = @BatchNorm()'],
     'CrossNet': ['Model.interactions = [@CrossNet()]'],
     'DotProducts': ['Model.interactions = [@DotProducts()]',
@@ -96,6 +103,8 @@ FRACTION = [0.5]
 LEGAL = {
     # texts
     'Experiment.model_dir': ['x'], 'Task.name': ['x'],
+    'ProductTask.name': ['x'], 'ProductTask.weight': FRACTION,
+    'ProductTask.gamma': FRACTION,
     'ParquetInput.files': ['x'], 'ParquetInput.data_dir': ['x', ''],
     'CsvInput.files': ['x'], 'CsvInput.data_dir': ['x', ''],
     'CsvInput.delimiter': ['x'], 'CsvInput.quote': ['x'],
@@ -115,6 +124,7 @@ LEGAL = {
     'Tower.dropout': FRACTION, 'Tower.l2': FRACTION, 'Task.weight': FRACTION,
     'Task.gamma': FRACTION, 'WorkQueue.lease_secs': FRACTION,
     'Model.embedding_dropout': FRACTION, 'Model.interactions': [[]],
+    'Task.positive_weight': FRACTION, 'Task.negative_rate': FRACTION,
     'Task.initial_bias': [-1, 0.5], 'Tower.bias_scale': FRACTION,
     'Wide.scale': FRACTION, 'FM.scale': FRACTION, 'FwFM.scale': FRACTION,
     'FwFM.weight_scale': FRACTION, 'Binned.width': FRACTION,
@@ -358,7 +368,7 @@ OF_KINDS = {
                 'number': [-1, 0.5], 'weight': FRACTION},
     'separator': {'hashed_list': ['x']},
     'mean': {'number': [-1, 0.5]}, 'std': {'number': FRACTION},
-    'values': {'label': [[3]]},
+    'values': {'label': [[3]]}, 'above': {'label': [-1, 0.5]},
     'stddev': dict.fromkeys(['hashed', 'hashed_list', 'integer'], FRACTION),
     'l2': dict.fromkeys(['hashed', 'hashed_list', 'integer'], FRACTION),
 }

@@ -11,10 +11,13 @@ from ple_estimator.data import packing
 from ple_estimator.embeddings import hashed
 from ple_estimator.engine import forms
 from ple_estimator.engine import native
+from ple_estimator.interactions import wide
+from ple_estimator.network import losses
 from ple_estimator.network import ple
 from ple_estimator.network import precision
 from ple_estimator.network import tasks
 from ple_estimator.network import towers
+from ple_estimator.optimizers import averaging
 from ple_estimator.optimizers import factories
 
 COLUMNS = [
@@ -141,6 +144,47 @@ def test_loss_is_the_weighted_sum_over_sample_spaces(space, inside):
         np.average(RAW['stay'], weights=weights))
   else:
     assert got[1] == 0
+
+
+def test_a_task_may_have_a_weight_column_of_its_own(monkeypatch):
+  monkeypatch.setitem(RAW, 'v', np.array([2, 0.5, 3], 'f'))
+  both = [tasks.Task('ctr', 'clk', TOWER),
+          tasks.Task('dwell', 'stay', TOWER, 'regression', weight_column='v')]
+  spec = spec_of(make(COLUMNS + [{'name': 'v', 'kind': 'weight'}], tasks=both),
+                 tf.estimator.ModeKeys.EVAL)
+  with tf.Session() as sess:
+    sess.run([tf.global_variables_initializer(),
+              tf.local_variables_initializer()])
+    sess.run([m[1] for m in spec.eval_metric_ops.values()])
+    got = sess.run([spec.eval_metric_ops[name + '/label/mean'][0]
+                    for name in ('ctr', 'dwell')])
+  assert got == pytest.approx([
+      np.average(RAW['clk'], weights=RAW['w']),
+      np.average(RAW['stay'], weights=RAW['w'] * RAW['v'])])
+
+
+def test_positive_weight_counts_in_training_alone():
+  columns = {name: np.array(value) for name, value in RAW.items()}
+  made = make(tasks=[tasks.Task('ctr', 'clk', TOWER, positive_weight=3.0)])
+  clk = columns['clk']
+  weights = columns['w'] * np.where(clk > 0, 3, 1)
+  # The logits start from the log odds of the weighted labels.
+  half = 0.5 * weights.sum() / 3
+  p = (weights[clk > 0].sum() + half) / (weights.sum() + 2 * half)
+  losses = -np.log(np.where(clk > 0, p, 1 - p))
+  assert first_steps(made, 1)[0] == pytest.approx(
+      [np.average(losses, weights=weights)], rel=1e-4)
+  with tf.Graph().as_default():
+    spec = spec_of(made, tf.estimator.ModeKeys.EVAL)
+    # Logits are 0 before the first step, whatever the weights are.
+    assert run(spec.loss) == pytest.approx(np.log(2), rel=1e-5)
+    update = spec.eval_metric_ops['ctr/label/mean']
+    with tf.Session() as sess:
+      sess.run(tf.local_variables_initializer())
+      sess.run(tf.global_variables_initializer())
+      sess.run(update[1])
+      assert sess.run(update[0]) == pytest.approx(
+          np.average(clk, weights=columns['w']))
 
 
 def test_numbers_and_embeddings_feed_the_network():
@@ -278,6 +322,11 @@ def test_one_step_lowers_the_loss():
      'Model.tasks must have different names, got a, a'),
     ({'tasks': [tasks.Task('a', 'stay', TOWER)]},
      "label 'stay' of the binary task a must be 0 or 1: add 'values'"),
+    ({'columns': COLUMNS + [{'name': 'v', 'kind': 'weight'}]},
+     'at most one weight that no Task.weight_column names, got w, v'),
+    ({'tasks': [tasks.Task('a', 'clk', TOWER, weight_column='age')]},
+     r"Task.weight_column must be a column of kind weight \(w\), got 'age' in "
+     'task a'),
     ({'tasks': [tasks.Task('a', 'clk', TOWER, sample_space=('x', 1))]},
      r"Task.sample_space must name a column \(clk, .*in task a"),
     ({'tasks': [tasks.Task('a', 'clk', TOWER, sample_space=('stay', 'x'))]},
@@ -336,3 +385,134 @@ def test_a_tower_without_bias_cannot_start_from_the_labels():
   with pytest.raises(errors.UserError, match='Task.initial_bias must be 0.0 '
                      'for a tower without a bias, in task ctr'):
     first_steps(make(tasks=[tasks.Task('ctr', 'clk', Unbiased((3,)))]))
+
+
+# ----------------------------------------------------------- other losses
+
+MANY = [
+    {'name': 'clk', 'kind': 'label', 'values': (0, 1)},
+    {'name': 'buy', 'kind': 'label', 'values': (0, 1)},
+    {'name': 'stay', 'kind': 'label'},
+    {'name': 'kind', 'kind': 'label', 'values': {'a': 0, 'b': 1, 'c': 2}},
+] + COLUMNS[2:]
+
+
+def heads(tower=TOWER, **kwargs):
+  """A model of all losses, with a product, whose labels may be missing."""
+  ctr = tasks.Task('ctr', 'clk', tower)
+  cvr = tasks.Task('cvr', 'buy', tower, sample_space=('clk', 1), weight=0.0)
+  return make(MANY, tasks=[
+      ctr, tasks.Task('kind', 'kind', tower, losses.MultiClass(3)), cvr,
+      tasks.Task('count', 'stay', tower, 'poisson'),
+      tasks.Task('money', 'stay', tower, losses.Tweedie()),
+      tasks.Task('time', 'stay', tower, 'lognormal', sample_space=('clk', 1)),
+      tasks.ProductTask('ctcvr', [ctr, cvr])],
+              interactions=[wide.Wide()],
+              embedding=hashed.HashEmbedding(stddev=1e-8), **kwargs)
+
+
+@pytest.fixture
+def labelled(monkeypatch):
+  monkeypatch.setitem(RAW, 'buy', np.array([1, np.nan, 0], 'f'))
+  monkeypatch.setitem(RAW, 'kind', np.array([2, 0, 2], 'f'))
+
+
+@pytest.mark.parametrize('kwargs', [
+    {'micro_batches': 2}, {'network': None, 'tower': None},
+    {'precision': precision.Precision('bfloat16')},
+    {'averaging': averaging.Averaging(), 'op_fusion': False}],
+                         ids='_'.join)
+def test_every_loss_starts_from_its_labels_and_trains(labelled, kwargs):
+  made = heads(**kwargs)
+  names = [task.name for task in made.tasks]
+  with tf.Graph().as_default() as graph:
+    tf.set_random_seed(3)
+    spec = spec_of(made, tf.estimator.ModeKeys.TRAIN)
+    with tf.Session() as sess:
+      sess.run([tf.global_variables_initializer(), tf.tables_initializer()])
+      of_tasks = [graph.get_tensor_by_name(name + '/loss:0') for name in names]
+      first = dict(zip(names, sess.run([of_tasks, spec.train_op])[0]))
+      for _ in range(30):
+        last = dict(zip(names, sess.run([of_tasks, spec.train_op])[0]))
+  weights = RAW['w'] / RAW['w'].sum()
+  mean = (weights * RAW['stay']).sum()
+  # What the first step adds is what Loss.first_bias says of the batch.
+  half = 0.5 / 3
+  p = np.array([0.25 + half, half, 0.75 + half]) / (1 + 3 * half)
+  assert first['kind'] == pytest.approx(
+      -(weights * np.log(p[[2, 0, 2]])).sum(), rel=1e-4)
+  assert first['count'] == pytest.approx(
+      mean - mean * np.log(mean), rel=1e-4)
+  assert first['money'] == pytest.approx(4 * mean**0.5, rel=1e-4)
+  odds = (0.75 + half) / (0.25 + half)
+  clk = odds / (1 + odds)
+  buy = (1 / 3 + 0.5 / 3) / (1 + 1 / 3)  # row 1 does not count
+  product = clk * buy
+  assert first['ctcvr'] == pytest.approx(-(weights * np.log([
+      product, 1 - product, 1 - product])).sum(), rel=1e-4)
+  assert all(np.isfinite(list(last.values())))
+  for name in ('kind', 'ctcvr', 'ctr', 'time'):
+    assert last[name] < first[name], name
+
+
+def test_a_product_trains_its_tasks_and_has_no_variables(labelled):
+  made = heads()
+  with tf.Graph().as_default():
+    spec_of(made, tf.estimator.ModeKeys.TRAIN)
+    names = [v.op.name for v in tf.trainable_variables()]
+    assert not any('ctcvr' in name for name in names)
+    loss = tf.get_default_graph().get_tensor_by_name('ctcvr/loss:0')
+    bias, = [v for v in tf.trainable_variables()
+             if v.op.name == 'cvr/tower/logit/bias']
+    assert tf.gradients(loss, bias)[0] is not None
+    shapes = {v.op.name: v.shape.as_list() for v in tf.trainable_variables()}
+    assert shapes['kind/tower/logit/bias'] == [3]
+    assert shapes['time/tower/logit/kernel'] == [3, 2]
+    assert shapes['money/tower/logit/bias'] == [1]
+
+
+def test_metrics_and_predictions_of_every_loss(labelled):
+  made = heads()
+  with tf.Graph().as_default():
+    spec = spec_of(made, tf.estimator.ModeKeys.EVAL)
+    with tf.Session() as sess:
+      sess.run([tf.global_variables_initializer(),
+                tf.local_variables_initializer()])
+      sess.run([m[1] for m in spec.eval_metric_ops.values()])
+      found = sess.run({n: m[0] for n, m in spec.eval_metric_ops.items()})
+  for task in made.tasks:
+    for measure in task.kind.measures:
+      # All labels of cvr in its sample space are 1 and 0, none is missing.
+      assert np.isfinite(found['%s/%s' % (task.name, measure)]), task.name
+  assert found['cvr/label/mean'] == pytest.approx(1 / 3)
+  assert found['ctcvr/label/mean'] == pytest.approx(1 / 4)
+  with tf.Graph().as_default():
+    spec = spec_of(made, tf.estimator.ModeKeys.PREDICT)
+    got = run(spec.predictions)
+  assert got['kind'].shape == (3, 3) and got['time'].shape == (3,)
+  np.testing.assert_allclose(got['kind'].sum(axis=1), 1, rtol=1e-6)
+  np.testing.assert_allclose(got['ctcvr'], got['ctr'] * got['cvr'], rtol=1e-5)
+  assert (got['money'] > 0).all()
+
+
+def test_a_row_that_no_file_may_have_has_no_class(labelled, monkeypatch):
+  monkeypatch.setitem(RAW, 'age', np.array([20, np.nan, 45], 'f'))
+  with tf.Graph().as_default():
+    got = run(spec_of(heads(), tf.estimator.ModeKeys.PREDICT).predictions)
+  assert np.isnan(got['kind']).all(axis=1).tolist() == [False, True, False]
+  assert np.isfinite(got['kind'][[0, 2]]).all()
+
+
+def test_a_product_is_of_tasks_of_the_model():
+  with pytest.raises(errors.UserError, match=r'ProductTask.of must be tasks of '
+                     r'Model.tasks \(both\), got ctr, cvr in task both'):
+    ctr, cvr = tasks.Task('ctr', 'clk', TOWER), tasks.Task('cvr', 'clk', TOWER)
+    make(tasks=[tasks.ProductTask('both', [ctr, cvr])])
+
+
+def test_the_labels_of_a_product_are_needed_step_by_step():
+  made = heads()
+  uses = made.features['buy']._uses
+  # Those of the task cvr and of the product.
+  assert uses == ((('clk', 1), None), (('clk', 1), None))
+  assert not made.features['clk']._uses

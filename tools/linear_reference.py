@@ -105,18 +105,20 @@ def read(rows, model):
 
 def targets(table, model):
   """Returns {task name: Targets} of the columns of some rows."""
-  weight = model.features.weight
-  rows = len(table[model.tasks[0].label])
+  weight = model.weight
+  rows = len(next(iter(table.values())))
   weights = table[weight].astype(float) if weight else np.ones(rows)
   found = {}
   for task in model.tasks:
-    here = weights > 0
+    own = (weights * table[task.weight_column] if task.weight_column
+           else weights)
+    here = own > 0
     if task.sample_space:
       name, value = task.sample_space
       wanted = value.encode() if isinstance(value, str) else value
       here = here & (table[name] == wanted)
-    found[task.name] = Targets(
-        table[task.label].astype(float), weights, here)
+    label = np.nan_to_num(task.target(table).astype(float))
+    found[task.name] = Targets(label, own, here)
   return found
 
 
@@ -437,7 +439,7 @@ def tables_of(args, model):
       raise ValueError('Experiment.eval_input is None: give --validation-share '
                        'for the validation rows.')
     return train, read(held_out, model)
-  rows = len(train[model.tasks[0].label])
+  rows = len(next(iter(train.values())))
   chosen = (np.random.RandomState(_SEED).random_sample(rows)
             < args.validation_share)
   return tuple({name: values[here] for name, values in train.items()}
@@ -447,6 +449,10 @@ def tables_of(args, model):
 def compare(args):
   """Yields the lines of the table."""
   model = ple.load(*args.gin_files, bindings=args.gin_bindings).experiment.model
+  for task in model.tasks:
+    if not task.is_binary and 'rmse' not in task.kind.measures:
+      raise ValueError('The tasks must be binary or regressions, got %s with '
+                       'the loss %s.' % (task.name, type(task.kind).__name__))
   test_rows = source_of(args.test, '--test', 'test_input')
   if test_rows is None:
     raise ValueError('--test must name the test file: Experiment.test_input is '

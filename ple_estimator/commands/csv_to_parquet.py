@@ -7,7 +7,9 @@ r"""Turns CSV files into Parquet, checking every row on the way.
       --split-by user_id --test-fraction 0.2 --validation 0.1
 
 The columns and their types come from the feature spec of a .gin file: labels,
-numbers and weights become float, integers int64, all else text. Rows stream
+numbers and weights become float, integers int64, all else text. Labels whose
+'values' are a dict stay the text of the file, so that the same spec reads the
+Parquet file; a label may be missing, as only the tasks say where. Rows stream
 through; memory does not grow with the files. A row that cannot be used ends the
 run with its file and row number, and leaves no output behind.
 
@@ -172,8 +174,8 @@ def convert(args, spec):
                'pattern, got %s.', ' '.join(args.csv))
   bad_rows = row_checks.BadRows(args.skip_bad_rows)
   reader = csv_reader.CsvReader(
-      paths, spec.columns, bad_rows, [column.name for column in spec.columns],
-      args.header, args.dialect)
+      paths, [column.stored() for column in spec.columns], bad_rows,
+      [column.name for column in spec.columns], args.header, args.dialect)
   reader.check()
   stem = args.out or paths[0]
   stem = stem[:-len('.parquet')] if stem.endswith('.parquet') else stem

@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator.data import column_kinds
 from ple_estimator.data import packing
+from ple_estimator.data import sampling
 
 
 def create(reading):
@@ -35,7 +36,9 @@ class _Encoder:
   def __init__(self, reading, dtypes):
     self._reading = reading
     self._grouped = packing.names(reading.groups)
-    self.dtypes = tuple(dtypes)
+    # What a row has besides its columns.
+    self._added = [sampling.CHANCE] if reading.rules else []
+    self.dtypes = tuple(dtypes) + (tf.float32,) * len(self._added)
     self.shapes = (tf.TensorShape([None]),) * len(self.dtypes)
 
   def _encoded(self, raw, packed):
@@ -48,6 +51,7 @@ class _Encoder:
     features, labels = self._reading.spec.encode(
         raw, self._reading.keep, without=self._grouped)
     features.update(packed)
+    features.update((name, raw[name]) for name in self._added)
     return (features, labels) if self._reading.with_labels else features
 
 
@@ -65,12 +69,15 @@ class TensorFlowEncoder(_Encoder):
 
   def arrays(self, table):
     """Returns one [batch] numpy array per column."""
-    return tuple(_array(table.column(c.name)) for c in self._columns)
+    return tuple(_array(table.column(name)) for name in self._names())
 
   def encode(self, *values):
     """Returns features, and labels where they are read."""
-    raw = dict(zip([column.name for column in self._columns], values))
+    raw = dict(zip(self._names(), values))
     return self._encoded(raw, packing.pack(raw, self._reading.groups))
+
+  def _names(self):
+    return [column.name for column in self._columns] + self._added
 
 
 class KernelEncoder(_Encoder):
@@ -109,12 +116,13 @@ class KernelEncoder(_Encoder):
     packed = [array for group in self._reading.groups
               for array in group.pack_table(table)]
     names = [column.name for column in self._others] + [
-        column_kinds.RAW + column.name for column in self._kept]
+        column_kinds.RAW + column.name for column in self._kept] + self._added
     return tuple(packed + [_array(table.column(name)) for name in names])
 
   def encode(self, *values):
     """Returns features, and labels where they are read."""
-    names = [column.name for column in self._others + self._kept]
+    names = [column.name for column in self._others + self._kept
+             ] + self._added
     raw = dict(zip(names, values[len(self._keys):]))
     return self._encoded(raw, dict(zip(self._keys, values)))
 

@@ -1,11 +1,13 @@
 """The columns of a data set, as a .gin file binds them."""
 
+import copy
 import inspect
 
 import gin
 
 from ple_estimator import errors
 from ple_estimator.data import column_kinds
+from ple_estimator.data.columns import ranges
 
 
 @gin.register
@@ -18,6 +20,8 @@ class FeatureSpec:
     Args:
       columns: list of dicts in the order of the file, each with 'name', 'kind'
         (a key of column_kinds.KINDS) and the arguments of that kind's class.
+        'names' in place of 'name' makes like columns of one dict: 'I1:I63', see
+        columns/ranges.py.
       dim: int, width of the embeddings of columns that do not say their own.
       overrides: dict of column name to a dict of arguments that take the place
         of the column's own, so that an experiment need not repeat the list:
@@ -38,8 +42,8 @@ class FeatureSpec:
         "{'num_buckets': 1000}}, or None, got %s.", errors.written(overrides))
     overrides = dict(overrides or {})
     self.columns = [
-        _column(entry, overrides.pop(_name(entry), {}), dim)
-        for entry in columns]
+        _column(entry, overrides.pop(entry['name'], {}), dim)
+        for written in columns for entry in ranges.expand(written)]
     errors.check(not overrides, 'FeatureSpec.overrides must be of columns in '
                  'FeatureSpec.columns, got %s.',
                  ', '.join(sorted(map(str, overrides))))
@@ -47,10 +51,7 @@ class FeatureSpec:
     twice = sorted({name for name in names if names.count(name) > 1})
     errors.check(not twice, 'FeatureSpec.columns must have different names, '
                  'got %s twice.', ', '.join(twice))
-    weights = self._named(column_kinds.Weight)
-    errors.check(len(weights) < 2, 'FeatureSpec.columns must have at most one '
-                 'weight, got %s.', ', '.join(weights))
-    self.weight = weights[0] if weights else None
+    self.weights = self._named(column_kinds.Weight)
     self.labels = self._named(column_kinds.Label)
     self.categories = [c for c in self.columns if c.is_category]
     self.numbers = self._named(column_kinds.Number)
@@ -70,17 +71,29 @@ class FeatureSpec:
     """Returns the columns to read from a file, in its order.
 
     Args:
-      with_labels: bool, whether labels and weight are wanted too.
+      with_labels: bool, whether labels and weights are wanted too.
       keep: names of further columns to read.
     """
     unwanted = (column_kinds.Ignored,)
     if not with_labels:
       unwanted += (column_kinds.Label, column_kinds.Weight)
-    return [c for c in self.columns
+    return [c.unneeded() if isinstance(c, column_kinds.Label) and (
+        not with_labels) else c for c in self.columns
             if c.name in keep or not isinstance(c, unwanted)]
 
+  def used_by(self, uses):
+    """Returns the same spec, whose labels know the rows that need them.
+
+    Args:
+      uses: dict of label to a list of column_kinds.LabelUse.
+    """
+    spec = copy.copy(self)
+    spec.columns = [c.used_by(uses[c.name]) if c.name in uses else c
+                    for c in self.columns]
+    return spec
+
   def without_labels(self):
-    """Returns the names of all columns but labels and weight, in order."""
+    """Returns the names of all columns but labels and weights, in order."""
     targets = (column_kinds.Label, column_kinds.Weight)
     return [c.name for c in self.columns if not isinstance(c, targets)]
 
@@ -94,29 +107,20 @@ class FeatureSpec:
 
     Returns:
       (features, labels): dicts of column name to tensor. Categories are
-      [batch] int64 ids, or a SparseTensor of them for a list; numbers, weight
-      and labels are [batch] float32; kept columns stand under RAW + name.
-      Labels are those that `raw` has.
+      [batch] int64 ids, or a SparseTensor of them for a list; numbers,
+      weights and labels are [batch] float32; kept columns stand under RAW and
+      their name. Labels are those that `raw` has.
     """
     features = {c.name: c.encode(raw[c.name]) for c in self.columns
                 if (c.is_category or c.name in self.numbers)
                 and c.name not in without}
-    if self.weight in raw:
-      features[self.weight] = raw[self.weight]
+    features.update((n, raw[n]) for n in self.weights if n in raw)
     features.update({column_kinds.RAW + name: raw[name] for name in keep})
     return features, {n: raw[n] for n in self.labels if n in raw}
 
 
-def _name(entry):
-  """The name of a column, one of FeatureSpec.columns."""
-  errors.check('name' in entry, "FeatureSpec.columns, %s must have a 'name'.",
-               errors.written(entry))
-  errors.check_text("FeatureSpec.columns: 'name'", entry['name'])
-  return entry['name']
-
-
 def _column(entry, override, dim):
-  """Builds the Column of one entry of FeatureSpec.columns."""
+  """Builds the Column of one entry, as ranges.expand returns it."""
   where = 'FeatureSpec.columns, %r' % entry['name']
   names = [name for name in list(entry) + list(override)
            if not isinstance(name, str)]

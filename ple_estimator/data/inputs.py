@@ -21,6 +21,7 @@ from ple_estimator.data import path_columns
 from ple_estimator.data import read_plan
 from ple_estimator.data import row_checks
 from ple_estimator.data import row_sources
+from ple_estimator.data import sampling
 from ple_estimator.data import stream
 
 _HEADER_BYTES = 1 << 16  # in which the first line of a file is looked for
@@ -141,8 +142,16 @@ class FileInput:
     self.reader(reading).check()
 
   def count_rows(self, reading):
-    """Returns the number of rows of one epoch, bad ones included."""
-    return self.reader(reading).count_rows()
+    """Returns the number of rows of one epoch, bad ones included.
+
+    Where the reading leaves rows out, all are read to count the rest.
+    """
+    reader = self.reader(reading)
+    if not reading.rules:
+      return reader.count_rows()
+    return sum(table.num_rows for piece in reader.slices()
+               for table in sampling.sampled(
+                   reader.read(piece), piece, reading.rules))
 
   def slices(self, reading, most_rows=None):
     """Returns the rows of one epoch as a list of reader.Slice.
@@ -186,7 +195,7 @@ class FileInput:
     for i, part in enumerate(parts):
       rows = row_sources.FileRows(
           self.of(part.paths).reader(reading), self._tally(),
-          part.shuffle_rows, part.seed, convert)
+          part.shuffle_rows, part.seed, convert, reading.rules)
       for table in rows.epochs(
           part.stop, shard, part.epoch, part.row,
           progress and functools.partial(progress.begins, i)):
@@ -256,7 +265,7 @@ class FileInput:
     client = queue.client()
     rows = row_sources.QueueRows(
         client, self.reader(reading), self._tally(), self.shuffle_rows, seed,
-        convert)
+        convert, reading.rules)
     for table in stream.batched(
         rows.until_done(), math.ceil(self.batch_size / micro_batches)):
       yield table, client.sent(table)

@@ -153,7 +153,7 @@ class Group:
     """
     values, lengths = [], [np.zeros(1, np.int32)]
     for i, column in enumerate(self.columns):
-      array = _one_chunk(table.column(column.name))
+      array = one_chunk(table.column(column.name))
       if pa.types.is_list(array.type):
         lengths.append(np.diff(to_numpy(array.offsets)))
         ids = to_numpy(array.flatten())
@@ -235,7 +235,7 @@ def to_ids(table, columns):
     pa.Table, int64 or list<int64> in those columns.
   """
   for column in columns:
-    ids = column.ids(_one_chunk(table.column(column.name)))
+    ids = column.ids(one_chunk(table.column(column.name)))
     if isinstance(ids, tuple):
       values, splits = ids
       array = pa.ListArray.from_arrays(pa.array(splits), pa.array(values))
@@ -253,14 +253,14 @@ def to_numpy(array):
   takes longer than a batch where pandas is not installed.
   """
   if isinstance(array, pa.ChunkedArray):
-    array = _one_chunk(array)
+    array = one_chunk(array)
   kind = 'f' if pa.types.is_floating(array.type) else 'i'
   values = np.frombuffer(array.buffers()[1] or b'',
                          '%s%d' % (kind, array.type.bit_width // 8))
   return values[array.offset:array.offset + len(array)]
 
 
-def _one_chunk(column):
+def one_chunk(column):
   """Returns a pa.ChunkedArray as one pa.Array."""
   if column.num_chunks == 1:
     return column.chunk(0)

@@ -29,7 +29,7 @@ class Predictions(collections.namedtuple('Predictions', 'path num_rows')):
   """
 
   def batches(self):
-    """Yields dicts of column name to [batch] numpy array."""
+    """Yields dicts of column name to [batch] or [batch, n] numpy array."""
     if not self.num_rows:
       return
     if self.path.endswith('.csv'):
@@ -37,7 +37,7 @@ class Predictions(collections.namedtuple('Predictions', 'path num_rows')):
     else:
       tables = parquet_files.opened(self.path).iter_batches()
     for table in tables:
-      yield {name: table.column(i).to_numpy(zero_copy_only=False)
+      yield {name: _numpy(table.column(i))
              for i, name in enumerate(table.schema.names)}
 
 
@@ -45,7 +45,8 @@ def finite(batches, names):
   """Yields batches as they are, as long as predictions are finite.
 
   Args:
-    batches: iterable of dicts of column name to [batch] numpy array.
+    batches: iterable of dicts of column name to [batch] numpy array, or
+      [batch, n] of a task with n classes.
     names: names of the columns to look at, one for each task.
 
   Raises:
@@ -54,7 +55,8 @@ def finite(batches, names):
   before = 0
   for batch in batches:
     for name in names:
-      bad = np.flatnonzero(~np.isfinite(batch[name]))
+      rows = batch[name].reshape(len(batch[name]), -1)
+      bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
       if not bad.size:
         continue
       raise errors.UserError(
@@ -74,7 +76,7 @@ def write(path, batches):
   Args:
     path: str, ending in .parquet or .csv.
     batches: iterable of dicts of column name to [batch] numpy array of one
-      dtype; bytes become text.
+      dtype; bytes become text, and [batch, n] a list of n, in Parquet only.
 
   Returns:
     Predictions.
@@ -125,4 +127,14 @@ def _as_text(table, path):
 def _array(values):
   if values.dtype == np.object_:
     return pa.array(list(values), pa.binary())
+  if values.ndim == 2:
+    ends = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values.ravel()))
   return pa.array(values)
+
+
+def _numpy(array):
+  """A column that was read back, [batch], or [batch, n] where it has lists."""
+  if pa.types.is_list(array.type):
+    return array.flatten().to_numpy().reshape(len(array), -1)
+  return array.to_numpy(zero_copy_only=False)

@@ -4,7 +4,7 @@ import collections
 
 
 class Reading(collections.namedtuple(
-    'Reading', 'spec keep groups fused with_labels')):
+    'Reading', 'spec keep groups fused with_labels rules')):
   """What an input reads and hands to the model.
 
   Attributes:
@@ -16,13 +16,15 @@ class Reading(collections.namedtuple(
     fused: bool, whether the C++ kernels of native.py make the ids of groups,
       several times faster than TensorFlow's ops and with the same result. The
       kernels must be available.
-    with_labels: bool, whether labels and weight are read too.
+    with_labels: bool, whether labels and weights are read too.
+    rules: tuple of sampling.Rule, which rows are left out; empty reads all.
   """
 
   __slots__ = ()
 
-  def __new__(cls, spec, keep=(), groups=(), fused=False, with_labels=True):
-    return super().__new__(cls, spec, keep, groups, fused, with_labels)
+  def __new__(cls, spec, keep=(), groups=(), fused=False, with_labels=True,
+              rules=()):
+    return super().__new__(cls, spec, keep, groups, fused, with_labels, rules)
 
   def columns(self):
     """Returns the list of column_kinds.Column to read, in the file's order."""

@@ -74,6 +74,13 @@ def typed(table, columns, bad_rows, path, number_of):
     for index in [] if bad is None else np.flatnonzero(bad).tolist():
       problems.setdefault(index, 'column %r %s' % (
           column.name, column.problem(_shown(array[index]))))
+  by_name = dict(zip([column.name for column in columns], arrays))
+  for column in columns:
+    for bad, problem in column.unfit(by_name):
+      for index in np.flatnonzero(bad).tolist():
+        problems.setdefault(index, 'column %r %s, got %r' % (
+            column.name, problem, _shown(
+                table.column(column.name).combine_chunks()[index])))
   table = pa.Table.from_arrays(arrays, [column.name for column in columns])
   if not problems:
     return table

@@ -10,6 +10,7 @@ from absl import logging
 import numpy as np
 
 from ple_estimator import errors
+from ple_estimator.data import sampling
 from ple_estimator.data import stream
 
 _FEW_ROWS = 1000  # per process: below, slices may be without a row
@@ -72,7 +73,8 @@ class Tally:
 class _Rows:
   """Base class of both sources: a reader, and the shuffling of its rows."""
 
-  def __init__(self, reader, tally, shuffle_rows=0, seed=0, convert=None):
+  def __init__(self, reader, tally, shuffle_rows=0, seed=0, convert=None,
+               rules=()):
     """Stores the arguments; reads nothing.
 
     Args:
@@ -83,12 +85,18 @@ class _Rows:
       seed: int, of the order of files and rows.
       convert: function of pa.Table to pa.Table with the same rows, applied
         before rows are shuffled; None leaves them as they are.
+      rules: tuple of sampling.Rule, which rows are left out.
     """
     self._reader = reader
     self._tally = tally
     self._shuffle_rows = shuffle_rows
     self._seed = seed % 2**32
     self._convert = convert
+    self._rules = rules
+
+  def _read(self, piece):
+    """Returns an iterator over the rows of a slice that are read."""
+    return sampling.sampled(self._reader.read(piece), piece, self._rules)
 
   def _converted(self, tables):
     """Returns an iterator over the converted tables."""
@@ -159,7 +167,7 @@ class FileRows(_Rows):
     if self._shuffle_rows:
       slices = _with_files_shuffled(slices, rng)
     tables = stream.every(
-        (table for piece in slices for table in self._reader.read(piece)),
+        (table for piece in slices for table in self._read(piece)),
         *row_shard)
     for table in self._mixed(self._converted(tables), rng):
       yield table
@@ -211,7 +219,7 @@ class QueueRows(_Rows):
     """Yields the rows of slices until the next slice is of another epoch."""
     while self._work and self._work.epoch == epoch:
       self._num_taken += 1
-      for table in self._converted(self._reader.read(self._work.piece)):
+      for table in self._converted(self._read(self._work.piece)):
         yield self._client.mark(table, self._work)
       self._client.read(self._work)
       self._work = self._client.take()

@@ -15,7 +15,7 @@ def input_receiver_fn(reading):
     missing    '' of a text, -1 of an integer, NaN of a number; in an Example
                also a feature that is left out. It is the column's default.
     refused    what a file may not have: an integer out of range, a number that
-               is infinite or too large, see column_kinds.Number. A served
+               is infinite or too large, see numbers.Number. A served
                model cannot refuse a row, so it counts as missing.
 
   A missing number whose column has no default makes all answers of its row NaN,

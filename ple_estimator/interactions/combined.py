@@ -25,7 +25,7 @@ class Interactions:
         to.
       columns: list of category columns, see column_kinds.
       num_numbers: int, how many columns of kind number there are.
-      num_tasks: int.
+      num_tasks: int, how many logits all tasks have.
       dropout: float, Model.embedding_dropout.
 
     Raises:
@@ -69,14 +69,14 @@ class Interactions:
           for width, part in zip(self._widths, self._parts.values()) if width)
     return copies
 
-  def __call__(self, inputs, groups, tasks, purpose):
+  def __call__(self, inputs, groups, num_tasks, purpose):
     """Builds all parts in the default graph.
 
     Args:
       inputs: [batch, n] float32: the embedding's vectors of the groups, then
         the numbers.
       groups: list of packing.Group of the widened columns.
-      tasks: names of the tasks.
+      num_tasks: int, how many logits all tasks have.
       purpose: purpose.Purpose of the graph.
 
     Returns:
@@ -103,7 +103,7 @@ class Interactions:
                  ] if width else []
       with tf.variable_scope(scope):
         found.append(part(interaction.Fields(
-            names, vectors, of_part, numbers, x), len(tasks), purpose))
+            names, vectors, of_part, numbers, x), num_tasks, purpose))
     return _put_together(x, found)
 
 

@@ -27,7 +27,23 @@ class Targets(collections.namedtuple('Targets', 'labels weights totals')):
     return super().__new__(cls, labels, weights, totals)
 
 
-def row_weights(tasks, weights, columns):
+def known(labels):
+  """Gives labels that a row does not have the value 0.
+
+  No task counts such a row, see column_kinds.Label; but its NaN times a weight
+  of 0 would be NaN.
+
+  Args:
+    labels: dict of column name to [batch] float32.
+
+  Returns:
+    the same without NaN.
+  """
+  return {name: tf.where(tf.is_nan(label), tf.zeros_like(label), label)
+          for name, label in labels.items()}
+
+
+def row_weights(tasks, weights, columns, own=None):
   """Weighs the rows of a batch for each task.
 
   Args:
@@ -35,6 +51,8 @@ def row_weights(tasks, weights, columns):
     weights: [batch] float32, the weight that each row has for all tasks.
     columns: dict of column name to [batch] tensor, as the file has it; among
       them the columns of all sample spaces.
+    own: dict of column name to [batch] float32, the weights that tasks have by
+      their weight_column.
 
   Returns:
     dict of task name to [batch] float32, which is 0 for rows outside of the
@@ -42,15 +60,30 @@ def row_weights(tasks, weights, columns):
   """
   by_task = {}
   for task in tasks:
-    by_task[task.name] = weights
+    by_task[task.name] = weights * own[
+        task.weight_column] if task.weight_column else weights
     if task.sample_space:
       name, value = task.sample_space
       column = columns[name]
       if column.dtype == tf.string:
         value = str(value)
       inside = tf.equal(column, tf.constant(value, column.dtype))
-      by_task[task.name] = weights * tf.cast(inside, tf.float32)
+      by_task[task.name] *= tf.cast(inside, tf.float32)
   return by_task
+
+
+def in_training(tasks, targets, chance=None):
+  """Returns Targets with the weights of rows that training has.
+
+  Args:
+    tasks: list of tasks.Task.
+    targets: Targets.
+    chance: [batch] float32, see Task.training_weights; or None.
+  """
+  return targets._replace(weights={
+      task.name: task.training_weights(
+          task.target(targets.labels), targets.weights[task.name], chance)
+      for task in tasks})
 
 
 def losses(tasks, targets, logits, training=False):
@@ -59,14 +92,14 @@ def losses(tasks, targets, logits, training=False):
   Args:
     tasks: list of tasks.Task.
     targets: Targets.
-    logits: dict of task name to [batch] float32.
+    logits: dict of task name to [batch] or [batch, num_logits] float32.
     training: bool, whether the labels are smoothed, see Task.label_smoothing.
 
   Returns:
     dict of task name to float32 scalar, not yet weighted; see Task.loss.
   """
   def of(task):
-    labels = targets.labels[task.label]
+    labels = task.target(targets.labels)
     return task.loss(
         task.smoothed(labels) if training else labels, logits[task.name],
         targets.weights[task.name],
@@ -83,13 +116,14 @@ def first_biases(tasks, targets):
     targets: Targets of the batch.
 
   Returns:
-    dict of task name to float32 scalar: Task.initial_bias in the first step, 0
-    in all others.
+    dict of task name to float32, a scalar or [num_logits]: Task.initial_bias in
+    the first step, 0 in all others; of tasks that have a logit of their own.
   """
   is_first = _is_first()
   return {task.name: tf.where(is_first, task.initial_bias(
-      targets.labels[task.label], targets.weights[task.name]), tf.zeros([]))
-          for task in tasks}
+      task.target(targets.labels), targets.weights[task.name]), tf.zeros(
+          [task.kind.num_logits] if task.kind.num_logits > 1 else []))
+          for task in tasks if not task.of}
 
 
 def start_biases(first, biases, after):
@@ -98,9 +132,9 @@ def start_biases(first, biases, after):
   Of several workers that all take the first step, the last one's is kept.
 
   Args:
-    first: dict of task name to float32 scalar, from `first_biases`.
-    biases: dict of task name to a [1] variable, and the number that it is
-      multiplied by to give the bias.
+    first: dict of task name to float32, from `first_biases`.
+    biases: dict of task name to a [num_logits] variable, and the number that
+      it is multiplied by to give the bias.
     after: tensors that are to be evaluated before, since they read the biases.
   """
   with tf.control_dependencies(list(after)):
@@ -108,7 +142,8 @@ def start_biases(first, biases, after):
       # No assignment in later steps: it could undo what another worker does.
       tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.cond(
           _is_first(), lambda b=bias, start=first[name] / scale: tf.group(
-              b.assign([start], read_value=False)), tf.no_op))
+              b.assign(tf.reshape(start, b.shape), read_value=False)),
+          tf.no_op))
 
 
 def _is_first():
@@ -170,13 +205,13 @@ def loss_metric(tasks, targets, logits):
   Args:
     tasks: list of tasks.Task.
     targets: Targets.
-    logits: dict of task name to [batch] float32.
+    logits: dict of task name to [batch] or [batch, num_logits] float32.
 
   Returns:
     (value, update_op): float32 scalar, and an operation.
   """
   means = {task.name: task.loss_metric(
-      targets.labels[task.label], logits[task.name],
+      task.target(targets.labels), logits[task.name],
       targets.weights[task.name]) for task in tasks}
   value = _total(tasks, {name: of[0] for name, of in means.items()},
                  tf.train.get_or_create_global_step(), name='loss_metric')
@@ -189,7 +224,7 @@ def metrics(tasks, targets, logits, gates):
   Args:
     tasks: list of tasks.Task.
     targets: Targets.
-    logits: dict of task name to [batch] float32.
+    logits: dict of task name to [batch] or [batch, num_logits] float32.
     gates: dict of gate name to a dict of expert name to [batch] float32.
 
   Returns:
@@ -198,7 +233,7 @@ def metrics(tasks, targets, logits, gates):
   by_name = {}
   for task in tasks:
     by_name.update(task.metrics(
-        targets.labels[task.label], logits[task.name],
+        task.target(targets.labels), logits[task.name],
         targets.weights[task.name]))
   for gate, shares in gates.items():
     for expert, share in shares.items():

@@ -11,7 +11,7 @@ from ple_estimator.network import mlp
 
 @gin.register
 class Tower:
-  """The hidden layers and the logit of one task, on top of the experts.
+  """The hidden layers and the logits of one task, on top of the experts.
 
   Attributes:
     mlp: mlp.Mlp.
@@ -63,8 +63,8 @@ def bias(task, tower):
     tower: Tower, or an object of the user's own.
 
   Returns:
-    (variable, scale): the [1] variable and what it is multiplied by; None for
-    a tower without one.
+    (variable, scale): the [num_logits] variable and what it is multiplied by;
+    None for a tower without one.
   """
   name = task + '/tower/logit/bias'
   return next(((variable, getattr(tower, 'bias_scale', 1.0))
@@ -72,25 +72,37 @@ def bias(task, tower):
                if variable.op.name == name), None)
 
 
-def logits(towers, inputs, purpose):
+def logits(towers, inputs, purpose, widths=None):
   """Builds the towers of all tasks; those with equal settings form one set.
 
   Args:
     towers: collections.OrderedDict of task name to Tower.
     inputs: dict of task name to [batch, in_dim] float32.
     purpose: purpose.Purpose of the graph.
+    widths: dict of task name to int, how many logits it has; None is 1 each.
 
   Returns:
-    dict of task name to [batch] float32.
+    dict of task name to [batch] float32, or to [batch, width] of a task with
+    several logits.
   """
+  widths = widths or dict.fromkeys(towers, 1)
   alike = collections.OrderedDict()
   for task, tower in towers.items():
     alike.setdefault(tower.mlp.settings, []).append((task, tower))
   by_task = {}
   for pairs in alike.values():
     nets = collections.OrderedDict(
-        (task + '/tower', tower.net(inputs[task])) for task, tower in pairs)
+        (task + '/tower', _net(tower, inputs[task], widths[task]))
+        for task, tower in pairs)
     outputs = pairs[0][1].mlp(nets, purpose)
-    by_task.update((task, tf.squeeze(outputs[task + '/tower'], axis=1))
-                   for task, _ in pairs)
+    for task, _ in pairs:
+      output = outputs[task + '/tower']
+      by_task[task] = (output if widths[task] > 1
+                       else tf.squeeze(output, axis=1))
   return by_task
+
+
+def _net(tower, x, width):
+  """The mlp.Net of a tower with so many logits."""
+  net = tower.net(x)
+  return net if width == 1 else net._replace(linear=width)

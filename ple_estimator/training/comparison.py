@@ -14,10 +14,9 @@ A mean is not a number if one of its metrics is not. If a task is called mean,
 import math
 
 from ple_estimator import errors
+from ple_estimator.network import losses
 from ple_estimator.network import metrics
 
-BINARY = ('auc', 'log_loss', 'accuracy')
-REGRESSION = ('rmse', 'mae')
 _MEAN = 'mean'
 
 
@@ -71,13 +70,13 @@ def _known(tasks):
   """The metrics that evaluations of some tasks can be compared by."""
   return ['loss'] + [
       '%s/%s' % (task.name, measure) for task in tasks
-      for measure in (BINARY if task.is_binary else REGRESSION)]
+      for measure in task.kind.measures]
 
 
 def is_known(name):
   """Whether an entry of an evaluation is a metric to compare by."""
   return name == 'loss' or (
-      name.count('/') == 1 and name.split('/')[1] in BINARY + REGRESSION)
+      name.count('/') == 1 and name.split('/')[1] in losses.MEASURES)
 
 
 def name_of(metric):

@@ -65,7 +65,8 @@ def check_values(values, tasks, source='Experiment.eval_input'):
     own = {name[len(task.name) + 1:]: float(value)
            for name, value in values.items()
            if name.startswith(task.name + '/')}
-    if math.isnan(own.get('label/mean', 0)):
+    if any(math.isnan(value) for name, value in own.items()
+           if name.startswith('label/')):
       logging.warning(
           'Evaluation at step %d: no row counts for task %s, so it has no '
           'metrics: %s.', step, task.name, no_row(task))

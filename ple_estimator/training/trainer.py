@@ -144,10 +144,10 @@ class Trainer:
 
   def _check_data(self):
     """Looks at the data, which say where the training ends."""
-    reading = self._model.reading()
+    reading = self._model.training_reading()
     self._train_input.check(reading)
     if self._eval_input:
-      self._eval_input.check(reading)
+      self._eval_input.check(self._model.reading())
     state, source = self._input_state, self._train_input
     if state:
       state.prepare(reading)
@@ -239,7 +239,7 @@ class Trainer:
       the rows that its checkpoint was trained on.
     """
     if self._input_state:
-      self._input_state.prepare(self._model.reading())
+      self._input_state.prepare(self._model.training_reading())
     return self._dataset()
 
   def _training_input_fn(self):
@@ -248,7 +248,7 @@ class Trainer:
 
   def _dataset(self, follow=None):
     model, config = self._model, self._config
-    reading = model.reading()
+    reading = model.training_reading()
     if self._work_queue:
       self._work_queue.start(config, self._train_input, reading)
     slices = self._engine.slices(model.micro_batches)

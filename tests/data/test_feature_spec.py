@@ -49,8 +49,6 @@ def test_spec_encodes_what_it_reads():
     ([{'name': 'x', 'kind': 'label', 'values': 1}],
      r'values must be a list of numbers, such as \(0, 1\), got 1'),
     ([{'name': 'x', 'kind': 'number'}] * 2, 'different names, got x twice'),
-    ([{'name': 'x', 'kind': 'number'}, {'name': 'v', 'kind': 'weight'},
-      {'name': 'w', 'kind': 'weight'}], 'at most one weight, got v, w'),
     ([{'name': 'x', 'kind': 'label'}], 'must have a feature'),
 ])
 def test_spec_refuses(columns, message):

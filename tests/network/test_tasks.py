@@ -63,6 +63,32 @@ def test_regression_loss_is_the_mean_squared_error():
       np.average((LOGITS - LABELS) ** 2, weights=WEIGHTS))
 
 
+def test_sampled_rows_do_not_count_and_predictions_are_corrected():
+  made, w = task(negative_rate=0.25, positive_weight=2.0), 0.25
+  chance = np.array([0.9, 0.2, 0.1, 0.3, 0.25], 'f')
+  labels = np.array([1, 0, 0, 0, 0], 'f')
+  weights = run(made.training_weights(*map(tf.constant, (
+      labels, WEIGHTS, chance))))
+  assert weights.tolist() == [2 * 1, 2, 0, 0, 0]  # WEIGHTS[2] is 0
+  q = run(made.predictions(made.corrected(tf.constant(LOGITS))))
+  np.testing.assert_allclose(q, P / (P + (1 - P) / w), rtol=1e-6)
+  trained, answered = [run(tasks.with_products([made], {
+      't': tf.constant(LOGITS)}, training)['t']) for training in (True, False)]
+  np.testing.assert_array_equal(trained, LOGITS)
+  np.testing.assert_allclose(answered, LOGITS + np.log(w), rtol=1e-6)
+
+
+def test_a_product_is_of_corrected_logits_in_training_too():
+  ctr = tasks.Task('ctr', 'clk', towers.Tower(), negative_rate=0.1)
+  both = tasks.ProductTask('both', [ctr, CVR])
+  logits = {'ctr': tf.constant(LOGITS), 'cvr': tf.constant(LOGITS)}
+  found = [run(both.predictions(tasks.with_products(
+      [ctr, CVR, both], logits, training)['both']))
+           for training in (True, False)]
+  q = P / (P + (1 - P) / 0.1)
+  np.testing.assert_allclose(found, [q * P] * 2, rtol=1e-5)
+
+
 def test_loss_weight_changes_with_the_step():
   step = tf.constant(3, tf.int64)
   assert run(task(weight=2.0, gamma=0.5).loss_weight(step)) == 2 * 0.125
@@ -113,15 +139,24 @@ def test_better_is_larger_for_auc_and_smaller_for_loss():
 @pytest.mark.parametrize('bad, message', [
     ({'name': 'a b'}, "Task.name must be letters, digits, - and _, got 'a b'"),
     ({'name': 'shared'}, "Task.name must not be 'shared'"),
-    ({'loss': 'mse'}, "Task.loss must be 'binary' or 'regression', got 'mse'"),
+    ({'loss': 'mse'}, "Task.loss must be 'binary', 'regression', 'poisson' or "
+     r"'lognormal', or an object such as @Tweedie\(\) .*, got 'mse'"),
     ({'weight': -1}, 'Task.weight must be a finite number .*, got -1'),
     ({'weight': 'x'}, "Task.weight must be a finite number .*, got 'x'"),
     ({'gamma': 0}, 'Task.gamma must be a finite number above 0, got 0'),
+    ({'weight_column': 3}, 'Task.weight_column must be a text .* or None'),
+    ({'positive_weight': 0}, 'Task.positive_weight must be .* above 0, got 0'),
+    ({'positive_weight': 2.0, 'loss': 'regression'},
+     'Task.positive_weight must be 1 for a loss that is not binary, got 2.0'),
+    ({'negative_rate': 0}, r'Task.negative_rate must be a number in \(0, 1\]'),
+    ({'negative_rate': 0.5, 'loss': 'poisson'},
+     'Task.negative_rate must be 1 for a loss that is not binary, got 0.5'),
     ({'sample_space': 'clk'}, 'Task.sample_space must be a pair'),
     ({'label_smoothing': 0.5},
      r'Task.label_smoothing must be a number in \[0, 0.5\), got 0.5'),
     ({'label_smoothing': 0.1, 'loss': 'regression'},
-     'Task.label_smoothing must be 0 for a regression, got 0.1 in task t'),
+     'Task.label_smoothing must be 0 for a loss that is not binary, got 0.1 in '
+     'task t'),
 ])
 def test_refuses(bad, message):
   with pytest.raises(errors.UserError, match=message):
@@ -155,3 +190,48 @@ def test_refuses_an_initial_bias():
   with pytest.raises(errors.UserError, match="Task.initial_bias must be "
                      "'labels' or a finite number, got 'label'"):
     task(initial_bias='label')
+
+
+CTR, CVR = [tasks.Task(name, label, towers.Tower()) for name, label in (
+    ('ctr', 'clk'), ('cvr', 'buy'))]
+
+
+def test_a_product_has_the_product_of_probabilities_and_labels():
+  made = tasks.ProductTask('both', [CTR, CVR])
+  a, b = np.array([-9, 0, 2, 40], 'f'), np.array([1, -30, 3, 60], 'f')
+  logit, p = run([made.logits({'ctr': a, 'cvr': b}),
+                  made.predictions(made.logits({'ctr': a, 'cvr': b}))])
+  sigmoid = lambda x: 1 / (1 + np.exp(-x.astype(float)))
+  product = sigmoid(a) * sigmoid(b)
+  # The op of TensorFlow 1.15 is 0 below 10^-8.
+  np.testing.assert_allclose(p, product, rtol=1e-5, atol=1e-7)
+  np.testing.assert_allclose(  # 1 - p q without the rounding of p q
+      logit, np.log(product) - np.log(
+          sigmoid(-a) + sigmoid(a) * sigmoid(-b)), rtol=1e-5)
+  label = made.target({'clk': np.array([0, 1, 1]), 'buy': np.array([0, 0, 1])})
+  assert label.tolist() == [0, 0, 1]
+
+
+def test_the_product_of_three_is_that_of_two_and_one():
+  third = tasks.Task('pay', 'paid', towers.Tower())
+  logits = {'ctr': LOGITS, 'cvr': LOGITS[::-1].copy(), 'pay': LABELS}
+  both, all_three = run([
+      tasks.ProductTask('both', [CTR, CVR]).logits(logits),
+      tasks.ProductTask('all', [CTR, CVR, third]).logits(logits)])
+  sigmoid = lambda x: 1 / (1 + np.exp(-x))
+  np.testing.assert_allclose(
+      sigmoid(all_three), sigmoid(both) * sigmoid(LABELS), rtol=1e-5)
+
+
+@pytest.mark.parametrize('of, message', [
+    ([CTR], 'at least two different tasks, got ctr'),
+    ([CTR, CTR], 'at least two different tasks, got ctr, ctr'),
+    ([], 'must be a list of binary tasks'),
+    ([CTR, tasks.Task('r', 'y', towers.Tower(), 'regression')],
+     'must be a list of binary tasks'),
+    ([CTR, tasks.ProductTask('p', [CTR, CVR])],
+     'must be a list of binary tasks'),
+])
+def test_refuses_a_product(of, message):
+  with pytest.raises(errors.UserError, match='ProductTask.of .*' + message):
+    tasks.ProductTask('both', of)

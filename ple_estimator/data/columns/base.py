@@ -1,0 +1,149 @@
+"""What all columns have in common."""
+
+import re
+import zlib
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+from ple_estimator.data import arrow_values
+
+NO_ID = -1  # the id of a missing value that has no default: a zero vector
+RAW = 'raw/'  # prefix of a feature that carries a column as the file has it
+
+
+class Column:
+  """One column of the data, in the order of the file.
+
+  Attributes:
+    name: str.
+    arrow_type: pa.DataType of what `parse` returns.
+    dtype: tf.DType of what `encode` takes; the same type in TensorFlow.
+    missing: the value of that type by which a caller of a served model says
+      that it has none; NaN of a number.
+    is_category: bool, whether it becomes ids for an embedding.
+    own_dim: int, how many dimensions at the end of a category's vectors only
+      interactions read (interactions/combined.py).
+    own_l2: tuple of (width, float), the penalty on each part of these.
+    stddev: float, of a category: the standard deviation that its rows start
+      with; None leaves it to the embedding.
+    l2: float, of a category: the strength of the penalty on its rows; None
+      leaves it to the embedding.
+    wants: str, the types that `accepts` takes, for errors.
+  """
+
+  arrow_type = pa.binary()
+  dtype = tf.string
+  missing = ''
+  is_category = False
+  own_dim = 0
+  own_l2 = ()
+  stddev = None
+  l2 = None
+  wants = 'text, or a number that is whole'
+
+  def __init__(self, name):
+    self.name = name
+
+  @property
+  def scope(self):
+    """The name as TensorFlow allows it for variables and placeholders."""
+    legal = re.sub(r'[^A-Za-z0-9_.-]', '_', self.name)
+    if legal == self.name and legal[0] not in '_-':
+      return legal
+    return 'column_%s_%08x' % (legal, zlib.crc32(self.name.encode()))
+
+  def accepts(self, arrow_type):
+    """Whether `parse` takes a Parquet column of this type."""
+    return arrow_values.is_value(arrow_type)
+
+  def parse(self, array):
+    """Gives one column its type and finds its bad rows.
+
+    Args:
+      array: pa.Array, text (binary or string) or a type that `accepts` takes.
+
+    Returns:
+      (values, bad): pa.Array of arrow_type without nulls, and a [rows] bool
+      numpy array that is true where a value cannot be used, or None if all can.
+    """
+    texts, bad = arrow_values.texts(array)
+    return pc.fill_null(texts, b''), bad if bad.any() else None
+
+  def requirement(self):
+    """Returns what a value must be, for the error about a bad row."""
+    return 'be text or a whole number of at most 2^53'
+
+  def problem(self, value):
+    """What is wrong with a bad value, e.g. "must be text, got 0.5".
+
+    Args:
+      value: as Python has it; bytes as text.
+    """
+    return 'must %s, got %r' % (self.requirement(), value)
+
+  def unfit(self, columns):
+    """Finds rows that can be parsed, but that do not suit other columns.
+
+    Args:
+      columns: dict of column name to pa.Array, as `parse` returns it, of all
+        columns that are read.
+
+    Returns:
+      list of ([rows] bool numpy array, problem): the bad rows and what is asked
+      of them, such as 'must be a number'.
+    """
+    del columns
+    return []
+
+  def stored(self):
+    """Returns the column as it is to be written to another file."""
+    return self
+
+  def ids(self, array):
+    """Makes the same ids as `encode`, by the C++ kernels.
+
+    Only a category has this method.
+
+    Args:
+      array: pa.Array as `parse` returns it.
+
+    Returns:
+      [rows] int64 numpy array, NO_ID where missing; for a list a pair of
+      values [n] int64 and splits [rows + 1] int32.
+    """
+    raise NotImplementedError
+
+  def keyed(self):
+    """Returns the same column with a different id for every value.
+
+    Its ids are keys of 63 bits, see packing.KeyedGroup. Only a category has
+    this method.
+    """
+    raise NotImplementedError
+
+  def _set_start_and_penalty(self, stddev, l2):
+    """Checks and stores what a category says of its rows, as Hashed."""
+    errors.check_number('stddev', stddev, least=0, or_none=True)
+    errors.check_number('l2', l2, least=0, or_none=True)
+    self.stddev = stddev
+    self.l2 = l2
+
+
+class Ignored(Column):
+  """A column that the model does not see."""
+
+  wants = 'one value per row'
+
+  def accepts(self, arrow_type):
+    return not pa.types.is_nested(arrow_type)
+
+  def parse(self, array):
+    """As Column; any value becomes the text that Arrow writes for it."""
+    if pa.types.is_dictionary(array.type):
+      array = array.dictionary_decode()
+    if not arrow_values.is_text(array.type):
+      array = array.cast(pa.string())
+    return pc.fill_null(array.cast(pa.binary()), b''), None

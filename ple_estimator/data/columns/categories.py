@@ -1,0 +1,218 @@
+"""Columns whose values become ids, each with a vector of its own."""
+
+import copy
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import errors
+from ple_estimator.data import arrow_values
+from ple_estimator.data.columns import base
+from ple_estimator.data.columns import numbers
+from ple_estimator.engine import native
+
+_NUM_KEYS = 2**63 - 1  # hashes that an int64 holds without a sign
+
+
+class Hashed(base.Column):
+  """A category hashed to num_buckets ids.
+
+  The id of a value is that of
+  tf.feature_column.categorical_column_with_hash_bucket.
+  """
+
+  is_category = True
+
+  def __init__(self, name, num_buckets, dim, default='', stddev=None, l2=None):
+    """Checks and stores the arguments of the column.
+
+    Args:
+      name: str.
+      num_buckets: int, rows of the embedding table; a keyed embedding
+        (keyed.py) has a row per value instead.
+      dim: int, width of the embedding.
+      default: str, what an empty field stands for; '' gives it no id, and so
+        the zero vector.
+      stddev: float, the standard deviation that the vectors of this column
+        start with; None is that of the embedding, HashEmbedding.stddev.
+      l2: float, the strength of the penalty on the rows of this column; None is
+        that of the embedding, HashEmbedding.l2.
+    """
+    super().__init__(name)
+    errors.check(isinstance(default, str), 'default must be a text, got %s.',
+                 errors.written(default))
+    self._set_start_and_penalty(stddev, l2)
+    self.num_buckets = _positive('num_buckets', num_buckets)
+    self.dim = _positive('dim', dim)
+    self._default = default
+
+  def encode(self, text):
+    """[batch] string -> [batch] int64 ids, base.NO_ID where missing."""
+    empty = tf.equal(text, '')
+    if self._default:
+      return self._hash(
+          tf.where(empty, tf.fill(tf.shape(text), self._default), text))
+    return tf.where(
+        empty, tf.fill(tf.shape(text), np.int64(base.NO_ID)), self._hash(text))
+
+  def _hash(self, text):
+    return tf.strings.to_hash_bucket_fast(text, self.num_buckets)
+
+  def ids(self, array):
+    return native.hash_text(array, self.num_buckets, self._missing_id())
+
+  def keyed(self):
+    keyed = copy.copy(self)
+    keyed.num_buckets = _NUM_KEYS
+    return keyed
+
+  def _missing_id(self):
+    if not self._default:
+      return base.NO_ID
+    default = pa.array([self._default.encode()], pa.binary())
+    return int(native.hash_text(default, self.num_buckets, base.NO_ID)[0])
+
+
+class HashedList(Hashed):
+  """Several hashed categories in one field, pooled into one vector."""
+
+  wants = 'text, a number that is whole, or a list of them'
+
+  def __init__(self, name, num_buckets, dim, default='', separator='|',
+               combiner='mean', stddev=None, l2=None):
+    """Checks and stores the arguments of the column.
+
+    Args:
+      name: str.
+      num_buckets: int, rows of the embedding table.
+      dim: int, width of the embedding.
+      default: str, what an empty field stands for; '' gives it no id, and so
+        the zero vector.
+      separator: str, between the items of a field; empty items are dropped.
+      combiner: 'mean', 'sum' or 'sqrtn', as in tf.nn.embedding_lookup_sparse.
+      stddev: float, as Hashed.
+      l2: float, as Hashed.
+    """
+    super().__init__(name, num_buckets, dim, default, stddev, l2)
+    errors.check_text('separator', separator)
+    errors.check_choice('combiner', combiner, ('mean', 'sum', 'sqrtn'))
+    self._separator = separator
+    self.combiner = combiner
+
+  def accepts(self, arrow_type):
+    if arrow_values.is_list(arrow_type):
+      return super().accepts(arrow_type.value_type)
+    return super().accepts(arrow_type)
+
+  def parse(self, array):
+    if not arrow_values.is_list(array.type):
+      return super().parse(array)
+    # A list is joined to the text that a file without lists would have.
+    items, bad_items = super().parse(array.flatten())
+    lengths = pc.list_value_length(array).fill_null(0).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(pa.array(offsets), items)
+    holds = pc.match_substring(items, self._separator).to_numpy(
+        zero_copy_only=False)
+    if bad_items is not None:
+      holds = holds | bad_items
+    bad = None
+    if holds.any():
+      counts = np.concatenate([[0], np.cumsum(holds)])
+      bad = counts[offsets[1:]] > counts[offsets[:-1]]
+    return pc.binary_join(lists, self._separator.encode()), bad
+
+  def requirement(self):
+    return ('have items of text or whole numbers of at most 2^53, without the '
+            'separator %r inside' % self._separator)
+
+  def encode(self, text):
+    """[batch] string -> SparseTensor [batch, items] of int64 ids."""
+    if self._default:
+      text = tf.where(tf.equal(text, ''),
+                      tf.fill(tf.shape(text), self._default), text)
+    items = tf.strings.split(
+        text, sep=self._separator, result_type='RaggedTensor').to_sparse()
+    items = tf.sparse.retain(items, tf.not_equal(items.values, ''))
+    return tf.SparseTensor(
+        items.indices, self._hash(items.values), items.dense_shape)
+
+  def ids(self, array):
+    if self._default:
+      array = pc.if_else(pc.equal(array, pa.scalar(b'', pa.binary())),
+                         pa.scalar(self._default.encode(), pa.binary()), array)
+    return native.hash_lists(
+        array, self._separator.encode(), self.num_buckets)
+
+  def items(self, text):
+    """The items of a field, a list of bytes; of an empty field none.
+
+    Args:
+      text: bytes.
+    """
+    return [item for item in text.split(self._separator.encode()) if item]
+
+
+class Integer(numbers.Numeric):
+  """A category whose value is its id already."""
+
+  arrow_type = pa.int64()
+  dtype = tf.int64
+  missing = base.NO_ID
+  is_category = True
+  wants = 'an integer, or text or another number that is one'
+
+  def __init__(self, name, num_buckets, dim, default=base.NO_ID, stddev=None,
+               l2=None):
+    """Checks and stores the arguments of the column.
+
+    Args:
+      name: str.
+      num_buckets: int, rows of the embedding table; ids are 0 to
+        num_buckets - 1.
+      dim: int, width of the embedding.
+      default: int, the id of an empty field; -1 gives it the zero vector.
+      stddev: float, as Hashed.
+      l2: float, as Hashed.
+    """
+    super().__init__(name)
+    self._set_start_and_penalty(stddev, l2)
+    self.num_buckets = _positive('num_buckets', num_buckets)
+    self.dim = _positive('dim', dim)
+    errors.check(
+        isinstance(default, int) and not isinstance(default, bool) and
+        base.NO_ID <= default < num_buckets,
+        'default must be -1 or in [0, %d), got %s.', num_buckets,
+        errors.written(default))
+    self._default = default
+
+  def parse(self, array):
+    return self._parse(
+        array, base.NO_ID, lambda x: (x < 0) | (x >= self.num_buckets))
+
+  def requirement(self):
+    return 'be an integer in [0, %d)' % self.num_buckets
+
+  def encode(self, values):
+    """[batch] int64 -> [batch] int64 ids, base.NO_ID where missing.
+
+    A served model cannot refuse a row: what is out of range counts as missing.
+    """
+    valid = (values >= 0) & (values < self.num_buckets)
+    return tf.where(
+        valid, values, tf.fill(tf.shape(values), np.int64(self._default)))
+
+  def keyed(self):
+    return self  # every value has an id of its own already
+
+  def ids(self, array):
+    values = array.to_numpy()
+    valid = (values >= 0) & (values < self.num_buckets)
+    return np.where(valid, values, self._default)
+
+
+def _positive(name, value):
+  errors.check_integer(name, value, 1, _NUM_KEYS)
+  return value
