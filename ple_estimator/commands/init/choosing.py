@@ -5,6 +5,7 @@ import math
 import re
 
 import numpy as np
+import pyarrow as pa
 import tensorflow.compat.v1 as tf
 
 from ple_estimator.commands.init import dates
@@ -19,11 +20,12 @@ of the rows covers a quarter of the range or more, as numbers do that only tell
 things apart. Else it is a number: amounts and counts lie close together near
 one end."""
 
+SKEWED = 2.0  # the skewness of an exponential distribution
+
 _FEW = 20  # different whole numbers: each can have a vector of its own
 _MANY = 1000
 _SPREAD = 0.25
 _UNIQUE = 0.95  # of the rows: a key of the row, or free text
-_SKEW = 2.0  # third standardised moment; that of an exponential distribution
 _SHARE = 20  # buckets per value: less than 1/20 of the values share one
 _LIST_SHARE = 0.05  # of the rows have more than one item
 _SEPARATORS = '|;,'
@@ -78,6 +80,10 @@ def choose(found, arrow_type, split_by=None):
   if split_by or not filled or count < 2:
     return _ignored(found, _why_ignored(found, split_by))
   if rows.is_list(arrow_type):
+    if not pa.types.is_integer(arrow_type.value_type) and all(
+        _is_fraction(text) for text in found.sample[:1000]):
+      return _ignored(found, 'lists of numbers that are not whole, which name '
+                      'nothing')
     return _list(found, rows.SEPARATOR, 'a list')
   if _is_time(found):
     return _ignored(found, (
@@ -93,6 +99,12 @@ def choose(found, arrow_type, split_by=None):
     return _ignored(found, 'nearly every row has a value of its own, which '
                     'says nothing of other rows')
   return _category(found)
+
+
+def _is_fraction(text):
+  """Whether a list, as text, has an item that is a number and not whole."""
+  return any(re.match(r'[+-]?\d*\.\d*[1-9]|.*\de-', item)
+             for item in text.split(rows.SEPARATOR))
 
 
 def likely_user(described):
@@ -135,6 +147,13 @@ def buckets(found):
   shared = [len(values) - _alone(ids) for ids in hashed]
   best = shared.index(min(shared))
   return sizes[best], shared[best]
+
+
+def skewness(sample):
+  """The third standardised moment of a float array; 0 if all are equal."""
+  deviation = sample.std()
+  return float(np.mean(((sample - sample.mean()) / deviation) ** 3)
+               ) if deviation else 0.0
 
 
 def _alone(ids):
@@ -204,14 +223,14 @@ def _ignored(found, reason):
 def _number(found):
   sample = found.sample_numbers()
   low, high = found.low, found.high
-  skew, of_log = _skew(sample), None
+  skew, of_log = skewness(sample), None
   arguments = collections.OrderedDict()
   reason = '%s, %.7g to %.7g' % (
       'whole numbers' if found.is_whole() else 'numbers', low, high)
   if found.commas:
     reason += ' with a decimal comma'
-  if low >= 0 and abs(skew) > _SKEW:
-    of_log = _skew(np.log1p(sample))
+  if low >= 0 and abs(skew) > SKEWED:
+    of_log = skewness(np.log1p(sample))
   if of_log is not None and abs(of_log) < abs(skew):
     arguments['log1p'] = True
     reason += '; skewness %.1f, of log(1 + x) %.1f' % (skew, of_log)
@@ -310,13 +329,6 @@ def _most_common(values):
 
 def _shown(value):
   return value if len(value) <= 20 else value[:17] + '...'
-
-
-def _skew(sample):
-  """The third standardised moment; 0 if all are equal."""
-  deviation = sample.std()
-  return float(np.mean(((sample - sample.mean()) / deviation) ** 3)
-               ) if deviation else 0.0
 
 
 def _short(value, low=-np.inf, high=np.inf):

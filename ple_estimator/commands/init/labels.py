@@ -7,10 +7,12 @@ import re
 import numpy as np
 
 from ple_estimator import errors
+from ple_estimator.commands.init import choosing
 from ple_estimator.commands.init import describing
 
 _POSITIVE = ('1', 'true', 't', 'yes', 'y', 'positive', 'pos', 'on')
 _CLASSES = 8  # that a message lists
+_BINARY = "'binary'"
 _LARGE = 10.0  # deviation of a label; Adam moves a weight by about 0.001 a step
 
 
@@ -28,20 +30,26 @@ class Wanted(collections.namedtuple('Wanted', 'text column sign value')):
 
 
 class Label(collections.namedtuple(
-    'Label', 'name task entry is_binary weight reason classes')):
+    'Label', 'name task entry loss measure weight reason classes')):
   """A label and its task.
 
   Attributes:
     name: str, the column.
     task: str, the name of the task, as gin allows it for a scope.
     entry: OrderedDict, the column in FeatureSpec.columns.
-    is_binary: bool; else the task is a regression.
+    loss: str, what Task.loss is bound to, as a .gin file has it.
+    measure: str, the metric by which a checkpoint is judged.
     weight: float, Task.weight.
     reason: str, for comments.
     classes: dict of text to 0 or 1, or None of a number.
   """
 
   __slots__ = ()
+
+  @property
+  def is_binary(self):
+    """Whether it is 0 or 1; else the task is a regression."""
+    return self.loss == _BINARY
 
   def targets(self, texts):
     """The label of some rows.
@@ -194,7 +202,7 @@ def _binary(found, classes, is_bool=False):
     entry['values'] = dict(classes)
     what = 'binary, %s is 1' % ' or '.join(
         repr(value) for value, of in classes.items() if of)
-  return Label(found.name, task_name(found.name), entry, True, 1.0,
+  return Label(found.name, task_name(found.name), entry, _BINARY, 'auc', 1.0,
                '%s; %s' % (what, _rate(found, positives)), dict(classes))
 
 
@@ -211,8 +219,8 @@ def _threshold(label, found):
       found.high)
   reason = 'binary, more than %g is 1; 1 in %.2f %% of the rows%s' % (
       number, 100 * np.mean(sample > number), _empty(found))
-  return Label(found.name, task_name(found.name), entry, True, 1.0, reason,
-               _Above(number))
+  return Label(found.name, task_name(found.name), entry, _BINARY, 'auc', 1.0,
+               reason, _Above(number))
 
 
 class _Above:
@@ -228,15 +236,27 @@ class _Above:
 
 
 def _regression(found):
+  """A label of numbers, with the loss that its distribution asks for."""
   sample = found.sample_numbers()
-  deviation = float(sample.std())
-  reason = 'a regression; %g to %g, mean %.4g, standard deviation %.4g%s' % (
-      found.low, found.high, sample.mean(), deviation, _empty(found))
-  if deviation > _LARGE:
-    reason += ('; numbers as large as these are learned slowly: another unit, '
-               'in which the deviation is near 1, is learned faster')
-  return Label(found.name, task_name(found.name), _entry(found), False,
-               float('%.3g' % (1 / deviation ** 2)), reason, None)
+  mean, deviation = float(sample.mean()), float(sample.std())
+  reason = '%.7g to %.7g, mean %.4g, standard deviation %.4g%s' % (
+      found.low, found.high, mean, deviation, _empty(found))
+  is_skewed = choosing.skewness(sample) > choosing.SKEWED
+  if is_skewed and found.low > 0:
+    loss, measure, weight = "'lognormal'", 'nll', 1.0
+    what = 'skewed and positive'
+  elif is_skewed and found.low >= 0:
+    loss, measure = '@Tweedie()', 'deviance'
+    weight = mean ** -0.5  # The loss grows as the root of the mean.
+    what = 'skewed and 0 in some rows'
+  else:
+    loss, measure, weight = "'regression'", 'rmse', 1 / deviation ** 2
+    what = 'a regression'
+    if deviation > _LARGE:
+      reason += ('; numbers as large as these are learned slowly: another '
+                 'unit, in which the deviation is near 1, is learned faster')
+  return Label(found.name, task_name(found.name), _entry(found), loss, measure,
+               float('%.3g' % weight), '%s, %s' % (what, reason), None)
 
 
 def _entry(found):

@@ -79,9 +79,10 @@ class Files:
     if is_parquet(paths[0]):
       schema = parquet_files.opened(paths[0]).schema_arrow
       self.names, self.renamed = list(schema.names), False
-      self.types = {name: schema.field(name).type
-                    for name in self.names if schema.names.count(name) == 1}
-      self.names = [name for name in self.names if name in self.types]
+      twice = sorted({n for n in self.names if self.names.count(n) > 1})
+      errors.check(not twice, '%s must have each column once, got %s twice.',
+                   paths[0], ', '.join(twice))
+      self.types = {name: schema.field(name).type for name in self.names}
     else:
       self.sniffed = sniffing.sniff(
           paths[0], [label.column for label in options.labels],

@@ -80,7 +80,7 @@ class Plan(collections.namedtuple(
           'Only these tasks decide: of the others the validation rows have '
           'fewer than %d rows of one value.' % _LEAST_CLASS)
     if not binary and len(self.labels) == 1:
-      return '%s/rmse' % self.labels[0].task, None
+      return '%s/%s' % (self.labels[0].task, self.labels[0].measure), None
     return 'loss', ('The loss decides: %s.' % (
         'errors of different labels have no common mean' if not binary else
         'the validation rows have fewer than %d rows of one value for an AUC'
@@ -158,9 +158,10 @@ def _model(plan):
     lines += ['%s/Task:' % label.task, '  name = %r' % label.task,
               '  label = %s' % ascii(label.name)]
     if not label.is_binary:
-      lines += ["  loss = 'regression'",
-                '  weight = %r  # 1 / variance, so that tasks count alike' %
-                label.weight]
+      lines.append('  loss = ' + label.loss)
+      if label.weight != 1:
+        lines.append('  weight = %r  # so that tasks count alike' %
+                     label.weight)
   numbers = sum(choice.kind == 'number' for choice in plan.choices)
   if plan.base()[0] == 'gin/base.gin' and 0 < numbers <= _MOST_NUMBERS:
     lines += ['', '# Vectors of the numbers, as in gin/small.gin.',
