@@ -25,6 +25,7 @@ from ple_estimator.network import ple  # noqa: F401
 from ple_estimator.network import precision  # noqa: F401
 from ple_estimator.network import tasks  # noqa: F401
 from ple_estimator.network import towers  # noqa: F401
+from ple_estimator.network import transfer  # noqa: F401
 from ple_estimator.optimizers import averaging  # noqa: F401
 from ple_estimator.optimizers import factories  # noqa: F401
 from ple_estimator.training import early_stopping  # noqa: F401

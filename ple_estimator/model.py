@@ -23,6 +23,7 @@ from ple_estimator.network import ple
 from ple_estimator.network import precision as precision_lib
 from ple_estimator.network import tasks as tasks_lib
 from ple_estimator.network import towers
+from ple_estimator.network import transfer
 from ple_estimator.optimizers import averaging as averaging_lib
 from ple_estimator.optimizers import factories
 from ple_estimator.optimizers import train_op
@@ -128,6 +129,8 @@ class Model:
         interactions, features.categories, len(features.numbers),
         sum(_widths(tasks).values()), embedding_dropout)
     _check_interactions(self._interactions, network, tasks)
+    if isinstance(network, transfer.AIT):
+      network.check_tasks(list(_widths(tasks)))
     self._categories = self._interactions.widened(features.categories)
     self.features = features.used_by(_label_uses(tasks))
     self.tasks = list(tasks)
@@ -333,7 +336,7 @@ def _check_parts(features, embedding, network, precision):
       ('features', features, feature_spec.FeatureSpec, '@FeatureSpec()', ()),
       ('embedding', embedding, hashed.Embedding, '@HashEmbedding()',
        ('__call__', 'groups')),
-      ('network', network, ple.PLE, '@PLE()', ('__call__',)),
+      ('network', network, (ple.PLE, transfer.AIT), '@PLE()', ('__call__',)),
       ('precision', precision, precision_lib.Precision, '@Precision()',
        ('dtype', 'matmul'))]:
     errors.check_is_a('Model.' + name, value, kind, example, own,

@@ -76,6 +76,7 @@ IN_USE = {
         'Model.tasks = [@ctr/Task(), @cvr/Task(), @ProductTask()]',
         "ProductTask.name = 'both'",
         'ProductTask.of = [@ctr/Task(), @cvr/Task()]'],
+    'AIT': ['Model.network = @AIT()', 'AIT.network = @PLE()'],
     'Tweedie': ['cvr/Task.loss = @Tweedie()'],
     'MultiClass': ['cvr/Task.loss = @MultiClass()',
                    'MultiClass.num_classes = 2'],

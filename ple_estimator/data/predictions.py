@@ -59,12 +59,13 @@ def finite(batches, names):
       bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
       if not bad.size:
         continue
+      row = rows[bad[0]]
       raise errors.UserError(
           'The prediction of task %s is %s for row %d of '
           'Experiment.predict_input, counted from 1 (%d of the %d rows in its '
           'batch are not finite). Look for very large values in the columns of '
           'kind number; if all rows are so, choose an earlier checkpoint.' % (
-              name, batch[name][bad[0]], before + bad[0] + 1, bad.size,
+              name, row[~np.isfinite(row)][0], before + bad[0] + 1, bad.size,
               len(batch[name])))
     before += len(batch[names[0]])
     yield batch

@@ -249,8 +249,8 @@ class LogNormal(Loss):
     log(y) + log(s) + log(2 pi) / 2 + (log(y) - z)^2 / (2 s^2)
 
   and the prediction is the mean exp(z + s^2 / 2) (Wang et al., "A Deep
-  Probabilistic Model for Customer Lifetime Value Prediction", 2019, section 3,
-  without its part for labels of 0: bind the sample space of the task for that).
+  Probabilistic Model for Customer Lifetime Value Prediction", 2019, without
+  its part for labels of 0: bind the sample space of the task for that).
   The metric nll is the mean loss.
   """
 

@@ -7,6 +7,7 @@ import collections
 
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import errors
 from ple_estimator.network import metrics as metrics_lib
 
 
@@ -79,7 +80,14 @@ def in_training(tasks, targets, chance=None):
     tasks: list of tasks.Task.
     targets: Targets.
     chance: [batch] float32, see Task.training_weights; or None.
+
+  Raises:
+    UserError: if a task leaves out rows, and there is no chance.
   """
+  errors.check(
+      chance is not None or all(task.negative_rate == 1 for task in tasks),
+      'Task.negative_rate must be 1.0 for an input that does not read by '
+      'Model.training_reading.')
   return targets._replace(weights={
       task.name: task.training_weights(
           task.target(targets.labels), targets.weights[task.name], chance)

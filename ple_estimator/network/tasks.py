@@ -166,10 +166,10 @@ class Task:
     Args:
       labels: [batch] float32.
       weights: [batch] float32.
-      chance: [batch] float32, of the rows, see data/sampling.py; None counts
-        all rows.
+      chance: [batch] float32, of the rows, see data/sampling.py; None if no
+        task leaves out rows.
     """
-    if self.negative_rate < 1 and chance is not None:
+    if self.negative_rate < 1:
       counts = tf.logical_or(labels > 0, chance < self.negative_rate)
       weights *= tf.cast(counts, tf.float32)
     if self._positive_weight == 1:
@@ -243,7 +243,7 @@ class ProductTask(Task):
 
   The loss over the entire space of ESMM (Ma et al., "Entire Space Multi-Task
   Model: An Effective Approach for Estimating Post-Click Conversion Rate",
-  SIGIR 2018, eq. 2 and 3): pCTCVR = pCTR x pCVR, with the label click x
+  SIGIR 2018, section 2.3): pCTCVR = pCTR x pCVR, with the label click x
   conversion on all rows. So the task of the conversion is trained by all rows,
   without the bias of those that were clicked. Bind Task.weight = 0 for it to
   train it by the product alone, as the paper does, and its sample space for

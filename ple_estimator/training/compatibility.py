@@ -29,7 +29,7 @@ _CONFIG = re.compile(r'operative_config-(\d+)\.gin$')
 # them differs, the checkpoint is of another model.
 _IDENTITY = re.compile(
     r'(\w+/)*((PLE|Tower)\.(?!dropout$|l2$)|FeatureSpec\.|'
-    r'(Product)?Task\.(label|loss|of|negative_rate)$|Tweedie\.|MultiClass\.|'
+    r'(Product)?Task\.(label|loss|of|negative_rate)$|Tweedie\.|MultiClass\.|AIT\.|'
     r'MultiHashEmbedding\.(operation|rows)$|'
     r'Model\.interactions$|(Wide|FM|FwFM|Binned)\.(?!l2$)|'
     r'(DotProducts|CrossNet)\.|BatchNorm\.epsilon$)')

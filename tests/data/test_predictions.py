@@ -3,6 +3,8 @@
 import os
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from ple_estimator import errors
@@ -37,3 +39,22 @@ def test_an_older_file_stays(tmp_path, name):
   assert os.listdir(str(tmp_path)) == [name]
   assert sum(len(b['ctr']) for b in predictions.Predictions(
       path, 13).batches()) == 13
+
+
+def test_probabilities_of_classes_are_lists(tmp_path):
+  rng = np.random.RandomState(0)
+  made = [{'n': np.arange(k), 'kind': rng.rand(k, 3).astype('f')}
+             for k in (4, 2)]
+  written = predictions.write(
+      str(tmp_path / 'x.parquet'), predictions.finite(made, ['kind']))
+  table = pa.parquet.read_table(written.path)
+  assert table.schema.field('kind').type.value_type == pa.float32()
+  found = list(written.batches())
+  for name in ('n', 'kind'):
+    np.testing.assert_array_equal(
+        np.concatenate([batch[name] for batch in found]),
+        np.concatenate([batch[name] for batch in made]))
+  made[1]['kind'][1, 2] = np.nan
+  with pytest.raises(errors.UserError, match='The prediction of task kind is '
+                     r'nan for row 6 .*\(1 of the 2 rows'):
+    list(predictions.finite(made, ['kind']))

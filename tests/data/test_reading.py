@@ -7,7 +7,7 @@ from ple_estimator.data import reading
 
 def test_all_that_the_model_reads_by_default():
   read = reading.Reading(reader_cases.SPEC)
-  assert read == (reader_cases.SPEC, (), (), False, True)
+  assert read == (reader_cases.SPEC, (), (), False, True, ())
   assert [c.name for c in read.columns()] == ['y', 'id', 'word']
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import errors
 from ple_estimator.network import objective
 from ple_estimator.network import tasks
 from ple_estimator.network import towers
@@ -83,3 +84,20 @@ def test_metrics_of_gates_are_means_over_rows():
     session.run(tf.local_variables_initializer())
     session.run(update)
     assert session.run(value) == pytest.approx(0.35)
+
+
+def test_rows_cannot_be_left_out_without_their_chances():
+  task = tasks.Task('ctr', 'clk', towers.Tower(), negative_rate=0.5)
+  targets_of = objective.Targets({'clk': tf.constant([0.0, 1.0, 0.0])},
+                                 {'ctr': tf.constant([1.0, 2.0, 3.0])})
+  found = objective.in_training(
+      [task], targets_of, tf.constant([0.4, 0.9, 0.5]))
+  assert run(found.weights['ctr']).tolist() == [1, 2, 0]
+  with pytest.raises(errors.UserError, match='Task.negative_rate must be 1.0 '
+                     'for an input that does not read by'):
+    objective.in_training([task], targets_of)
+
+
+def test_a_missing_label_is_0():
+  found = objective.known({'y': tf.constant([1.0, float('nan'), -2.0])})
+  assert run(found['y']).tolist() == [1, 0, -2]

@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import tensorflow.compat.v1 as tf
 
 from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
+from ple_estimator.data import inputs
 
 GIN = '''
 include 'gin/base.gin'
@@ -87,9 +89,9 @@ def log_loss(label, p):
   return -np.mean(np.where(label, np.log(p), np.log(1 - p)))
 
 
-@pytest.mark.parametrize('fused', [
-    pytest.param(True, marks=conftest.needs_kernels), False])
-@pytest.mark.parametrize('source', [CSV, PARQUET], ids=['csv', 'parquet'])
+@pytest.mark.parametrize('source, fused', [
+    pytest.param(CSV, True, marks=conftest.needs_kernels), (PARQUET, False)],
+                         ids=['csv', 'parquet'])
 def test_metrics_are_those_of_the_rows_that_have_a_label(
     source, fused, tmp_path):
   table = rows()
@@ -140,7 +142,7 @@ def test_a_label_that_is_missing_can_be_copied_to_predictions(tmp_path):
   assert [None if np.isnan(x) else bool(x) for x in found] == wanted
 
 
-def test_what_csv_to_parquet_writes_trains_with_the_same_columns(
+def test_what_csv_to_parquet_writes_has_the_same_labels(
     command, tmp_path):
   written(tmp_path, rows())
   gin.clear_config()
@@ -153,13 +155,13 @@ def test_what_csv_to_parquet_writes_trains_with_the_same_columns(
   assert found['income'].to_pylist() == rows()['income'].to_pylist()
   assert found['stay'].to_pylist() == rows()['stay'].to_pylist()
   assert set(found['buy'].to_pylist()) == {'true', 'false', ''}
-  metrics = []
-  for name, source in [('csv', CSV), ('parquet', PARQUET)]:
-    made = load(tmp_path, 'Experiment.model_dir = %r' % str(tmp_path / name),
-                *source)
-    made.train()
-    metrics.append(made.evaluate())
-  assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
+  read = load(tmp_path, *PARQUET).model.reading()
+  both = [pa.concat_tables(source.tables(read)) for source in (
+      inputs.CsvInput('rows.csv', str(tmp_path), header=True),
+      inputs.ParquetInput('rows.parquet', str(tmp_path)))]
+  assert both[0].column_names == both[1].column_names
+  for name in both[0].column_names:
+    np.testing.assert_array_equal(*[table[name].to_numpy() for table in both])
 
 
 def test_the_linear_reference_takes_the_rows_of_the_sample_space(tmp_path):
@@ -175,3 +177,46 @@ def test_the_linear_reference_takes_the_rows_of_the_sample_space(tmp_path):
   np.testing.assert_array_equal(found['cvr'].label, buys)
   np.testing.assert_array_equal(found['spent'].here, buys)
   assert np.isfinite(found['spent'].label).all()
+
+
+CLASSES = '''
+include 'gin/base.gin'
+FeatureSpec.columns = [
+    {'name': 'ad', 'kind': 'label', 'values': {0: 0, 1: 1, 2: 2, 3: 2, 4: 2,
+                                               5: 1, 6: 1, 7: 0, 8: 0}},
+    {'name': 'x', 'kind': 'number'},
+]
+Model.tasks = [@ctr/Task()]
+Model.interactions = [@Wide()]
+ctr/Task.loss = @MultiClass()
+ctr/Task.label = 'ad'
+MultiClass.num_classes = 3
+lazy_adam.learning_rate = 0.02
+'''
+
+
+def test_classes_are_predicted_and_served(tmp_path):
+  table = rows()
+  numbers = np.array([int(ad) for ad in table['ad'].to_pylist()])
+  kind = np.array([0, 1, 2, 2, 2, 1, 1, 0, 0])[numbers]
+  x = kind + 0.1 * np.random.RandomState(1).randn(len(kind))
+  written(tmp_path, table.set_column(5, 'x', pa.array(x)))
+  (tmp_path / 'x.gin').write_text(CLASSES)
+  made = load(tmp_path, 'EPOCHS = 30', *PARQUET)
+  made.train()
+  found = made.evaluate()
+  p = np.concatenate([batch['ctr'] for batch in made.predict().batches()])
+  assert p.shape == (200, 3)
+  assert found['ctr/log_loss'] == pytest.approx(
+      -np.log(p[np.arange(200), kind]).mean(), rel=1e-4)
+  assert found['ctr/accuracy'] == pytest.approx(
+      (p.argmax(axis=1) == kind).mean()) and found['ctr/accuracy'] > 0.6
+  with tf.Session(graph=tf.Graph()) as sess:
+    signature = tf.saved_model.loader.load(
+        sess, ['serve'], made.export()).signature_def['serving_default']
+    served = sess.run(signature.outputs['ctr'].name, {
+        signature.inputs['x'].name: x.astype('f')})
+  np.testing.assert_allclose(served, p, rtol=1e-4, atol=1e-6)
+  with pytest.raises(errors.UserError, match='Experiment.predictions_path must '
+                     r"end in .parquet for predictions that are lists \(ctr\)"):
+    load(tmp_path, "Experiment.predictions_path = 'p.csv'", *PARQUET)
