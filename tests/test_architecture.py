@@ -58,7 +58,11 @@ ORDER = [
     ('config', []),
     ('api', []),
     ('commands', ['words', 'csv_to_parquet', 'inspect_embeddings', 'loopback',
-                  'local_cluster']),
+                  'local_cluster', 'init.sniffing', 'init.rows',
+                  'init.distinct', 'init.dates', 'init.describing',
+                  'init.choosing', 'init.labels', 'init.splitting',
+                  'init.copying', 'init.writing', 'init.report',
+                  'init.command']),
     ('run', []),
 ]
 RANK = {}

@@ -5,6 +5,7 @@ import importlib
 
 # A module is imported only when its word is given: some need no TensorFlow.
 MODULES = collections.OrderedDict([
+    ('init', 'init.command'),
     ('csv-to-parquet', 'csv_to_parquet'),
     ('inspect-embeddings', 'inspect_embeddings'),
     ('local-cluster', 'local_cluster'),

@@ -1,0 +1,354 @@
+"""Chooses the kind of a column and its arguments, and says why."""
+
+import collections
+import math
+import re
+
+import numpy as np
+import pyarrow as pa
+import tensorflow.compat.v1 as tf
+
+from ple_estimator.commands.init import dates
+from ple_estimator.commands.init import distinct
+from ple_estimator.commands.init import rows
+
+RULE = """\
+A column of whole numbers is a category if its name says so (its last word is
+id, code, level, user, item, brand, ...), if digits start with 0, if there are
+at most 20 different ones, or if there are more than 1,000 and the middle half
+of the rows covers a quarter of the range or more, as numbers do that only tell
+things apart. Else it is a number: amounts and counts lie close together near
+one end."""
+
+SKEWED = 2.0  # the skewness of an exponential distribution
+
+_FEW = 20  # different whole numbers: each can have a vector of its own
+_MANY = 1000
+_SPREAD = 0.25
+_UNIQUE = 0.95  # of the rows: a key of the row, or free text
+_SHARE = 20  # buckets per value: less than 1/20 of the values share one
+_LIST_SHARE = 0.05  # of the rows have more than one item
+_SEPARATORS = '|;,'
+_WORDS_PER_TEXT = 3
+
+_THINGS = frozenset(
+    'user item customer client member visitor session device product sku brand '
+    'category cate cat shop store seller merchant campaign ad adgroup creative '
+    'advertiser publisher city region country state author video movie book '
+    'song artist channel type class group level segment seg page query job '
+    'news article person'.split())
+_CODES = frozenset('id ids uid pid code zip zipcode postcode hash key'.split())
+_AMOUNTS = frozenset(
+    'num number count cnt n total sum mean avg price amount age size length '
+    'score rating rate share pct percent hours minutes seconds days'.split())
+_USERS = ('user', 'userid', 'uid', 'member', 'visitor', 'customer', 'client',
+          'person', 'session', 'device')
+
+
+class Choice(collections.namedtuple(
+    'Choice', 'name kind arguments reason stored')):
+  """What is decided about one column.
+
+  Attributes:
+    name: str.
+    kind: str, a key of column_kinds.KINDS.
+    arguments: OrderedDict of what FeatureSpec.columns says besides.
+    reason: str, for a comment.
+    stored: 'text', 'number' or 'as it is', what a copy of the rows has.
+  """
+
+  __slots__ = ()
+
+  @property
+  def is_feature(self):
+    """Whether the model reads it as an input."""
+    return self.kind not in ('ignored', 'label', 'weight')
+
+
+def choose(found, arrow_type, split_by=None):
+  """Chooses what a column is, unless it is a label.
+
+  Args:
+    found: describing.Description.
+    arrow_type: pa.DataType, that of the file.
+    split_by: None, or 'user' or 'time' if rows are cut by this column.
+
+  Returns:
+    Choice.
+  """
+  filled, count = found.filled(), found.distinct()
+  if split_by or not filled or count < 2:
+    return _ignored(found, _why_ignored(found, split_by))
+  if rows.is_list(arrow_type):
+    if not pa.types.is_integer(arrow_type.value_type) and all(
+        _is_fraction(text) for text in found.sample[:1000]):
+      return _ignored(found, 'lists of numbers that are not whole, which name '
+                      'nothing')
+    return _list(found, rows.SEPARATOR, 'a list')
+  if _is_time(found):
+    return _ignored(found, (
+        'days or times, such as %s' % found.sample[0] if found.dates else
+        'seconds since 1970') + ', which do not come again; a weekday or an '
+                    'hour would be a column of its own')
+  if found.is_number() and not _is_code(found):
+    return _number(found)
+  separator = None if found.is_number() else _separator(found)
+  if separator:
+    return _list(found, separator, 'items with %r between them' % separator)
+  if count > _UNIQUE * filled and filled > 100:
+    return _ignored(found, 'nearly every row has a value of its own, which '
+                    'says nothing of other rows')
+  return _category(found)
+
+
+def _is_fraction(text):
+  """Whether a list, as text, has an item that is a number and not whole."""
+  return any(re.match(r'[+-]?\d*\.\d*[1-9]|.*\de-', item)
+             for item in text.split(rows.SEPARATOR))
+
+
+def likely_user(described):
+  """The column that says whose row it is, or None.
+
+  Its name says so, it is a category, and its values occur again.
+
+  Args:
+    described: OrderedDict of name to describing.Description.
+  """
+  for word in _USERS:
+    for name, found in described.items():
+      words = _words(name)
+      named = words[-1:] == [word] or words in ([word, 'id'], [word, 'key'])
+      repeated = 2 <= found.distinct() < 0.9 * found.filled()
+      if named and repeated and found.distinct() > _FEW and not found.dates:
+        return name
+  return None
+
+
+def buckets(found):
+  """Returns how many buckets few values share, and a text about it.
+
+  Args:
+    found: number of different values, or the list of all of them.
+
+  Returns:
+    (num_buckets, collisions): int, and the number of values whose bucket
+    another one has; None where there are too many to look at.
+  """
+  values = found if isinstance(found, list) else None
+  least = max(10, _SHARE * (len(values) if values else found))
+  sizes = [_round(least * factor) for factor in (1, 1.3, 1.7, 2, 2.5, 3, 4, 5)]
+  if not values:
+    return sizes[0], None
+  with tf.Graph().as_default(), tf.Session() as session:
+    texts = tf.constant([value.encode() for value in values])
+    hashed = session.run([tf.strings.to_hash_bucket_fast(texts, size)
+                          for size in sizes])
+  shared = [len(values) - _alone(ids) for ids in hashed]
+  best = shared.index(min(shared))
+  return sizes[best], shared[best]
+
+
+def skewness(sample):
+  """The third standardised moment of a float array; 0 if all are equal."""
+  deviation = sample.std()
+  return float(np.mean(((sample - sample.mean()) / deviation) ** 3)
+               ) if deviation else 0.0
+
+
+def _alone(ids):
+  return int(np.sum(np.unique(ids, return_counts=True)[1] == 1))
+
+
+def _round(number):
+  """The next number with two digits and zeros behind."""
+  unit = 10 ** max(0, int(math.floor(math.log10(number))) - 1)
+  return int(math.ceil(number / unit)) * unit
+
+
+def _words(name):
+  """The words of a name in lower case: userId and user_id are user, id."""
+  apart = re.sub(r'([a-z])([A-Z])', r'\1_\2', name).lower()
+  words = re.findall(r'[a-z]+', apart)
+  if words and words[-1].endswith('id') and words[-1][:-2] in _THINGS:
+    words[-1:] = [words[-1][:-2], 'id']
+  return words
+
+
+def _is_code(found):
+  """Whether numbers only tell things apart, see RULE."""
+  if not found.is_whole():
+    return False
+  words = _words(found.name)
+  if found.zeros_led or words and (
+      words[-1] in _CODES or words[-1] in _THINGS):
+    return True
+  if words and words[-1] in _AMOUNTS:
+    return False
+  if found.distinct() <= _FEW:
+    return True
+  if found.distinct() <= _MANY:
+    return False
+  low, quarter, most, high = np.percentile(
+      found.sample_numbers(), [0, 25, 75, 100])
+  return most - quarter >= _SPREAD * (high - low)
+
+
+def _is_time(found):
+  """Whether all values are days or times."""
+  if found.dates == found.filled():
+    return dates.form(sorted(set(found.sample))[:1000]) is not None
+  named = set(_words(found.name)) & {
+      'time', 'timestamp', 'ts', 'date', 'datetime', 'at', 'unixtime'}
+  return bool(found.is_whole() and named and
+              dates.are_seconds(found.low, found.high))
+
+
+def _why_ignored(found, split_by):
+  if split_by == 'user':
+    return ('the rows are cut by it, so that no value of the validation rows '
+            'is trained; its kind is hashed where they are cut otherwise')
+  if split_by == 'time':
+    return 'the rows are cut by it'
+  if not found.filled():
+    return 'empty in all rows'
+  return 'has one value only, %s' % _shown(next(iter(found.values())))
+
+
+def _ignored(found, reason):
+  return Choice(found.name, 'ignored', collections.OrderedDict(), reason,
+                'as it is')
+
+
+def _number(found):
+  sample = found.sample_numbers()
+  low, high = found.low, found.high
+  skew, of_log = skewness(sample), None
+  arguments = collections.OrderedDict()
+  reason = '%s, %.7g to %.7g' % (
+      'whole numbers' if found.is_whole() else 'numbers', low, high)
+  if found.commas:
+    reason += ' with a decimal comma'
+  if low >= 0 and abs(skew) > SKEWED:
+    of_log = skewness(np.log1p(sample))
+  if of_log is not None and abs(of_log) < abs(skew):
+    arguments['log1p'] = True
+    reason += '; skewness %.1f, of log(1 + x) %.1f' % (skew, of_log)
+  seen = np.log1p(sample) if 'log1p' in arguments else sample
+  arguments['mean'] = _short(seen.mean())
+  arguments['std'] = _short(seen.std()) or 1.0
+  arguments['default'] = _short(np.median(sample), low, high)
+  arguments['clip'] = (_below(low), _above(high))
+  return Choice(found.name, 'number', arguments, reason, 'number')
+
+
+def _category(found):
+  values = found.values()
+  listed = sorted(values) if values is not None else found.distinct()
+  size, shared = buckets(listed)
+  top = '' if values is None else '; most often %s' % ', '.join(
+      '%s (%.1f %%)' % (_shown(value), 100 * n / found.filled())
+      for value, n in _most_common(values))
+  what = 'whole numbers that are %s' % (
+      'few' if found.distinct() <= _FEW else 'ids'
+  ) if found.is_whole() else 'text'
+  return Choice(
+      found.name, 'hashed', collections.OrderedDict(num_buckets=size),
+      '%s%s; %s' % (what, top, collisions(found.distinct(), size, shared)),
+      'text')
+
+
+def _list(found, separator, what):
+  items = distinct.Counter()
+  lengths = []
+  for text in found.sample:
+    parts = [part for part in text.split(separator) if part]
+    items.add([part.encode() for part in set(parts)])
+    lengths.append(len(parts))
+  count = max(1, items.count())
+  size, _ = buckets(count)
+  arguments = collections.OrderedDict(num_buckets=size)
+  if separator != '|':
+    arguments['separator'] = separator
+  return Choice(
+      found.name, 'hashed_list', arguments,
+      '%s, %.1f on average and %d at most, %s different ones; %s' % (
+          what, np.mean(lengths), max(lengths), format(count, ','),
+          collisions(count, size, None)), 'list')
+
+
+def _separator(found):
+  """The character between the items of a list, or None.
+
+  Items of a list come again in other lists: in different texts each of them
+  occurs twice on average.
+  """
+  texts = set(found.sample)
+  for separator in _SEPARATORS + ' ':
+    several = sum(separator in text for text in found.sample)
+    if several < _LIST_SHARE * len(found.sample) or not several:
+      continue
+    split = [[part for part in text.split(separator) if part]
+             for text in texts]
+    if separator == ' ' and (
+        len(texts) <= _MANY or
+        sum(map(len, split)) < _WORDS_PER_TEXT * len(texts)):
+      continue
+    different = len({part for parts in split for part in parts})
+    if 2 * different <= sum(map(len, split)):
+      return separator
+  return None
+
+
+def collisions(count, size, shared):
+  """What to say of the values that share a bucket.
+
+  Args:
+    count: int, different values.
+    size: int, buckets.
+    shared: int, values that share one, or None if they were not hashed.
+  """
+  if shared is None:
+    return 'about %.1f %% of the values share a bucket' % (
+        100 * (1 - math.exp(-(count - 1) / size)))
+  return ('no two share a bucket' if not shared else
+          '%d of them share a bucket' % shared)
+
+
+def seen(found):
+  """How many different values a column has and how many rows have none."""
+  return '%s%s different, %.1f %% empty%s' % (
+      '' if found.is_exact() else 'about ', format(found.distinct(), ','),
+      100 * found.empty_share(), '' if not found.null_words() else
+      ' (or %s)' % ', '.join(found.null_words()))
+
+
+def _most_common(values):
+  return sorted(values.items(), key=lambda item: (-item[1], item[0]))[:2]
+
+
+def _shown(value):
+  return value if len(value) <= 20 else value[:17] + '...'
+
+
+def _short(value, low=-np.inf, high=np.inf):
+  """A float with four digits, inside of bounds."""
+  return min(max(float('%.4g' % value), float(low)), float(high))
+
+
+def _below(value):
+  """A bound with six digits that is not above a value."""
+  return _rounded(value, -1)
+
+
+def _above(value):
+  return _rounded(value, 1)
+
+
+def _rounded(value, direction):
+  if float('%.6g' % value) == value:
+    return float('%.6g' % value)
+  unit = 10.0 ** (math.floor(math.log10(abs(value))) - 5)
+  whole = value / unit
+  return float('%.6g' % (unit * (
+      math.ceil(whole) if direction > 0 else math.floor(whole))))

@@ -1,0 +1,556 @@
+"""`ple-estimator init`: what it sees in files, what it writes and refuses."""
+
+import collections
+import gzip
+import json
+import os
+
+import conftest
+import gin
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import tensorflow.compat.v1 as tf
+
+from ple_estimator import config
+from ple_estimator import errors
+from ple_estimator import experiment
+from ple_estimator.commands.init import choosing
+from ple_estimator.commands.init import dates
+from ple_estimator.commands.init import describing
+from ple_estimator.commands.init import distinct
+from ple_estimator.commands.init import labels as labels_lib
+from ple_estimator.commands.init import rows
+from ple_estimator.commands.init import sniffing
+from ple_estimator.commands.init import splitting
+from ple_estimator.commands.init import writing
+from ple_estimator.data import feature_spec
+
+ADULT = os.path.join(os.path.dirname(conftest.REAL_ROWS), '..', 'adult')
+SMALL = ['PLE.expert_units = (4,)', 'Tower.units = (3,)', 'FwFM.dim = 2',
+         'Experiment.exports = None', 'Periodic.num_frequencies = 2',
+         'Binned.num_bins = 20']
+
+
+def described(values, name='x'):
+  """The Description of a column of texts, None where empty."""
+  describer = describing.Describer([name])
+  for start in range(0, len(values), 700):  # several pieces
+    describer.add(pa.table({name: pa.array(
+        values[start:start + 700], pa.string())}))
+  return describer.finish()[name]
+
+
+def chosen(values, name='x', arrow_type=pa.string()):
+  return choosing.choose(described(values, name), arrow_type)
+
+
+# ------------------------------------------------------------------- sniffing
+
+
+@pytest.mark.parametrize('text, encoding, delimiter, quote, escape, header', [
+    ('a,b\n1,x\n2,y\n', 'utf-8', ',', '"', None, True),
+    ('1,x\n2,y\n2,x\n', 'utf-8', ',', '"', None, False),
+    ('a;b\n"1,5";"x;y"\n"2,5";z\n', 'utf-8', ';', '"', None, True),
+    ('a\tb\n1\t3" pipe\n2\tx\n', 'utf-8', '\t', '"', None, True),
+    ('a|b\n1|"x\n2|"y\n', 'utf-8', '|', None, None, True),
+    ("a,b\n'x,1','2'\n'x','3'\n", 'utf-8', ',', "'", None, True),
+    ('a,b\n"x \\"1\\", y",2\nx,3\n', 'utf-8', ',', '"', '\\', True),
+    ('a,b\n"x ""1"", y",2\nx,3\n', 'utf-8', ',', '"', None, True),
+    (u'\ufeffa,b\n1,x\n'.encode('utf-8'), 'utf-8-sig', ',', '"', None, True),
+    (u'a,b\n1,é\n'.encode('utf-16'), 'utf-16', ',', '"', None, True),
+    (u'a;Größe\n1;x\n'.encode('cp1252'), 'cp1252', ';', '"', None, True),
+    ('u,list\n1,a|b|c\n2,a|b\n3,c|d\n', 'utf-8', ',', '"', None, True),
+    ('x,y\nu,v\nu,w\nz,v\n', 'utf-8', ',', '"', None, True),
+    ('u,v\nu,w\nz,v\n', 'utf-8', ',', '"', None, False),
+])
+def test_sniffs(tmp_path, text, encoding, delimiter, quote, escape, header):
+  path = tmp_path / 'x.csv'
+  path.write_bytes(text if isinstance(text, bytes) else text.encode())
+  found = sniffing.sniff(str(path), [])
+  assert (found.encoding, found.dialect.delimiter, found.dialect.quote,
+          found.dialect.escape, found.header) == (
+              encoding, delimiter, quote, escape, header)
+
+
+@pytest.mark.parametrize('end, name', [
+    ('\n', 'LF'), ('\r\n', 'CRLF'), ('\r', 'CR')])
+def test_sniffs_line_ends_in_compressed_files(tmp_path, end, name):
+  path = str(tmp_path / 'x.csv.gz')
+  with gzip.open(path, 'wb') as f:
+    f.write(end.join(['a,b', '1,2', '']).encode())
+  assert sniffing.sniff(path, []).line_end == name
+
+
+def test_a_label_in_the_first_row_makes_it_a_header(tmp_path):
+  path = tmp_path / 'x.csv'
+  path.write_text('a,7\nb,c\nb,a\n')
+  assert not sniffing.sniff(str(path), []).header
+  assert sniffing.sniff(str(path), ['7']).header
+  assert sniffing.sniff(str(path), [], ['7', 'z']).header
+
+
+def test_names_become_unique():
+  assert sniffing.unique(['a', ' b ', '', 'a', 'a', 'a_2']) == [
+      'a', 'b', 'column_3', 'a_3', 'a_4', 'a_2']
+
+
+# ----------------------------------------------------------------- describing
+
+
+def test_few_values_are_counted_exactly_and_many_nearly():
+  values = [str(i).encode() for i in range(300000)]
+  few, many = distinct.Counter(), distinct.Counter()
+  for start in range(0, 300000, 50000):
+    few.add(values[:60000] + values[start % 40000:][:100])
+    many.add(values[start:start + 50000])
+  assert few.exact and few.count() == 60000
+  assert not many.exact and abs(many.count() / 300000 - 1) < 0.015
+
+
+def test_hashes_do_not_depend_on_the_other_values():
+  long = [b'a', b'abcdefghij' * 3, b'']
+  assert distinct.hashes([b'a', b''])[0] == distinct.hashes(long)[0]
+  assert len(set(distinct.hashes(long).tolist())) == 3
+
+
+def test_describes_numbers_as_numpy_does():
+  rng = np.random.RandomState(1)
+  numbers = np.round(rng.normal(5, 2, 3000), 3)
+  found = described([None if i % 10 == 0 else 'NA' if i % 10 == 1 else '%.3f' %
+                     x for i, x in enumerate(numbers)])
+  kept = numbers[np.arange(3000) % 10 > 1]
+  assert found.filled() == 2400 and found.null_words() == ['NA']
+  assert found.empty_share() == pytest.approx(0.2)
+  assert found.distinct() == len(np.unique(kept))
+  assert (found.low, found.high) == (kept.min(), kept.max())
+  np.testing.assert_allclose(found.sample_numbers(), kept)
+  made = choosing.choose(found, pa.string())
+  assert made.kind == 'number' and 'log1p' not in made.arguments
+  assert made.arguments['mean'] == pytest.approx(kept.mean(), rel=1e-3)
+  assert made.arguments['std'] == pytest.approx(kept.std(), rel=1e-3)
+  assert made.arguments['default'] == pytest.approx(np.median(kept), rel=1e-3)
+
+
+def test_words_of_numbers_are_values_of_text():
+  found = described(['NA', 'DE', 'FR', 'NULL'] * 5)
+  assert found.null_words() == ['NULL'] and found.distinct() == 3
+  assert set(found.values()) == {'NA', 'DE', 'FR'}
+
+
+def test_a_sample_is_of_rows_at_equal_distances(monkeypatch):
+  monkeypatch.setattr(describing, '_SAMPLE_ROWS', 1000)
+  found = described([str(i) for i in range(5000)])
+  steps = np.diff(list(map(int, found.sample)))
+  assert 500 <= len(found.sample) <= 1000 and set(steps) == {8}
+
+
+@pytest.mark.parametrize('texts, form', [
+    (['2024-01-31', '2023-02-01'], '%Y-%m-%d'),
+    (['2024-01-31T07:00:00.123Z'], '%Y-%m-%d %H:%M:%S.%f'),
+    (['2024-01-31 07:00:00.123456789'], '%Y-%m-%d %H:%M:%S.%f'),
+    (['31.01.2024', '01.02.2024'], '%d.%m.%Y'),
+    (['01/02/2024', '01/31/2024'], '%m/%d/%Y'),
+    (['01/02/2024', '31/01/2024'], '%d/%m/%Y'),
+    (['1.2.3'], None), (['2024-13-45'], None), (['x'], None), ([], None)])
+def test_formats_of_dates(texts, form):
+  assert dates.form(texts) == form
+
+
+# -------------------------------------------------------------------- choosing
+
+
+@pytest.mark.parametrize('name, values, kind', [
+    ('x', [None] * 9, 'ignored'),
+    ('x', ['a'] * 9, 'ignored'),
+    ('x', ['a', 'b'] * 9, 'hashed'),
+    ('x', ['t%d' % i for i in range(300)], 'ignored'),
+    ('x', ['0.5', '1.5', None], 'number'),
+    ('x', ['1', '2', '3'] * 9, 'hashed'),
+    ('education_num', ['1', '2', '3'] * 9, 'number'),
+    ('age', [str(i % 70) for i in range(900)], 'number'),
+    ('itemId', [str(i % 70) for i in range(900)], 'hashed'),
+    ('zip', [str(i % 70) for i in range(900)], 'hashed'),
+    ('x', ['%03d' % (i % 70) for i in range(900)], 'hashed'),
+    ('x', [str(7 * i % 3000) for i in range(9000)], 'hashed'),
+    ('x', [str(int(1.002 ** i)) for i in range(6000)], 'number'),
+    ('x', ['2024-01-%02d' % (i % 28 + 1) for i in range(90)], 'ignored'),
+    ('created_at', [str(1700000000 + i) for i in range(90)], 'ignored'),
+    ('x', ['%s|%s' % (i % 7, i % 5) for i in range(90)], 'hashed_list'),
+    ('x', ['red,%s' % 'JAM'[i % 3] for i in range(90)], 'hashed'),
+    ('x', ['Doe%d, J%d' % (i % 40, i % 39) for i in range(39)], 'hashed'),
+])
+def test_kinds(name, values, kind):
+  assert chosen(values, name).kind == kind
+
+
+def test_a_skewed_number_becomes_its_logarithm():
+  rng = np.random.RandomState(1)
+  numbers = np.exp(rng.normal(3, 1.5, 4000))
+  made = chosen([repr(x) for x in numbers], 'views')
+  logs = np.log1p(numbers)
+  assert made.arguments['log1p'] is True
+  assert made.arguments['mean'] == pytest.approx(logs.mean(), rel=1e-3)
+  assert made.arguments['std'] == pytest.approx(logs.std(), rel=1e-3)
+  low, high = made.arguments['clip']
+  assert low <= numbers.min() and numbers.max() <= high
+  assert [low, high] == pytest.approx([numbers.min(), numbers.max()], rel=1e-4)
+
+
+def test_decimal_commas():
+  found = described(['1,5', '1.234,25', '-3', None])
+  assert found.is_number() and not found.is_whole()
+  assert found.sample_numbers().tolist() == [1.5, 1234.25, -3]
+
+
+@pytest.mark.parametrize('count', [2, 3, 17, 100, 999])
+def test_fewer_than_one_in_twenty_values_share_a_bucket(count):
+  values = ['v%d' % i for i in range(count)]
+  size, shared = choosing.buckets(values)
+  with tf.Session() as session:
+    ids = session.run(tf.strings.to_hash_bucket_fast(
+        tf.constant(values), size)).tolist()
+  assert shared == sum(ids.count(i) > 1 for i in ids) < 0.05 * count
+  assert count > 20 or not shared
+
+
+@pytest.mark.parametrize('count', [1001, 54321, 10**6])
+def test_of_many_values_fewer_than_one_in_twenty_are_expected_to(count):
+  size, _ = choosing.buckets(count)
+  assert 1 - (1 - 1 / size) ** (count - 1) < 0.05 and size < 25 * count
+
+
+def test_items_of_a_list_are_counted():
+  made = chosen([';'.join('t%d' % (i * j % 60) for j in range(1 + i % 4))
+                 for i in range(400)])
+  assert made.kind == 'hashed_list' and made.arguments['separator'] == ';'
+  assert made.arguments['num_buckets'] == choosing.buckets(
+      len({i * j % 60 for i in range(400) for j in range(1 + i % 4)}))[0]
+
+
+@pytest.mark.parametrize('names, user', [
+    (['item_id', 'user_id'], 'user_id'), (['customer', 'userId'], 'userId'),
+    (['customer'], 'customer'), (['users', 'user_age', 'item'], None)])
+def test_a_likely_user(names, user):
+  found = collections.OrderedDict(
+      (name, described([str(i % 30) for i in range(90)], name))
+      for name in names)
+  assert choosing.likely_user(found) == user
+
+
+def test_a_row_of_its_own_is_no_user():
+  found = {'user_id': described([str(i) for i in range(90)], 'user_id')}
+  assert choosing.likely_user(found) is None
+
+
+# ---------------------------------------------------------------------- labels
+
+
+def label(text, values):
+  wanted, = labels_lib.wanted([text])
+  name = wanted.column
+  return labels_lib.describe(wanted, described(values, name))
+
+
+@pytest.mark.parametrize('text, values, entry', [
+    ('y', ['0', '1', '1'], {'values': (0, 1)}),
+    ('y', ['0', '1.0', '1'], {'values': (0, 1)}),
+    ('y', ['<=50K', '>50K', '<=50K'], {'values': {'<=50K': 0, '>50K': 1}}),
+    ('y', ['yes', 'no', 'yes'], {'values': {'no': 0, 'yes': 1}}),
+    ('y', ['1', '2', '2'], {'values': {'2': 0, '1': 1}}),
+    ('y', ['-1', '1', '1'], {'values': {'-1': 0, '1': 1}}),
+    ('y=b', ['a', 'b', 'c'], {'values': {'a': 0, 'b': 1, 'c': 0}}),
+    ('y>3', ['1', '3', '5', None], {'above': 3}),
+    ('y', ['0.5', '1.5', '7'], {}),
+])
+def test_labels(text, values, entry):
+  found = label(text, values)
+  wanted = collections.OrderedDict([('name', 'y'), ('kind', 'label')], **entry)
+  assert found.entry == wanted and found.is_binary == bool(entry)
+
+
+def test_targets_of_labels():
+  texts = pa.array(['5', None, '3', 'x'])
+  for found, wanted in [
+      (label('y>3', ['3', '5']), [1, np.nan, 0, np.nan]),
+      (label('y=x', ['3', '5', 'x']), [0, np.nan, 0, 1]),
+      (label('y', ['3', '5', '9']), [5, np.nan, 3, np.nan])]:
+    np.testing.assert_array_equal(found.targets(texts), wanted)
+
+
+def test_a_regression_counts_in_units_of_its_variance():
+  values = [1.0, 2.0, 6.0, 7.0]
+  assert label('y', list(map(str, values))).weight == pytest.approx(
+      1 / np.var(values), rel=1e-2)
+
+
+@pytest.mark.parametrize('column, name', [
+    ('like', 'like'), ('shared', 'task_shared'), ('2nd', 'task_2nd'),
+    ('is new', 'is_new'), (u'größe', 'gr__e')])
+def test_task_names(column, name):
+  assert labels_lib.task_name(column) == name
+
+
+# --------------------------------------------------------------------- writing
+
+
+def shop(num_rows=600, seed=1):
+  """Lines of a CSV file with a header, whose labels can be learnt."""
+  rng = np.random.RandomState(seed)
+  lines = ['user_id,at,price,brand,tags,like,stars']
+  for i in range(num_rows):
+    brand = rng.randint(9)
+    like = rng.random_sample() < (0.8 if brand < 4 else 0.1)
+    lines.append('u%d,%d,%s,%s,%s,%d,%.2f' % (
+        rng.randint(60), 1700000000 + i, '' if i % 9 == 0 else '%.3f' %
+        np.exp(rng.normal(2, 1)), 'NULL' if i % 31 == 0 else 'b%d' % brand,
+        '|'.join('t%d' % t for t in rng.randint(0, 15, rng.randint(4))),
+        like, 3 + like + rng.normal(0, 0.1)))
+  return lines
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  """A working directory with shop.csv."""
+  (tmp_path / 'shop.csv').write_text('\n'.join(shop()) + '\n')
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+def init(command, *args):
+  status, said, error = command('init', *args)
+  assert status == 0, error
+  return said
+
+
+def trained(path, *bindings):
+  """Trains an epoch of a .gin file, in this process; returns its metrics."""
+  config.load(path, SMALL + ['EPOCHS = 1'] + list(bindings))
+  run = experiment.Experiment()
+  run.train()
+  with open(os.path.join(run.model_dir, 'evaluations.json')) as f:
+    return json.load(f)['evaluations'][-1]
+
+
+def stored(part, folder='shop_data'):
+  return pa.parquet.read_table(os.path.join(folder, part + '.parquet'))
+
+
+def test_one_file_is_cut_by_users_and_trains(folder, command):
+  said = init(command, 'shop.csv', '--labels', 'like,stars', '--out',
+              'shop.gin')
+  for line in ['ple-estimator --gin_file=shop.gin',
+               'ple-estimator --gin_file=shop.gin --mode=test']:
+    assert '\n  %s\n' % line in said
+  users = [set(stored(part)['user_id'].to_pylist())
+           for part in splitting.PARTS]
+  assert not users[0] & users[1] and not users[0] & users[2]
+  assert not users[1] & users[2] and len(set().union(*users)) == 60
+  assert sum(stored(part).num_rows for part in splitting.PARTS) == 600
+  text = (folder / 'shop.gin').read_text()
+  assert "include 'gin/small.gin'" in text
+  assert max(map(len, text.split('FeatureSpec')[0].splitlines())) <= 100
+  found = trained('shop.gin')
+  assert found['like/auc'] > 0.6 and found['stars/rmse'] < 1
+  spec = gin.get_configurable(feature_spec.FeatureSpec)()
+  assert [(c.name, type(c).__name__) for c in spec.columns] == [
+      ('user_id', 'Ignored'), ('at', 'Ignored'), ('price', 'Number'),
+      ('brand', 'Hashed'), ('tags', 'HashedList'), ('like', 'Label'),
+      ('stars', 'Label')]
+
+
+def test_the_last_rows_are_for_the_test(folder, command):
+  init(command, 'shop.csv', '--labels', 'like', '--time', 'at', '--out',
+       'shop.gin')
+  at = [np.array(stored(part)['at'].to_pylist(), float)
+        for part in splitting.PARTS]
+  assert at[0].max() < at[1].min() and at[1].max() < at[2].min()
+  assert [len(part) for part in at] == [480, 60, 60]
+
+
+def test_the_same_rows_are_drawn_again(folder, command):
+  args = ['shop.csv', '--labels', 'like', '--random', '--out']
+  init(command, *(args + ['a.gin']))
+  init(command, *(args + ['b.gin']))
+  for part in splitting.PARTS:
+    assert stored(part, 'a_data').equals(stored(part, 'b_data'))
+  counts = [stored(part, 'a_data').num_rows for part in splitting.PARTS]
+  assert sum(counts) == 600 and 40 < counts[1] < 80 and 40 < counts[2] < 80
+  assert "'user_id', 'kind': 'hashed'" in (folder / 'a.gin').read_text()
+
+
+def test_numbers_and_words_for_nothing_are_stored_as_such(folder, command):
+  init(command, 'shop.csv', '--labels', 'like', '--random', '--out', 'shop.gin')
+  whole = pa.concat_tables([stored(part) for part in splitting.PARTS])
+  assert whole.schema.field('price').type == pa.float64()
+  assert whole['price'].null_count == 67 and whole['brand'].null_count == 20
+  prices = [line.split(',')[2] for line in shop()[1:]]
+  assert sorted(map(float, filter(None, prices))) == sorted(
+      x for x in whole['price'].to_pylist() if x is not None)
+
+
+def test_csv_files_are_read_where_they_are(folder, command):
+  (folder / 'valid.csv').write_text('\n'.join(shop(200, 2)) + '\n')
+  said = init(command, 'shop.csv', '--validation', 'valid.csv', '--labels',
+              'like', '--out', 'my/shop.gin')
+  assert not (folder / 'my' / 'shop_data').exists()
+  assert '--gin_file=my/shop.gin --mode=evaluate' in said
+  text = (folder / 'my' / 'shop.gin').read_text()
+  for line in ['  header = True', "  null_values = ('NULL',)",
+               'Experiment.test_input = None']:
+    assert line in text
+  assert trained('my/shop.gin')['like/auc'] > 0.6
+
+
+def test_parquet_files_are_read_where_they_are(folder, command):
+  rng = np.random.RandomState(1)
+  for name in ('a', 'b'):
+    like = rng.randint(0, 2, 300)
+    pa.parquet.write_table(pa.table({
+        'like': pa.array(like > 0), 'n': pa.array(rng.normal(like, 1)),
+        'day': pa.array(rng.randint(0, 9, 300).astype('i4'), pa.int32()).cast(
+            pa.date32()),
+        'items': pa.array([['i%d' % (j % 7) for j in range(k)]
+                           for k in rng.randint(0, 4, 300)]),
+        'deep': pa.array([{'x': 1}] * 300)}), name + '.parquet')
+  said = init(command, 'a.parquet', '--validation', 'b.parquet', '--test',
+              'b.parquet', '--labels', 'like', '--out', 'x.gin')
+  text = (folder / 'x.gin').read_text()
+  assert 'deep is left out' in text and '(none)' in said
+  assert "{'name': 'items', 'kind': 'hashed_list'" in text
+  assert "{'name': 'day', 'kind': 'ignored'}" in text
+  assert trained('x.gin')['like/auc'] > 0.6
+
+
+def test_an_awkward_file(tmp_path, monkeypatch, command):
+  monkeypatch.chdir(tmp_path)
+  rng = np.random.RandomState(1)
+  lines = [u'Kunden-Nr;Größe (m);Preis;Ort;Datum;leer;fest;Preis;gut;Notiz']
+  for i in range(400):
+    size = rng.normal(1.7, 0.1)
+    lines.append(u';'.join([
+        '%05d' % rng.randint(90),
+        'NA' if i % 9 == 0 else ('%.2f' % size).replace('.', ','),
+        '"%d"' % rng.randint(5, 5000),
+        u'"%s"' % rng.choice([u'Köln', u'Gießen', 'Bonn; Stadt']),
+        '%02d.%02d.2024' % (i % 28 + 1, i % 12 + 1), '', 'x',
+        '%d' % rng.randint(100), '%d' % (size > 1.7),
+        u'"sagt ""ja"",\r\nnicht %d"' % i]))
+  with open('x.csv', 'wb') as f:
+    f.write((u'\r\n'.join(lines) + u'\r\n').encode('cp1252'))
+  said = init(command, 'x.csv', '--labels', 'gut', '--out', 'x.gin')
+  assert "CP1252, ';' between fields, with a header, CRLF" in said
+  assert trained('x.gin')['gut/auc'] > 0.6
+  spec = gin.get_configurable(feature_spec.FeatureSpec)()
+  assert [type(column).__name__ for column in spec.columns[:9]] == [
+      'Hashed', 'Number', 'Number', 'Hashed', 'Ignored', 'Ignored', 'Ignored',
+      'Number', 'Label']
+  assert spec.columns[1].name == u'Größe (m)'
+  assert spec.columns[7].name == 'Preis_2'
+  places = set(stored('train', 'x_data')['Ort'].to_pylist())
+  assert places == {u'Köln', u'Gießen', 'Bonn; Stadt'}
+
+
+def test_only_the_first_rows_are_read(folder, command):
+  said = init(command, 'shop.csv', '--labels', 'like', '--rows', 250,
+              '--random', '--out', 'shop.gin')
+  assert said.startswith('The first 250 rows of shop.csv')
+  assert sum(stored(part).num_rows for part in splitting.PARTS) == 250
+
+
+def test_rows_without_a_label_are_left_out(folder, command):
+  lines = shop()
+  lines[5] = lines[5].rsplit(',', 1)[0] + ','
+  (folder / 'shop.csv').write_text('\n'.join(lines) + '\n')
+  said = init(command, 'shop.csv', '--labels', 'stars', '--out', 'shop.gin')
+  assert 'left out: 1 rows without a label.' in said
+  assert sum(stored(part).num_rows for part in splitting.PARTS) == 599
+
+
+def test_a_rare_label_does_not_decide(folder, command):
+  lines = [line + ',%d' % (i % 150 == 7) for i, line in enumerate(shop())]
+  (folder / 'shop.csv').write_text('\n'.join(
+      [shop()[0] + ',buy'] + lines[1:]) + '\n')
+  init(command, 'shop.csv', '--labels', 'like,buy', '--out', 'shop.gin')
+  text = (folder / 'shop.gin').read_text()
+  assert "EarlyStopping.metric = 'like/auc'" in text
+  assert "Exports.best_metric = 'like/auc'" in text
+
+
+def test_large_tables_have_a_row_per_value(folder, command, monkeypatch):
+  monkeypatch.setattr(writing, '_MOST_BUCKETS', 100)
+  init(command, 'shop.csv', '--labels', 'like', '--out', 'shop.gin')
+  assert "include 'gin/ev.gin'" in (folder / 'shop.gin').read_text()
+  assert trained('shop.gin')['like/auc'] > 0.6
+
+
+@pytest.mark.parametrize('args, message', [
+    (['--labels', 'lik'], "--labels must name columns of shop.csv, got 'lik': "
+     'did you mean like?'),
+    (['--labels', 'like,like'], '--labels must name each column once'),
+    (['--labels', ','], '--labels must name the columns to predict, got none'),
+    (['--labels', 'brand'], "'brand' has 9 different values (b0, b1, b2"),
+    (['--labels', 'like', '--time', 'now'], '--time must be a column'),
+    (['--labels', 'like', '--time', 'brand'], '--time must be a column of num'),
+    (['--labels', 'like', '--user', 'like'], '--user must be a column that is'),
+    (['--labels', 'like', '--user', 'brand', '--time', 'at'], '--user and --t'),
+    (['--labels', 'like', '--columns', 'a,b'], '--columns must name the 7 col'),
+    (['--labels', 'like', '--encoding', 'utf-99'], '--encoding must be one'),
+    (['--labels', 'like', '--delimiter', '#'], 'must have a delimiter'),
+    (['--labels', 'like', '--test', 'no.csv'], '--test must name existing'),
+    (['--labels', 'brand=b77'], '--labels brand=b77 must name a value of'),
+    (['--labels', 'price>1e9'], '--labels price>1e9 must have rows on both'),
+    (['--labels', 'like', '--rows', '1'], '--rows must be at least 2'),
+])
+def test_refuses(folder, command, args, message):
+  status, _, error = command('init', 'shop.csv', '--out', 'x.gin', *args)
+  assert status == 1 and error.count('\n') == 1
+  assert error.startswith('ple-estimator init: ') and message in error
+  assert not (folder / 'x.gin').exists()
+  assert not [name for name in os.listdir(str(folder)) if 'x_data' in name]
+
+
+@pytest.mark.parametrize('text, message', [
+    ('y,x\n1,a\n1,b\n', "'y' is 1 in all rows, so that there is nothing"),
+    ('y,x\n,a\n,b\n', "'y' is empty in all rows"),
+    ('y,x\n0,a\n1,a\n', 'A column besides the labels must be a feature'),
+    ('0,a\n1,b\n1,a\n', 'has no header, its first row is'),
+    ('y,x\n0,a\n1,b,c\n', 'x.csv row 3 must have 2 columns, got 3'),
+    ('y\n0\n1\n', 'must have a delimiter'),
+    ('', 'x.csv is empty'),
+    ('\x1f\x8b', 'compressed by gzip'),
+])
+def test_refuses_files(folder, command, text, message):
+  (folder / 'x.csv').write_bytes(text.encode('latin-1'))
+  status, _, error = command(
+      'init', 'x.csv', '--labels', 'y', '--out', 'x.gin')
+  assert status == 1 and error.count('\n') == 1 and message in error
+
+
+def test_does_not_overwrite(folder, command):
+  args = ['shop.csv', '--labels', 'like', '--random', '--out', 'shop.gin']
+  init(command, *args)
+  status, _, error = command('init', *args)
+  assert status == 1 and 'shop.gin exists' in error
+  os.remove('shop.gin')
+  assert 'shop_data exists' in command('init', *args)[2]
+  init(command, *(args + ['--force']))
+
+
+def test_bad_rows_can_be_left_out(folder, command):
+  with open('shop.csv', 'a') as f:
+    f.write('too,few\n')
+  args = ['shop.csv', '--labels', 'like', '--out', 'shop.gin']
+  assert '--skip-bad-rows leaves' in command('init', *args)[2]
+  assert '1 rows with another number of columns' in init(
+      command, *(args + ['--skip-bad-rows']))
+
+
+def test_a_file_of_another_format_is_refused(folder, command):
+  pa.parquet.write_table(pa.table({'like': [0, 1]}), 'x.parquet')
+  with pytest.raises(errors.UserError, match='x.parquet must be CSV as the'):
+    options = collections.namedtuple(
+        'Options', 'labels columns encoding delimiter rows skip_bad_rows')
+    files = rows.Files(['shop.csv'], options([], None, None, None, None, False))
+    list(files.read(['x.parquet']))
