@@ -51,7 +51,7 @@ def of_each_task(build, tasks, inputs, targets, slices, loss_weights):
 
 
 def _of_sums(build, tasks, inputs, targets, slices, loss_weights, sums):
-  """As `of_each_task`, for sums of weighted losses: lists of tasks in `sums`."""
+  """As `of_each_task` for lists of tasks, whose weighted losses are summed."""
   weight_of = dict(zip((task.name for task in tasks), loss_weights))
   totals = {name: tf.reduce_sum(weights)
             for name, weights in targets.weights.items()}

@@ -7,7 +7,6 @@ import pytest
 from ple_estimator.balancing import dynamic_weight_average
 
 
-
 def by_hand(feeds, window, temperature):
   """The variables after each step, and the factors of each step."""
   params, history = problem.parameters(), []

@@ -178,7 +178,8 @@ def assert_close(got, wanted, tolerance=1e-4):
 
 
 @each
-@pytest.mark.parametrize('op_fusion, slices', [(False, 1), (True, 3)])
+@pytest.mark.parametrize('op_fusion, slices', [
+    (False, 1), (True, 1), (True, 3)])
 def test_a_step_is_that_of_the_gradients_of_an_evaluation(
     kind, op_fusion, slices):
   got, state, _ = stepped(kind, op_fusion=op_fusion, micro_batches=slices)

@@ -8,7 +8,6 @@ import tensorflow.compat.v1 as tf
 from ple_estimator.balancing import pcgrad
 
 
-
 def projected(vectors, orders):
   """The sum of the projected vectors: algorithm 1 as the paper writes it."""
   total = np.zeros_like(vectors[0])
