@@ -4,6 +4,10 @@ So a .gin file has to import only modules of the user.
 """
 
 from ple_estimator import model  # noqa: F401
+from ple_estimator.balancing import dynamic_weight_average  # noqa: F401
+from ple_estimator.balancing import grad_norm  # noqa: F401
+from ple_estimator.balancing import pcgrad  # noqa: F401
+from ple_estimator.balancing import uncertainty_weights  # noqa: F401
 from ple_estimator.cluster import roles  # noqa: F401
 from ple_estimator.cluster.work_queue import work_queue  # noqa: F401
 from ple_estimator.data import feature_spec  # noqa: F401

@@ -148,6 +148,8 @@ class Experiment:
       engine.leave_out('embedding_variable', 'Experiment.incremental')
     if model.averaging:
       engine.leave_out('embedding_variable', 'Model.averaging')
+    if model.balancing:
+      engine.leave_out('micro_batch', 'Model.balancing')
     if any(l2 for group in model.groups for _, l2 in group.own_l2):
       engine.leave_out('fused_lookup', 'the l2 of Model.interactions')
     role = roles.role()

@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.balancing import balancing as balancing_lib
+from ple_estimator.balancing import batch as batch_lib
 from ple_estimator.data import column_kinds
 from ple_estimator.data import feature_spec
 from ple_estimator.data import reading
@@ -17,7 +19,7 @@ from ple_estimator.engine import compat
 from ple_estimator.engine import native
 from ple_estimator.engine import purpose as purpose_lib
 from ple_estimator.interactions import combined
-from ple_estimator.network import gradients
+from ple_estimator.network import gradients as gradients_lib
 from ple_estimator.network import objective
 from ple_estimator.network import ple
 from ple_estimator.network import precision as precision_lib
@@ -46,6 +48,7 @@ class Model:
     weight: str, the column with the weight that rows have for all tasks, or
       None.
     averaging: averaging.Averaging, or None.
+    balancing: balancing.Balancing, or None.
   """
 
   def __init__(self,
@@ -62,7 +65,8 @@ class Model:
                dense_layer_partitioner=0,
                interactions=(),
                embedding_dropout=0.0,
-               averaging=None):
+               averaging=None,
+               balancing=None):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -106,6 +110,10 @@ class Model:
       averaging: averaging.Averaging: evaluation, prediction and export use
         averages of the weights; None has none, and reads the weights of a
         checkpoint that has averages too.
+      balancing: balancing.Balancing, such as UncertaintyWeights,
+        DynamicWeightAverage, GradNorm or PCGrad: how much the losses of the
+        tasks count in a step of training, besides Task.weight; None leaves it
+        at Task.weight.
 
     Raises:
       UserError: if a value is out of range, or if tasks and columns do not fit
@@ -124,6 +132,11 @@ class Model:
     _check_tasks(tasks, features)
     errors.check_is_a('Model.averaging', averaging, averaging_lib.Averaging,
                       '@Averaging()', or_none=True)
+    errors.check_is_a(
+        'Model.balancing', balancing, balancing_lib.Balancing,
+        '@UncertaintyWeights()', or_none=True)
+    if balancing:
+      balancing.check(tasks)
     factories.check(optimizer)
     self._interactions = combined.Interactions(
         interactions, features.categories, features.num_numbers,
@@ -146,6 +159,7 @@ class Model:
     self._optimizer = optimizer
     self._clip_norm = clip_norm
     self.averaging = averaging
+    self.balancing = balancing
     self._input_part_bytes = input_layer_partitioner << 20
     self._dense_part_bytes = dense_layer_partitioner << 10
 
@@ -291,18 +305,21 @@ class Model:
       logits = {name: logits[name] + first[name] for name in logits}
       return tasks_lib.with_products(self.tasks, logits, training=True), gates
 
-    (losses, gates, of_network), d_inputs = gradients.of_network(
-        build, self.tasks, inputs, targets, slices)
+    of_batch = (self.balancing or balancing_lib.TaskWeights())(batch_lib.Batch(
+        self.tasks, inputs, targets, build, slices,
+        plain=lambda rows: self._logits(rows, purpose._replace(fused=False)),
+        is_beside=self._interactions.owns, tables=embedded + sources))
+    losses = of_batch.losses
     objective.start_biases(first, self._biases(), losses.values())
-    objective.summarize(losses, gates)
+    objective.summarize(losses, of_batch.gates)
     objective.name_weights(self.tasks, targets)
     trained = embedded + sources + tf.trainable_variables()[len(embedded):]
     return tf.estimator.EstimatorSpec(
-        _TRAIN, loss=objective.total(self.tasks, losses),
+        _TRAIN, loss=objective.total(self.tasks, losses, of_batch.terms),
         train_op=train_op.build(
-            self._optimizer,
-            gradients.complete(trained, of_network, inputs, d_inputs), purpose,
-            self._clip_norm, self.averaging))
+            self._optimizer, gradients_lib.complete(
+                trained, of_batch.gradients, inputs, of_batch.d_inputs),
+            purpose, self._clip_norm, self.averaging))
 
   def _predict_spec(self, features, logits):
     """Builds the spec of prediction and of a SavedModel."""

@@ -44,6 +44,8 @@ ORDER = [
     ('interactions', ['interaction', 'wide', 'factorization_machine',
                       'field_weighted', 'dot_products', 'cross_net',
                       'periodic', 'binned', 'combined']),
+    ('balancing', ['batch', 'balancing', 'uncertainty_weights',
+                   'dynamic_weight_average', 'grad_norm', 'pcgrad']),
     ('optimizers', ['touched_rows', 'update_rules', 'factories',
                     'deeprec_optimizers', 'averaging', 'train_op']),
     ('training', ['intervals', 'hooks', 'checkpoints', 'lock', 'incremental',

@@ -16,6 +16,7 @@ import ple_estimator
 from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
+from ple_estimator.balancing import uncertainty_weights
 from ple_estimator.cluster import roles
 from ple_estimator.cluster.work_queue import work_queue
 from ple_estimator.data import column_kinds
@@ -93,6 +94,8 @@ IN_USE = {
     'exponential_decay': ['lazy_adam.learning_rate = @exponential_decay'],
     'warmup_cosine': ['lazy_adam.learning_rate = @warmup_cosine'],
 }
+IN_USE.update({name: ['Model.balancing = @%s()' % name] for name in [
+    'UncertaintyWeights', 'DynamicWeightAverage', 'GradNorm', 'PCGrad']})
 IN_USE.update({name: ['Model.optimizer = @' + name] for name in [
     'adam', 'adam_async', 'adamw', 'adagrad', 'adagrad_decay', 'ftrl', 'sgd']})
 # What the .gin files bind in a scope, which wins over a binding without.
@@ -130,6 +133,8 @@ LEGAL = {
     'Wide.scale': FRACTION, 'FM.scale': FRACTION, 'FwFM.scale': FRACTION,
     'FwFM.weight_scale': FRACTION, 'Binned.width': FRACTION,
     'Binned.scale': FRACTION,
+    'UncertaintyWeights.scale': FRACTION, 'GradNorm.alpha': FRACTION,
+    'DynamicWeightAverage.temperature': FRACTION,
     'CbfFilter.false_positive_probability': FRACTION,
     'L2Eviction.l2_weight_threshold': FRACTION,
     'Experiment.eval_epochs': FRACTION,
@@ -324,6 +329,7 @@ OBJECTS = {
     'Model.precision': precision.Precision(),
     'Model.optimizer': factories.ftrl,
     'Model.averaging': averaging.Averaging(),
+    'Model.balancing': uncertainty_weights.UncertaintyWeights(),
     'lazy_adam.learning_rate': factories.warmup_cosine,
     'Task.tower': towers.Tower(),
     'EmbeddingVariable.filter': admission.CounterFilter(2),

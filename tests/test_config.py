@@ -36,6 +36,8 @@ CHOICES = {
     'embedding': ['ev', 'ev_counter_filter', 'ev_cbf_filter',
                   'ev_global_step_eviction', 'ev_l2_eviction', 'adaptive',
                   'dynamic_dim', 'multi_hash'],
+    'balancing': ['uncertainty_weights', 'dynamic_weight_average', 'grad_norm',
+                  'pcgrad'],
 }
 BESIDES = ['base', 'taobao', 'cvr_on_clicks', 'micro_batch', 'work_queue',
            'incremental_checkpoint', 'mtl_regression', 'matching', 'zoo']
@@ -215,8 +217,8 @@ def test_every_pair_of_choices_combines(folder, one, other):
 
 @pytest.mark.parametrize('names', [
     ['csv', 'mmoe', 'bf16', 'adagrad', 'ev_counter_filter'],
-    ['multi_hash', 'ftrl', 'shared_bottom'],
-    ['sgd', 'dynamic_dim', 'csv', 'single_task'],
+    ['multi_hash', 'ftrl', 'shared_bottom', 'grad_norm'],
+    ['sgd', 'dynamic_dim', 'csv', 'single_task', 'pcgrad'],
 ])
 def test_choices_train_together(taobao, tmp_path, names):
   config.load(['gin/%s.gin' % name for name in names], TINY + [

@@ -55,6 +55,10 @@ class Interactions:
           'for %s in Model.interactions, which gives to the experts; got None.',
           type(part).__name__)
 
+  def owns(self, name):
+    """Whether a variable of this name belongs to one of the parts."""
+    return name.split('/')[0] in self._parts
+
   def widened(self, columns):
     """Copies of category columns with room for all vectors."""
     own = sum(self._widths)

@@ -59,9 +59,10 @@ class FwFM(interaction.Interaction):
                      interaction.number_vectors(fields, self._dim))
     vectors = tf.concat(vectors, axis=1)
     count = vectors.shape[1].value
-    weights = 1 + self._weight_scale * tf.get_variable(
+    # A tensor, because a partitioner may cut the variable into parts.
+    weights = 1 + self._weight_scale * tf.convert_to_tensor(tf.get_variable(
         'weights', [count, count, num_tasks], tf.float32,
-        tf.zeros_initializer())
+        tf.zeros_initializer()))
     pairs = np.triu(np.ones([count, count], np.float32), 1)[:, :, np.newaxis]
     products = tf.matmul(vectors, vectors, transpose_b=True)
     return interaction.Contribution(logits=tf.matmul(

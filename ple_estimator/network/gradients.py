@@ -11,7 +11,7 @@ from ple_estimator.network import micro_batching
 from ple_estimator.network import objective
 
 
-def of_network(build, tasks, inputs, targets, slices):
+def of_network(build, tasks, inputs, targets, slices, loss_weights):
   """Builds network and towers, and differentiates the losses by them.
 
   Args:
@@ -22,6 +22,7 @@ def of_network(build, tasks, inputs, targets, slices):
     inputs: [batch, in_dim] float32.
     targets: objective.Targets of the batch.
     slices: int, the number of slices, see micro_batching.accumulate.
+    loss_weights: list of float32 scalars, one per task.
 
   Returns:
     ((losses, gates, gradients), d_inputs): the loss of each task by name; gates
@@ -30,8 +31,28 @@ def of_network(build, tasks, inputs, targets, slices):
     sum of losses, if it has one; and the gradient by inputs, [batch, in_dim]
     float32.
   """
-  step = tf.train.get_or_create_global_step()
-  loss_weights = [task.loss_weight(step) for task in tasks]
+  (losses, gates, (gradients,)), (d_inputs,) = _of_sums(
+      build, tasks, inputs, targets, slices, loss_weights, [tasks])
+  return (losses, gates, gradients), d_inputs
+
+
+def of_each_task(build, tasks, inputs, targets, slices, loss_weights):
+  """Differentiates the weighted loss of each task for itself.
+
+  Args: see `of_network`.
+
+  Returns:
+    ((losses, gates, gradients), d_inputs): as `of_network`, but gradients is a
+    list with a dict for each task, and d_inputs a list of [batch, in_dim]
+    float32.
+  """
+  return _of_sums(build, tasks, inputs, targets, slices, loss_weights,
+                  [[task] for task in tasks])
+
+
+def _of_sums(build, tasks, inputs, targets, slices, loss_weights, sums):
+  """As `of_each_task` for lists of tasks, whose weighted losses are summed."""
+  weight_of = dict(zip((task.name for task in tasks), loss_weights))
   totals = {name: tf.reduce_sum(weights)
             for name, weights in targets.weights.items()}
   share = 1 / tf.cast(tf.shape(inputs)[0], tf.float32)
@@ -44,16 +65,24 @@ def of_network(build, tasks, inputs, targets, slices):
         tasks, objective.Targets(labels, weights, totals), logits,
         training=True)
     variables = tf.trainable_variables()[before:]
-    d_inputs, *gradients = tf.gradients(
-        [losses[task.name] for task in tasks], [inputs] + variables,
-        loss_weights, gate_gradients=True)  # as tf.train.Optimizer does
+    found = []
+    for of in sums:
+      # One pass back after another: those of a fused op use the same memory.
+      with tf.control_dependencies(
+          [g for g in (found[-1] if found else []) if g is not None]):
+        found.append(tf.gradients(
+            [losses[task.name] for task in of], [inputs] + variables,
+            [weight_of[task.name] for task in of],
+            gate_gradients=True))  # as tf.train.Optimizer does
     gates = tf.nest.map_structure(lambda x: share * tf.reduce_sum(x), gates)
-    return (losses, gates, {
-        v.name: _dense(g, v)
-        for v, g in zip(variables, gradients) if g is not None}), d_inputs
+    by_name = [{v.name: _dense(g, v) for v, g in zip(variables, gradients)
+                if g is not None} for _, *gradients in found]
+    d_inputs = [tf.zeros_like(inputs) if d is None else d for d, *_ in found]
+    return (losses, gates, by_name), tf.concat(d_inputs, axis=1)
 
-  return micro_batching.accumulate(
+  of_batch, d_inputs = micro_batching.accumulate(
       of_slice, (inputs, targets.labels, targets.weights), slices)
+  return of_batch, tf.split(d_inputs, len(sums), axis=1)
 
 
 def complete(variables, gradients, inputs, d_inputs):

@@ -158,7 +158,7 @@ def _is_first():
   return tf.equal(tf.train.get_or_create_global_step().read_value(), 0)
 
 
-def total(tasks, by_task):
+def total(tasks, by_task, terms=None):
   """Sums up the loss that is trained: weighted losses and penalties.
 
   Names the losses '<task>/loss' and 'total_loss', which hooks.ProgressHook
@@ -168,23 +168,28 @@ def total(tasks, by_task):
   Args:
     tasks: list of tasks.Task.
     by_task: dict of task name to float32 scalar, from `losses`.
+    terms: list of float32 scalars whose sum has the place of that of the
+      weighted losses, see batch.Balanced; None are the weighted losses.
 
   Returns:
     float32 scalar.
   """
-  step = tf.train.get_or_create_global_step()
   with tf.name_scope(None):
     for name, loss in by_task.items():
       tf.identity(loss, '%s/loss' % name)
-  loss = _total(tasks, by_task, step, name='total_loss')
+  loss = _total(terms or _weighted(tasks, by_task), name='total_loss')
   with tf.name_scope(None):
     tf.stack([by_task[task.name] for task in tasks] + [loss],
              name='all_losses')
   return loss
 
 
-def _total(tasks, by_task, step, name):
-  terms = [task.loss_weight(step) * by_task[task.name] for task in tasks]
+def _weighted(tasks, by_task):
+  step = tf.train.get_or_create_global_step()
+  return [task.loss_weight(step) * by_task[task.name] for task in tasks]
+
+
+def _total(terms, name):
   return tf.add_n(terms + tf.get_collection(
       tf.GraphKeys.REGULARIZATION_LOSSES), name=name)
 
@@ -221,8 +226,8 @@ def loss_metric(tasks, targets, logits):
   means = {task.name: task.loss_metric(
       task.target(targets.labels), logits[task.name],
       targets.weights[task.name]) for task in tasks}
-  value = _total(tasks, {name: of[0] for name, of in means.items()},
-                 tf.train.get_or_create_global_step(), name='loss_metric')
+  value = _total(_weighted(
+      tasks, {name: of[0] for name, of in means.items()}), name='loss_metric')
   return value, tf.group(*[of[1] for of in means.values()])
 
 

@@ -38,7 +38,8 @@ _IDENTITY = re.compile(
     r'(Product)?Task\.(label|loss|of|negative_rate)$|Tweedie\.|MultiClass\.|AIT\.|'
     r'MultiHashEmbedding\.(operation|rows)$|'
     r'Model\.interactions$|(Wide|FM|FwFM|Binned)\.(?!l2$)|'
-    r'(DotProducts|CrossNet)\.|BatchNorm\.epsilon$)')
+    r'(DotProducts|CrossNet)\.|BatchNorm\.epsilon$|'
+    r'UncertaintyWeights\.scale$|DynamicWeightAverage\.window_steps$)')
 
 
 # Bindings that can be the reason for another shape or name; shown in the error.
@@ -51,6 +52,7 @@ _KEYED_TRAINING_ONLY = re.compile(
 
 
 _TRAINING_ONLY = ('signal_early_stopping/STOP', 'beta1_power', 'beta2_power')
+_BALANCING = 'balancing/'  # the variables of Model.balancing
 
 
 # What training with Model.averaging adds to a checkpoint.
@@ -187,8 +189,9 @@ def _folder(path):
 
 
 def _is_training_only(name, saved):
-  """Whether a tensor of a keyed table or an optimizer is for training only."""
-  return bool(_KEYED_TRAINING_ONLY.search(name)) or _is_slot(name, saved)
+  """Whether a tensor is for training only: of a table, optimizer, balancing."""
+  return (bool(_KEYED_TRAINING_ONLY.search(name)) or
+          name.startswith(_BALANCING) or _is_slot(name, saved))
 
 
 def _is_slot(name, saved):

@@ -24,7 +24,8 @@ def of_network(slices):
 
   inputs = tf.constant(X)
   return inputs, gradients.of_network(build, [task], inputs, objective.Targets(
-      {'stay': tf.constant(LABELS)}, {'stay': tf.ones([3])}), slices)
+      {'stay': tf.constant(LABELS)}, {'stay': tf.ones([3])}), slices,
+      [tf.constant(2.0)])
 
 
 @pytest.mark.parametrize('slices', [1, 2, 3, 9])
