@@ -29,3 +29,4 @@ from ple_estimator.optimizers import factories  # noqa: F401
 from ple_estimator.training import early_stopping  # noqa: F401
 from ple_estimator.training import exports  # noqa: F401
 from ple_estimator.training import incremental  # noqa: F401
+from ple_estimator.training import warm_start  # noqa: F401

@@ -28,6 +28,7 @@ from ple_estimator.training import exports as exports_lib
 from ple_estimator.training import incremental as incremental_lib
 from ple_estimator.training import metrics_file
 from ple_estimator.training import trainer
+from ple_estimator.training import warm_start as warm_start_lib
 
 _EVAL_EPOCHS = 1  # between evaluations, if nothing is bound
 
@@ -70,7 +71,9 @@ class Experiment:
                peer_timeout_secs=1800,
                engine=None,
                work_queue=None,
-               on_changed_files='error'):
+               on_changed_files='error',
+               warm_start=None,
+               daily=None):
     """Checks the bindings; reads no data and builds no graph.
 
     Args:
@@ -115,6 +118,9 @@ class Experiment:
       on_changed_files: what to do, when training continues, with a file of
         train_input that has other bytes than when it was read: 'error' refuses
         it, 'restart' reads it from its first row as a new file.
+      warm_start: warm_start.WarmStart, the older model whose variables a
+        training starts from where model_dir has no checkpoint; None starts
+        from initial values.
 
     Raises:
       UserError: if a value is out of range or names an unknown metric.
@@ -128,7 +134,7 @@ class Experiment:
     if eval_steps is None and eval_epochs is None:
       eval_epochs = _EVAL_EPOCHS
     _check_parts(model, early_stopping, exports, incremental, engine,
-                 work_queue, hooks)
+                 work_queue, hooks, warm_start)
     _check_inputs(train_input, eval_input, test_input, predict_input)
     errors.check_choice('Experiment.on_changed_files', on_changed_files,
                         ('error', 'restart'))
@@ -144,12 +150,7 @@ class Experiment:
     self._predict_columns = tuple(predict_columns)
     self._predictions_path = os.path.join(model_dir, predictions_path)
     engine = engine or forms.Engine()
-    if incremental:
-      engine.leave_out('embedding_variable', 'Experiment.incremental')
-    if model.averaging:
-      engine.leave_out('embedding_variable', 'Model.averaging')
-    if any(l2 for group in model.groups for _, l2 in group.own_l2):
-      engine.leave_out('fused_lookup', 'the l2 of Model.interactions')
+    _leave_out(engine, model, incremental, warm_start)
     role = roles.role()
     _check_cluster(model_dir, role)
     self._config = estimator.config_for(
@@ -163,7 +164,8 @@ class Experiment:
         trainer.Schedule(
             max_steps, eval_steps, eval_epochs, eval_secs,
             self._results(early_stopping, exports), timeline_steps,
-            list(hooks), incremental, peer_timeout_secs, on_changed_files),
+            list(hooks), incremental, peer_timeout_secs, on_changed_files,
+            warm_start),
         work_queue)
     self._estimator = self.trainer.estimator
 
@@ -354,14 +356,15 @@ class Experiment:
 
 
 def _check_parts(model, early_stopping, exports, incremental, engine,
-                 work_queue, hooks):
+                 work_queue, hooks, warm_start):
   errors.check_is_a('Experiment.model', model, model_lib.Model, '@Model()')
   for name, value, kind in [
       ('early_stopping', early_stopping, early_stopping_lib.EarlyStopping),
       ('exports', exports, exports_lib.Exports),
       ('incremental', incremental, incremental_lib.IncrementalCheckpoint),
       ('engine', engine, forms.Engine),
-      ('work_queue', work_queue, work_queue_lib.WorkQueue)]:
+      ('work_queue', work_queue, work_queue_lib.WorkQueue),
+      ('warm_start', warm_start, warm_start_lib.WarmStart)]:
     errors.check_is_a('Experiment.' + name, value, kind,
                       '@%s()' % kind.__name__, or_none=True)
   errors.check_list(
@@ -405,6 +408,17 @@ def _configured(run_config, model_dir):
                'Experiment.run_config must be a function to a RunConfig, such '
                'as @run_config, got %s.', errors.written(run_config))
   return made
+
+
+def _leave_out(engine, model, incremental, warm_start):
+  """Tells an engine which forms the bindings do not allow."""
+  for is_bound, name in [(incremental, 'Experiment.incremental'),
+                         (warm_start, 'Experiment.warm_start'),
+                         (model.averaging, 'Model.averaging')]:
+    if is_bound:
+      engine.leave_out('embedding_variable', name)
+  if any(l2 for group in model.groups for _, l2 in group.own_l2):
+    engine.leave_out('fused_lookup', 'the l2 of Model.interactions')
 
 
 def _check_folder(model_dir):

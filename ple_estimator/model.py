@@ -155,7 +155,7 @@ class Model:
                            self.is_fused(), with_labels=True)
 
   def model_fn(self, features, labels, mode, num_ps=0, track_rows=False,
-               engine=None):
+               engine=None, kept_biases=()):
     """Builds the graph of one mode.
 
     Args:
@@ -167,6 +167,8 @@ class Model:
       track_rows: bool, whether training notes which rows of tables it updates
         (touched_rows.py).
       engine: forms.Engine of the run; None uses no form of DeepRec.
+      kept_biases: names of tasks whose logit has a bias before the first step
+        of training, which Task.initial_bias is not to set.
 
     Returns:
       tf.estimator.EstimatorSpec. It predicts one [batch] float32 per task under
@@ -187,7 +189,7 @@ class Model:
       return self._predict_spec(features, logits)
     targets = self._targets(features, labels)
     if training:
-      return self._train_spec(inputs, targets, purpose)
+      return self._train_spec(inputs, targets, purpose, kept_biases)
     logits, gates = self._logits(inputs, purpose)
     losses = objective.losses(self.tasks, targets, logits)
     return tf.estimator.EstimatorSpec(
@@ -204,6 +206,16 @@ class Model:
       vectors = self._embedding(features, self._categories, purpose)
     numbers = [features[name][:, tf.newaxis] for name in self.features.numbers]
     return tf.concat(vectors + numbers, axis=1)
+
+  def input_names(self):
+    """What `_inputs` concatenates for the experts: a list of (name, width)."""
+    return [(column.name, group.dim - group.own_dim) for group in self.groups
+            for column in group.columns] + [
+                (name, 1) for name in self.features.numbers]
+
+  def own_names(self):
+    """What interactions read, see combined.Interactions.own_names."""
+    return self._interactions.own_names([task.name for task in self.tasks])
 
   def _logits(self, inputs, purpose):
     """Builds network and towers.
@@ -256,14 +268,14 @@ class Model:
 
   # ------------------------------------------- from inputs to EstimatorSpecs
 
-  def _train_spec(self, inputs, targets, purpose):
+  def _train_spec(self, inputs, targets, purpose, kept_biases):
     """Builds the training graph from the output of the embeddings on."""
     embedded = tf.trainable_variables()
     sources = [table.source for table in keyed_table.of_graph()]
     # If DeepRec sums over micro-batches, the input has cut the batch already.
     slices = (1 if purpose.engine.slices(self.micro_batches)
               else self.micro_batches)
-    first = objective.first_biases(self.tasks, targets)
+    first = objective.first_biases(self.tasks, targets, kept_biases)
 
     def build(rows):
       logits, gates = self._logits(rows, purpose)
@@ -271,7 +283,9 @@ class Model:
 
     (losses, gates, of_network), d_inputs = gradients.of_network(
         build, self.tasks, inputs, targets, slices)
-    objective.start_biases(first, self._biases(), losses.values())
+    objective.start_biases(first, {
+        name: bias for name, bias in self._biases().items()
+        if name not in kept_biases}, losses.values())
     objective.summarize(losses, gates)
     objective.name_weights(self.tasks, targets)
     trained = embedded + sources + tf.trainable_variables()[len(embedded):]

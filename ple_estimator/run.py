@@ -32,7 +32,8 @@ _MODE = flags.DEFINE_enum(
     'last checkpoint. evaluate: writes metrics.json of a checkpoint. test: '
     'writes test.json of the best checkpoint, on Experiment.test_input. '
     'predict: writes predictions of Experiment.predict_input. export: writes a '
-    'SavedModel. All go to Experiment.model_dir, by default result/<gin files>')
+    'SavedModel. All go to '
+    'Experiment.model_dir, by default result/<gin files>')
 _CHECKPOINT = flags.DEFINE_string(
     'checkpoint', None,
     "Which checkpoint evaluate, test, predict and export read: 'last'; 'best', "

@@ -55,6 +55,20 @@ class Interactions:
           'for %s in Model.interactions, which gives to the experts; got None.',
           type(part).__name__)
 
+  def own_names(self, tasks):
+    """The names and widths of these vectors, and the scopes of all parts.
+
+    Args:
+      tasks: names of the tasks.
+
+    Returns:
+      (own, scopes): a list of (name, width) in the order in which the vectors
+      lie behind each other, and a list of str.
+    """
+    return [pair for width, (scope, part) in zip(
+        self._widths, self._parts.items()) if width
+            for pair in part.own_names(scope, tasks)], list(self._parts)
+
   def widened(self, columns):
     """Copies of category columns with room for all vectors."""
     own = sum(self._widths)

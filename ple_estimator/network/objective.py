@@ -75,21 +75,23 @@ def losses(tasks, targets, logits, training=False):
   return {task.name: of(task) for task in tasks}
 
 
-def first_biases(tasks, targets):
+def first_biases(tasks, targets, kept=()):
   """What the first step of a training adds to the logits of each task.
 
   Args:
     tasks: list of tasks.Task.
     targets: Targets of the batch.
+    kept: names of tasks whose bias has a value before the first step.
 
   Returns:
     dict of task name to float32 scalar: Task.initial_bias in the first step, 0
     in all others.
   """
   is_first = _is_first()
-  return {task.name: tf.where(is_first, task.initial_bias(
-      targets.labels[task.label], targets.weights[task.name]), tf.zeros([]))
-          for task in tasks}
+  return {task.name: tf.zeros([]) if task.name in kept else tf.where(
+      is_first, task.initial_bias(
+          targets.labels[task.label], targets.weights[task.name]),
+      tf.zeros([])) for task in tasks}
 
 
 def start_biases(first, biases, after):
