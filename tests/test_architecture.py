@@ -45,7 +45,7 @@ ORDER = [
     ('training', ['intervals', 'hooks', 'checkpoints', 'lock', 'incremental',
                   'model_dir', 'disk', 'metrics_file', 'losses',
                   'late_averages', 'saver', 'input_plan', 'input_state',
-                  'compatibility', 'comparison', 'evaluations',
+                  'compatibility', 'comparison', 'daily', 'evaluations',
                   'early_stopping', 'exports', 'evaluation',
                   'layout', 'transfer', 'keyed_transfer', 'known_values',
                   'warm_start', 'estimator', 'ending', 'trainer']),

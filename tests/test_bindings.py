@@ -29,6 +29,7 @@ from ple_estimator.network import precision
 from ple_estimator.network import towers
 from ple_estimator.optimizers import averaging
 from ple_estimator.optimizers import factories
+from ple_estimator.training import daily
 from ple_estimator.training import early_stopping
 from ple_estimator.training import exports
 from ple_estimator.training import incremental
@@ -64,6 +65,7 @@ IN_USE = {
                  "CsvInput.files = 'x.csv'"],
     'Task': ['Experiment.early_stopping = None',  # by a metric of ctr
              'Experiment.exports = None'],
+    'Daily': ['Experiment.daily = @Daily()'],
     'WarmStart': ['Experiment.warm_start = @WarmStart()',
                   "WarmStart.source = 'x'"],
     'WorkQueue': ['Experiment.work_queue = @WorkQueue()'],
@@ -102,6 +104,7 @@ LEGAL = {
     'ParquetInput.files': ['x'], 'ParquetInput.data_dir': ['x', ''],
     'CsvInput.files': ['x'], 'CsvInput.data_dir': ['x', ''],
     'CsvInput.delimiter': ['x'], 'CsvInput.quote': ['x'],
+    'Daily.partition': ['x', ''], 'Daily.margin': FRACTION,
     'WarmStart.source': ['x'], 'WarmStart.include': [[]],
     'WarmStart.exclude': [[]], 'WarmStart.renames': [{}],
     'WarmStart.columns': [{}],
@@ -309,6 +312,7 @@ OBJECTS = {
     'Experiment.exports': exports.Exports(),
     'Experiment.incremental': incremental.IncrementalCheckpoint(save_steps=1),
     'Experiment.engine': forms.Engine(),
+    'Experiment.daily': daily.Daily(),
     'Experiment.warm_start': warm_start.WarmStart('x'),
     'Experiment.work_queue': work_queue.WorkQueue(),
     'Model.features': feature_spec.FeatureSpec(
