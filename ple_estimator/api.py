@@ -66,6 +66,14 @@ class Run:
     """Trains to the last step, evaluating on the way; see Experiment.train."""
     self.experiment.train()
 
+  def daily(self):
+    """Evaluates, trains and exports each new day of the training files.
+
+    Returns:
+      list of dict, one per day, as daily.json has them.
+    """
+    return self.experiment.daily()
+
   def evaluate(self, checkpoint='last'):
     """Evaluates a checkpoint.
 

@@ -32,6 +32,8 @@ from ple_estimator.network import towers  # noqa: F401
 from ple_estimator.network import transfer  # noqa: F401
 from ple_estimator.optimizers import averaging  # noqa: F401
 from ple_estimator.optimizers import factories  # noqa: F401
+from ple_estimator.training import daily  # noqa: F401
 from ple_estimator.training import early_stopping  # noqa: F401
 from ple_estimator.training import exports  # noqa: F401
 from ple_estimator.training import incremental  # noqa: F401
+from ple_estimator.training import warm_start  # noqa: F401

@@ -10,6 +10,7 @@ from ple_estimator import components  # noqa: F401, all that can be bound
 from ple_estimator import errors
 from ple_estimator import files
 from ple_estimator import model as model_lib
+from ple_estimator.cluster import marker
 from ple_estimator.cluster import roles
 from ple_estimator.cluster.work_queue import work_queue as work_queue_lib
 from ple_estimator.data import inputs
@@ -19,6 +20,7 @@ from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import forms
 from ple_estimator.training import checkpoints
 from ple_estimator.training import comparison
+from ple_estimator.training import daily as daily_lib
 from ple_estimator.training import disk
 from ple_estimator.training import early_stopping as early_stopping_lib
 from ple_estimator.training import estimator
@@ -27,8 +29,11 @@ from ple_estimator.training import evaluations as evaluations_lib
 from ple_estimator.training import exports as exports_lib
 from ple_estimator.training import incremental as incremental_lib
 from ple_estimator.training import metrics_file
+from ple_estimator.training import model_dir as model_dir_lib
 from ple_estimator.training import trainer
+from ple_estimator.training import warm_start as warm_start_lib
 
+_NUM_INPUTS = 4  # those that are bound
 _EVAL_EPOCHS = 1  # between evaluations, if nothing is bound
 
 
@@ -70,7 +75,9 @@ class Experiment:
                peer_timeout_secs=1800,
                engine=None,
                work_queue=None,
-               on_changed_files='error'):
+               on_changed_files='error',
+               warm_start=None,
+               daily=None):
     """Checks the bindings; reads no data and builds no graph.
 
     Args:
@@ -115,6 +122,11 @@ class Experiment:
       on_changed_files: what to do, when training continues, with a file of
         train_input that has other bytes than when it was read: 'error' refuses
         it, 'restart' reads it from its first row as a new file.
+      warm_start: warm_start.WarmStart, the older model whose variables a
+        training starts from where model_dir has no checkpoint; None starts
+        from initial values.
+      daily: daily.Daily, what a day is and when its model is exported, for mode
+        daily.
 
     Raises:
       UserError: if a value is out of range or names an unknown metric.
@@ -128,31 +140,30 @@ class Experiment:
     if eval_steps is None and eval_epochs is None:
       eval_epochs = _EVAL_EPOCHS
     _check_parts(model, early_stopping, exports, incremental, engine,
-                 work_queue, hooks)
+                 work_queue, hooks, warm_start, daily)
     _check_inputs(train_input, eval_input, test_input, predict_input)
     errors.check_choice('Experiment.on_changed_files', on_changed_files,
                         ('error', 'restart'))
     _check_folder(model_dir)
     _check_predictions(predict_columns, predictions_path, model)
     _check_evaluations(eval_input, early_stopping, exports, model.tasks)
+    if daily:
+      comparison.check('Daily.metric', daily.metric, model.tasks)
     self.model = model
     self.model_dir = model_dir
     self._inputs = [train_input, eval_input, test_input, predict_input]
+    self._train_input = train_input
     self._eval_input = eval_input
     self._test_input = test_input
     self._predict_input = predict_input or eval_input
     self._predict_columns = tuple(predict_columns)
     self._predictions_path = os.path.join(model_dir, predictions_path)
     engine = engine or forms.Engine()
-    if incremental:
-      engine.leave_out('embedding_variable', 'Experiment.incremental')
-    if model.averaging:
-      engine.leave_out('embedding_variable', 'Model.averaging')
-    if model.balancing:
-      engine.leave_out('micro_batch', 'Model.balancing')
-    if any(l2 for group in model.groups for _, l2 in group.own_l2):
-      engine.leave_out('fused_lookup', 'the l2 of Model.interactions')
+    _leave_out(engine, model, incremental, warm_start)
     role = roles.role()
+    self._daily = daily
+    self._no_daily = _no_daily(
+        role, max_steps, early_stopping, work_queue) if daily else None
     _check_cluster(model_dir, role)
     self._config = estimator.config_for(
         _configured(run_config, files.without_pattern(model_dir)),
@@ -165,7 +176,8 @@ class Experiment:
         trainer.Schedule(
             max_steps, eval_steps, eval_epochs, eval_secs,
             self._results(early_stopping, exports), timeline_steps,
-            list(hooks), incremental, peer_timeout_secs, on_changed_files),
+            list(hooks), incremental, peer_timeout_secs, on_changed_files,
+            warm_start),
         work_queue)
     self._estimator = self.trainer.estimator
 
@@ -253,6 +265,58 @@ class Experiment:
           name=name)
       metrics_file.check_values(found, self.model.tasks, binding)
     return found
+
+  def daily(self):
+    """Evaluates, trains and exports each new day of train_input.
+
+    See training/daily.py. A day that is done is not done again; one that was
+    begun goes on.
+
+    Returns:
+      list of dict, one per day, as daily.json has them.
+
+    Raises:
+      UserError: as `train`, or if the files are not of days.
+    """
+    errors.check(self._daily, 'Experiment.daily must be given for mode daily, '
+                 'such as @Daily() (gin/daily.gin), got None.')
+    errors.check(not self._no_daily, '%s', self._no_daily)
+    source, paths = self._train_input, self._train_input.paths()
+    model_dir_lib.prepare(self._config.model_dir)
+
+    def train(of_day):
+      source.selection = of_day
+      self.train()
+
+    try:
+      return self._daily.run(self.model_dir, paths, daily_lib.Actions(
+          self._evaluated_on, train, self._gate, self.export,
+          lambda: marker.latest_step(self._config.model_dir)))
+    finally:
+      source.selection = None
+
+  def _evaluated_on(self, paths):
+    """The metrics of the last checkpoint on training files, for Daily."""
+    source = self._train_input.of(paths)
+    source.epochs, source.shuffle_rows = 1, 0
+    self._inputs = self._inputs[:_NUM_INPUTS] + [source]
+    found = metrics_file.as_json(self._measured(
+        self._checkpoint('last'), source, 'daily', 'Experiment.train_input'))
+    return {name: value for name, value in found.items()
+            if not name.startswith('gate/')}
+
+  def _gate(self):
+    """The metrics of the last checkpoint on eval_input, for Daily, or None."""
+    if not self._eval_input:
+      return None
+    found = evaluations_lib.Evaluations(self.model_dir)
+    found.read()
+    if found.last and found.last['global_step'] == marker.latest_step(
+        self._config.model_dir):
+      return found.last
+    return metrics_file.as_json(self._measured(
+        self._checkpoint('last'), self._eval_input, 'evaluate',
+        'Experiment.eval_input'))
 
   def predict(self, checkpoint='last'):
     """Writes one column of predictions per task, beside predict_columns.
@@ -356,14 +420,16 @@ class Experiment:
 
 
 def _check_parts(model, early_stopping, exports, incremental, engine,
-                 work_queue, hooks):
+                 work_queue, hooks, warm_start, daily):
   errors.check_is_a('Experiment.model', model, model_lib.Model, '@Model()')
   for name, value, kind in [
       ('early_stopping', early_stopping, early_stopping_lib.EarlyStopping),
       ('exports', exports, exports_lib.Exports),
       ('incremental', incremental, incremental_lib.IncrementalCheckpoint),
       ('engine', engine, forms.Engine),
-      ('work_queue', work_queue, work_queue_lib.WorkQueue)]:
+      ('work_queue', work_queue, work_queue_lib.WorkQueue),
+      ('warm_start', warm_start, warm_start_lib.WarmStart),
+      ('daily', daily, daily_lib.Daily)]:
     errors.check_is_a('Experiment.' + name, value, kind,
                       '@%s()' % kind.__name__, or_none=True)
   errors.check_list(
@@ -409,6 +475,19 @@ def _configured(run_config, model_dir):
   return made
 
 
+def _leave_out(engine, model, incremental, warm_start):
+  """Tells an engine which forms the bindings do not allow."""
+  for is_bound, name in [(incremental, 'Experiment.incremental'),
+                         (warm_start, 'Experiment.warm_start'),
+                         (model.averaging, 'Model.averaging')]:
+    if is_bound:
+      engine.leave_out('embedding_variable', name)
+  if model.balancing:
+    engine.leave_out('micro_batch', 'Model.balancing')
+  if any(l2 for group in model.groups for _, l2 in group.own_l2):
+    engine.leave_out('fused_lookup', 'the l2 of Model.interactions')
+
+
 def _check_folder(model_dir):
   errors.check_text('Experiment.model_dir', model_dir)
   files.check_local('Experiment.model_dir', model_dir)
@@ -421,6 +500,21 @@ def _check_cluster(model_dir, role):
       role.is_local or not files.is_pattern(model_dir),
       'Experiment.model_dir must not have one of * ? [ or a backslash in a '
       'cluster, where TensorFlow takes it for a pattern, got %r.', model_dir)
+
+
+def _no_daily(role, max_steps, early_stopping, work_queue):
+  """Why bindings do not allow mode daily, or None."""
+  if not role.is_local:
+    return ('Mode daily runs in one process: TF_CONFIG must not be set. In a '
+            'cluster, name the files of the next day and run --mode=train.')
+  for name, is_wrong, wanted, got in [
+      ('max_steps', max_steps, '0', max_steps),
+      ('early_stopping', early_stopping, 'None', early_stopping),
+      ('work_queue', work_queue, 'None', work_queue)]:
+    if is_wrong:
+      return 'Experiment.%s must be %s for mode daily, got %s.' % (
+          name, wanted, errors.written(got))
+  return None
 
 
 def _check_predictions(predict_columns, predictions_path, model):

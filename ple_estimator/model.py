@@ -184,7 +184,7 @@ class Model:
     return self.reading()._replace(rules=tuple(rules) if samples else ())
 
   def model_fn(self, features, labels, mode, num_ps=0, track_rows=False,
-               engine=None):
+               engine=None, kept_biases=()):
     """Builds the graph of one mode.
 
     Args:
@@ -196,6 +196,8 @@ class Model:
       track_rows: bool, whether training notes which rows of tables it updates
         (touched_rows.py).
       engine: forms.Engine of the run; None uses no form of DeepRec.
+      kept_biases: names of tasks whose logit has a bias before the first step
+        of training, which Task.initial_bias is not to set.
 
     Returns:
       tf.estimator.EstimatorSpec. It predicts [batch] float32, or [batch, n] of
@@ -219,7 +221,8 @@ class Model:
     targets = self._targets(features, labels)
     if training:
       return self._train_spec(inputs, objective.in_training(
-          self.tasks, targets, features.get(sampling.CHANCE)), purpose)
+          self.tasks, targets, features.get(sampling.CHANCE)), purpose,
+                              kept_biases)
     logits, gates = self._logits(inputs, purpose)
     logits = tasks_lib.with_products(self.tasks, logits)
     losses = objective.losses(self.tasks, targets, logits)
@@ -236,6 +239,21 @@ class Model:
     with _cut(purpose.num_ps, self._input_part_bytes):
       vectors = self._embedding(features, self._categories, purpose)
     return tf.concat(vectors + self.features.numbers_of(features), axis=1)
+
+  def input_names(self):
+    """What `_inputs` concatenates for the experts: a list of (name, width)."""
+    return [(column.name, group.dim - group.own_dim) for group in self.groups
+            for column in group.columns] + self.features.number_widths()
+
+  def own_names(self):
+    """What interactions read, see combined.Interactions.own_names."""
+    return self._interactions.own_names(self.logit_names())
+
+  def logit_names(self):
+    """The names of all logits: of tasks, or of the classes of a task."""
+    return [name if count == 1 else '%s/%d' % (name, i)
+            for name, count in _widths(self.tasks).items()
+            for i in range(count)]
 
   def _logits(self, inputs, purpose):
     """Builds network and towers, of the tasks that have a logit of their own.
@@ -291,14 +309,14 @@ class Model:
 
   # ------------------------------------------- from inputs to EstimatorSpecs
 
-  def _train_spec(self, inputs, targets, purpose):
+  def _train_spec(self, inputs, targets, purpose, kept_biases):
     """Builds the training graph from the output of the embeddings on."""
     embedded = tf.trainable_variables()
     sources = [table.source for table in keyed_table.of_graph()]
     # If DeepRec sums over micro-batches, the input has cut the batch already.
     slices = (1 if purpose.engine.slices(self.micro_batches)
               else self.micro_batches)
-    first = objective.first_biases(self.tasks, targets)
+    first = objective.first_biases(self.tasks, targets, kept_biases)
 
     def build(rows):
       logits, gates = self._logits(rows, purpose)
@@ -310,7 +328,9 @@ class Model:
         plain=lambda rows: self._logits(rows, purpose._replace(fused=False)),
         is_beside=self._interactions.owns, tables=embedded + sources))
     losses = of_batch.losses
-    objective.start_biases(first, self._biases(), losses.values())
+    objective.start_biases(first, {
+        name: bias for name, bias in self._biases().items()
+        if name not in kept_biases}, losses.values())
     objective.summarize(losses, of_batch.gates)
     objective.name_weights(self.tasks, targets)
     trained = embedded + sources + tf.trainable_variables()[len(embedded):]

@@ -27,12 +27,15 @@ _GIN_BINDINGS = flags.DEFINE_multi_string(
     'gin_bindings', [],
     "One line of gin, applied after --gin_file, e.g. 'BATCH_SIZE = 1024'")
 _MODE = flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate', 'test', 'predict', 'export'],
+    'mode', 'train', ['train', 'evaluate', 'test', 'predict', 'export',
+                      'daily'],
     'train: trains to the last step and evaluates on the way; goes on from the '
     'last checkpoint. evaluate: writes metrics.json of a checkpoint. test: '
     'writes test.json of the best checkpoint, on Experiment.test_input. '
     'predict: writes predictions of Experiment.predict_input. export: writes a '
-    'SavedModel. All go to Experiment.model_dir, by default result/<gin files>')
+    'SavedModel. daily: for each new day of the training files, evaluates the '
+    'model on it, trains, and exports (gin/daily.gin). All go to '
+    'Experiment.model_dir, by default result/<gin files>')
 _CHECKPOINT = flags.DEFINE_string(
     'checkpoint', None,
     "Which checkpoint evaluate, test, predict and export read: 'last'; 'best', "
@@ -77,7 +80,8 @@ def main(argv):
   try:
     errors.check(len(argv) < 2, 'Unknown arguments: %s.', ' '.join(argv[1:]))
     errors.check(
-        not (_CHECKPOINT.value and _MODE.value == 'train'), '--checkpoint is '
+        not (_CHECKPOINT.value and _MODE.value in ('train', 'daily')),
+        '--checkpoint is '
         'for the modes evaluate, test, predict and export: training goes on '
         'from the last. Got %r.', _CHECKPOINT.value)
     more = {'checkpoint': _CHECKPOINT.value} if _CHECKPOINT.value else {}

@@ -30,9 +30,11 @@ from ple_estimator.network import precision
 from ple_estimator.network import towers
 from ple_estimator.optimizers import averaging
 from ple_estimator.optimizers import factories
+from ple_estimator.training import daily
 from ple_estimator.training import early_stopping
 from ple_estimator.training import exports
 from ple_estimator.training import incremental
+from ple_estimator.training import warm_start
 
 # What is wrong for almost every parameter.
 VALUES = [None, 'x', '', True, -1, 0.5, float('inf'), float('nan'), 1e39, 2**70,
@@ -64,6 +66,9 @@ IN_USE = {
                  "CsvInput.files = 'x.csv'"],
     'Task': ['Experiment.early_stopping = None',  # by a metric of ctr
              'Experiment.exports = None'],
+    'Daily': ['Experiment.daily = @Daily()'],
+    'WarmStart': ['Experiment.warm_start = @WarmStart()',
+                  "WarmStart.source = 'x'"],
     'WorkQueue': ['Experiment.work_queue = @WorkQueue()'],
     'IncrementalCheckpoint': [
         'Experiment.incremental = @IncrementalCheckpoint()',
@@ -112,6 +117,10 @@ LEGAL = {
     'ParquetInput.files': ['x'], 'ParquetInput.data_dir': ['x', ''],
     'CsvInput.files': ['x'], 'CsvInput.data_dir': ['x', ''],
     'CsvInput.delimiter': ['x'], 'CsvInput.quote': ['x'],
+    'Daily.partition': ['x', ''], 'Daily.margin': FRACTION,
+    'WarmStart.source': ['x'], 'WarmStart.include': [[]],
+    'WarmStart.exclude': [[]], 'WarmStart.renames': [{}],
+    'WarmStart.columns': [{}],
     'CsvInput.escape': ['x'], 'CsvInput.null_values': [[]],
     # lists that may be empty; [3] are the widths of layers
     'PLE.expert_units': [[3]], 'PLE.gate_units': [[], [3]],
@@ -319,6 +328,8 @@ OBJECTS = {
     'Experiment.exports': exports.Exports(),
     'Experiment.incremental': incremental.IncrementalCheckpoint(save_steps=1),
     'Experiment.engine': forms.Engine(),
+    'Experiment.daily': daily.Daily(),
+    'Experiment.warm_start': warm_start.WarmStart('x'),
     'Experiment.work_queue': work_queue.WorkQueue(),
     'Model.features': feature_spec.FeatureSpec(
         [{'name': 'clk', 'kind': 'label', 'values': (0, 1)},

@@ -308,3 +308,26 @@ class WaitForCheckpoint(tf.train.SessionRunHook):
                         'step %d.', step, self._saved)
         waiting_since = 0
       self._watch.wait(LOOK_SECS)
+
+
+class WaitForStart(tf.train.SessionRunHook):
+  """Makes a worker wait until the chief has saved its first checkpoint.
+
+  With Experiment.warm_start the variables have initial values before they have
+  those to start from, and a worker that trained then would lose its steps.
+  """
+
+  def __init__(self, model_dir, watch):
+    """Stores the arguments; starts no thread.
+
+    Args:
+      model_dir: str.
+      watch: Watch.
+    """
+    self._model_dir = model_dir
+    self._watch = watch
+
+  def after_create_session(self, session, coord):
+    del session, coord
+    while marker.latest_step(self._model_dir) is None:
+      self._watch.wait(LOOK_SECS)

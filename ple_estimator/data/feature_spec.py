@@ -73,7 +73,7 @@ class FeatureSpec:
     numbers = [c for c in self.columns if isinstance(
         c, (column_kinds.Number, column_kinds.Vector))]
     self.numbers = [c.name for c in numbers]
-    self.num_numbers = sum(int(np.prod(c.shape)) for c in numbers)
+    self.num_numbers = sum(width for _, width in self.number_widths())
     errors.check(
         self.categories or self.numbers,
         'FeatureSpec.columns must have a feature: a column of another kind '
@@ -137,6 +137,10 @@ class FeatureSpec:
     features.update({column_kinds.RAW + name: raw[name] for name in keep})
     return features, {n: raw[n] for n in self.labels if n in raw}
 
+  def number_widths(self):
+    """The numbers that the network reads: a list of (name, width)."""
+    return [(name, int(np.prod(self[name].shape))) for name in self.numbers]
+
   def numbers_of(self, features):
     """The numbers that the network reads.
 
@@ -146,8 +150,8 @@ class FeatureSpec:
     Returns:
       list of [batch, n] float32, one for each of `numbers`.
     """
-    return [tf.reshape(features[name], [-1, int(np.prod(self[name].shape))])
-            for name in self.numbers]
+    return [tf.reshape(features[name], [-1, width])
+            for name, width in self.number_widths()]
 
 
 def _column(entry, override, dim):

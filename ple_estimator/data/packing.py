@@ -182,7 +182,7 @@ class KeyedGroup(Group):
     """As Group."""
     super().__init__(name, columns)
     self.columns = [column.keyed() for column in columns]
-    self._salts = [np.int64(_salt(column.name) if len(columns) > 1 else 0)
+    self._salts = [np.int64(salt(column.name) if len(columns) > 1 else 0)
                    for column in columns]
 
   def _rows(self, ids, i):
@@ -191,8 +191,15 @@ class KeyedGroup(Group):
     return tf.bitwise.bitwise_xor(ids, self._salts[i])
 
 
-def _salt(name):
-  """Returns an int of 63 bits that depends on a name alone."""
+def salt(name):
+  """Returns what the keys of a column are combined with in a KeyedGroup.
+
+  Args:
+    name: str, of the column.
+
+  Returns:
+    int of 63 bits that depends on the name alone.
+  """
   return int.from_bytes(
       hashlib.sha256(name.encode()).digest()[:8], 'little') >> 1
 

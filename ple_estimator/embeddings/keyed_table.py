@@ -64,6 +64,7 @@ class KeyedTable:
   Attributes:
     name: str, what its tensors begin with in a checkpoint.
     values: [height, dim] float32 variable, the vectors.
+    stddev: float, the standard deviation of what rows start from.
     variables: list of all variables that the table saves by itself.
     state: table_state.TableState, what the table consists of.
     checkpoint: keyed_table_checkpoint.TableCheckpoint, saves and restores it.
@@ -99,7 +100,7 @@ class KeyedTable:
         self.state, eviction)
     self.name = self.state.name
     self.values = self.state.values
-    self._stddev = stddev
+    self.stddev = stddev
     self.reads = []
     tf.add_to_collection(KeyedTable, self)
 
@@ -169,7 +170,7 @@ class KeyedTable:
     # All parts of a table draw the same numbers.
     seed = (tf.get_default_graph().seed or 0) ^ zlib.crc32(
         self.state.whole_name.encode())
-    return splitmix64.uniform(keys, self.state.dim, self._stddev, seed)
+    return splitmix64.uniform(keys, self.state.dim, self.stddev, seed)
 
   def masked(self, gradient):
     """Gradients of the keys that have, or get, a row.

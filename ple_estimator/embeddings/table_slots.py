@@ -81,6 +81,14 @@ class TableSlots:
     return [('%s-values' % slot.op.name[len(own_name):], slot)
             for slot in self.variables]
 
+  def starts(self):
+    """What a row of each slot starts with, a dict.
+
+    Its keys are the endings of `columns`, its values [1, ...] tensors.
+    """
+    return {ending: initial for (ending, _), initial in zip(
+        self.columns(), self._initial)}
+
   def initialize(self, rows):
     """Writes initial values into rows of all slots; returns a list of ops."""
     written = []

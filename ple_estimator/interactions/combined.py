@@ -59,6 +59,20 @@ class Interactions:
     """Whether a variable of this name belongs to one of the parts."""
     return name.split('/')[0] in self._parts
 
+  def own_names(self, tasks):
+    """The names and widths of these vectors, and the scopes of all parts.
+
+    Args:
+      tasks: names of the tasks.
+
+    Returns:
+      (own, scopes): a list of (name, width) in the order in which the vectors
+      lie behind each other, and a list of str.
+    """
+    return [pair for width, (scope, part) in zip(
+        self._widths, self._parts.items()) if width
+            for pair in part.own_names(scope, tasks)], list(self._parts)
+
   def widened(self, columns):
     """Copies of category columns with room for all vectors."""
     own = sum(self._widths)

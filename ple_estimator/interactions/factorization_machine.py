@@ -58,6 +58,11 @@ class FM(interaction.Interaction):
   def own_width(self, num_tasks):
     return (self._dim or 0) * (num_tasks if self._per_task else 1)
 
+  def own_names(self, scope, tasks):
+    if not self._per_task:
+      return super().own_names(scope, tasks)
+    return [('%s/%s' % (scope, task), self._dim or 0) for task in tasks]
+
   def check(self, columns, num_numbers):
     errors.check(columns or self._dim is not None and num_numbers, 'FM without '
                  'FM.dim needs columns with vectors, of a kind such as hashed '

@@ -84,6 +84,18 @@ class Interaction:
     del num_tasks
     return 0
 
+  def own_names(self, scope, tasks):
+    """What the vectors of `own_width` consist of, for layout.json.
+
+    Args:
+      scope: str, the variable scope of this interaction.
+      tasks: names of the tasks.
+
+    Returns:
+      list of (name, width).
+    """
+    return [(scope, self.own_width(len(tasks)))]
+
   def own_l2(self):
     """The strength of the penalty on these vectors, as the table holds them."""
     return self._l2 * self._scale ** 2

@@ -40,6 +40,9 @@ class Wide(interaction.Interaction):
   def own_width(self, num_tasks):
     return num_tasks
 
+  def own_names(self, scope, tasks):
+    return [('%s/%s' % (scope, task), 1) for task in tasks]
+
   def __call__(self, fields, num_tasks, purpose):
     parts = []
     if fields.own:

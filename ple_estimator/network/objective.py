@@ -116,22 +116,26 @@ def losses(tasks, targets, logits, training=False):
   return {task.name: of(task) for task in tasks}
 
 
-def first_biases(tasks, targets):
+def first_biases(tasks, targets, kept=()):
   """What the first step of a training adds to the logits of each task.
 
   Args:
     tasks: list of tasks.Task.
     targets: Targets of the batch.
+    kept: names of tasks whose bias has a value before the first step.
 
   Returns:
     dict of task name to float32, a scalar or [num_logits]: Task.initial_bias in
     the first step, 0 in all others; of tasks that have a logit of their own.
   """
   is_first = _is_first()
-  return {task.name: tf.where(is_first, task.initial_bias(
-      task.target(targets.labels), targets.weights[task.name]), tf.zeros(
-          [task.kind.num_logits] if task.kind.num_logits > 1 else []))
-          for task in tasks if not task.of}
+  found = {}
+  for task in [task for task in tasks if not task.of]:
+    none = tf.zeros([task.kind.num_logits] if task.kind.num_logits > 1 else [])
+    found[task.name] = none if task.name in kept else tf.where(
+        is_first, task.initial_bias(
+            task.target(targets.labels), targets.weights[task.name]), none)
+  return found
 
 
 def start_biases(first, biases, after):

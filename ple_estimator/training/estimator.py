@@ -4,6 +4,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator.engine import compat
 from ple_estimator.training import compatibility
+from ple_estimator.training import layout
 from ple_estimator.training import saver as saver_lib
 
 
@@ -35,7 +36,8 @@ class ModelFn:
   """
 
   def __init__(self, model, engine, is_alone, prefetch=0, input_state=None,
-               incremental=False, training_hooks=None):
+               incremental=False, training_hooks=None, warm_start=None,
+               train_input=None):
     """Builds no graph.
 
     Args:
@@ -49,6 +51,9 @@ class ModelFn:
       incremental: bool, whether incremental checkpoints are saved.
       training_hooks: function of the saver_lib.Saver of a training graph to a
         list of tf.train.SessionRunHook; None adds none.
+      warm_start: warm_start.WarmStart, what a training without a checkpoint
+        starts from; None is the initial values.
+      train_input: inputs.FileInput, whose values warm_start may read.
     """
     self._model = model
     self._engine = engine
@@ -57,6 +62,8 @@ class ModelFn:
     self._input_state = input_state
     self._incremental = incremental
     self._training_hooks = training_hooks
+    self._warm_start = warm_start
+    self._train_input = train_input
     self.reads = None
 
   def __call__(self, features, labels, mode, config):
@@ -84,9 +91,12 @@ class ModelFn:
     # Behind the stage, so that the number is that of the batch of the step.
     if self._input_state:
       self._input_state.follow(features)
+    kept = self._warm_start.kept_biases(
+        config.model_dir, [task.name for task in self._model.tasks]
+        ) if self._warm_start else ()
     spec = self._model.model_fn(
         features, labels, mode, num_ps=config.num_ps_replicas,
-        track_rows=self._incremental, engine=self._engine)
+        track_rows=self._incremental, engine=self._engine, kept_biases=kept)
     if hooks:
       self._engine.mark(spec.train_op)
     saver = saver_lib.Saver(
@@ -99,12 +109,19 @@ class ModelFn:
     compatibility.check_vocabularies(
         config.model_dir, self._model.features.categories,
         write=config.is_chief)
-    return self._with_scaffold(spec._replace(training_hooks=hooks), saver)
+    start = None
+    if config.is_chief:
+      layout.write(config.model_dir, layout.of(self._model))
+      start = self._warm_start and self._warm_start.init_fn(
+          saver, self._model, self._train_input, config.model_dir)
+    return self._with_scaffold(
+        spec._replace(training_hooks=hooks), saver, start)
 
-  def _with_scaffold(self, spec, saver):
+  def _with_scaffold(self, spec, saver, init_fn=None):
     """Adds the Saver, and the op that checks that variables have values."""
     # A process that is alone need not check whether variables have values. The
     # check would be a third of the ops of its graph.
     ready = tf.constant([], tf.string) if self._is_alone else None
     return spec._replace(scaffold=tf.train.Scaffold(
-        saver=saver, ready_op=ready, ready_for_local_init_op=ready))
+        saver=saver, init_fn=init_fn, ready_op=ready,
+        ready_for_local_init_op=ready))

@@ -16,7 +16,7 @@ from ple_estimator.training import lock
 # What only a save that was broken off leaves.
 _LEFTOVER = re.compile(
     r'model\.ckpt-\d+_temp|model\.ckpt-.*\.tempstate\d+$|'
-    r'checkpoint\.tmp\w{32}$')
+    r'checkpoint\.tmp\w{32}$|warm_start-\w+$')
 
 
 def prepare(model_dir):

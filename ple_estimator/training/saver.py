@@ -119,6 +119,15 @@ class Saver(compat.Saver):
       self.input_state.clean()
     return saved
 
+  def write(self, sess, path):
+    """Writes the variables to a path of their own; no checkpoint of the run."""
+    sess.run(self.saver_def.save_tensor_name,
+             {self.saver_def.filename_tensor_name: path})
+
+  def fill(self, sess, path):
+    """Gives the variables the values of a file that `write` could have made."""
+    self._read(sess, path)
+
   def restore(self, sess, save_path):
     if self._training:
       save_path = incremental.merged(save_path)

@@ -38,7 +38,7 @@ from ple_estimator.training import model_dir as model_dir_lib
 Schedule = collections.namedtuple('Schedule', [
     'max_steps', 'eval_steps', 'eval_epochs', 'eval_secs', 'results',
     'timeline_steps', 'hooks', 'incremental', 'peer_timeout_secs',
-    'on_changed_files'])
+    'on_changed_files', 'warm_start'])
 Schedule.__doc__ = """When what happens in a run; see Experiment.
 
 Attributes:
@@ -52,6 +52,7 @@ Attributes:
   incremental: incremental.IncrementalCheckpoint or None.
   peer_timeout_secs: number, seconds without progress before giving up.
   on_changed_files: 'error' or 'restart'.
+  warm_start: warm_start.WarmStart or None.
 """
 
 
@@ -88,7 +89,7 @@ class Trainer:
     self.model_fn = estimator_lib.ModelFn(
         model, engine, role.is_local, train_input.prefetch,
         work_queue or self._input_state, bool(schedule.incremental),
-        self._saver_hooks)
+        self._saver_hooks, schedule.warm_start, train_input)
     self.estimator = tf.estimator.Estimator(
         self.model_fn, config.model_dir, config)
     # TensorFlow's own answer is None if the file `checkpoint` was lost.
@@ -139,8 +140,22 @@ class Trainer:
     with contextlib.ExitStack() as stack:
       if self._config.is_chief:
         stack.enter_context(model_dir_lib.owned(self._config.model_dir))
+      self._look_at_warm_start()
       self._say_what_is_to_be_done()
       yield
+
+  def _look_at_warm_start(self):
+    """Finds what the training starts from, or says that it goes on."""
+    model_dir, warm_start = self._config.model_dir, self._schedule.warm_start
+    if not warm_start:
+      return
+    step = marker.latest_step(model_dir)
+    if step is None:
+      warm_start.find(model_dir)
+    elif self._config.is_chief:
+      logging.info('Experiment.warm_start is not used: %s holds a checkpoint '
+                   'of step %d, and training goes on from it.',
+                   files.shown(model_dir), step)
 
   def _check_data(self):
     """Looks at the data, which say where the training ends."""
@@ -285,6 +300,8 @@ class Trainer:
     elif not self._role.is_local:
       added.append(watch_lib.WaitForCheckpoint(
           config.model_dir, config.save_checkpoints_steps, self._watch))
+      if schedule.warm_start:
+        added.append(watch_lib.WaitForStart(config.model_dir, self._watch))
     return added + schedule.hooks + [self._watch]
 
   def _saver_hooks(self, saver):

@@ -160,6 +160,27 @@ def test_parts_change_nothing(cluster, taobao, tmp_path, case):
   check_close(contents(run_on), contents(tmp_path / '0'))
 
 
+@pytest.mark.cluster
+@pytest.mark.parametrize('gin_file', ['base', 'ev'])
+def test_a_warm_start_is_the_same_in_parts(cluster, taobao, tmp_path, gin_file):
+  older = tmp_path / 'older'
+  cluster(2)
+  run(gin_file, older, taobao, 5)
+  wanted = {name: value for name, value in contents(older).items()
+            if name != 'global_step' and not name.endswith('-versions')}
+  for n in (0, 3):
+    cluster(n)
+    run(gin_file, tmp_path / ('%d' % n), taobao, 1,
+        'Experiment.warm_start = @WarmStart()',
+        'WarmStart.source = %r' % str(older))
+    found = contents(tmp_path / ('%d' % n) / 'model.ckpt-0')
+    assert found['global_step'] == 0
+    for name, value in wanted.items():
+      np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert len(found) == len(contents(older))
+    assert not list((tmp_path / ('%d' % n)).glob('warm_start-*'))
+
+
 def check_predictions_of_whole(found, gin_file, model_dir, taobao, *bindings):
   """Predicts from the same tensors, laid together by numpy: the same bits."""
   other = model_dir.parent / 'whole'

@@ -463,6 +463,14 @@ class _Stage:
 class _Model:
 
   averaging = None
+  groups = tasks = ()
+  features = feature_spec.FeatureSpec([{'name': 'x', 'kind': 'number'}])
+
+  def own_names(self):
+    return [], []
+
+  def input_names(self):
+    return [('x', 1)]
 
   def model_fn(self, features, labels, mode, **kwargs):
     assert sorted(features) == ['raw/row', 'row']
@@ -479,6 +487,7 @@ def test_a_number_goes_through_the_stage_with_its_batch(run):
   tf.train.create_global_step()
   features, labels = tf.data.make_initializable_iterator(source.dataset(
       read(), parts=state.parts, follow=state.iterate)).get_next()
+  os.makedirs(run.model_dir, exist_ok=True)
   estimator.ModelFn(_Model(), _Stage(), True, 4, state)(
       features, labels, tf.estimator.ModeKeys.TRAIN,
       roles.run_config(run.model_dir))

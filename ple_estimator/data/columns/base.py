@@ -112,6 +112,15 @@ class Column:
     """Returns the column as it is to be written to another file."""
     return self
 
+  def ids_by(self):
+    """What decides the id of a value beside the kind and num_buckets.
+
+    Returns:
+      What JSON can hold, other for columns that give a value other ids; None
+      where there is nothing else.
+    """
+    return None
+
   def ids(self, array):
     """Makes the same ids as `encode`, by the C++ kernels.
 

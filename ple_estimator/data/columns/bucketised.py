@@ -72,6 +72,9 @@ class Bucketised(numbers.Numeric):
   def keyed(self):
     return self  # every interval has an id of its own already
 
+  def ids_by(self):
+    return self.boundaries.tolist()
+
   def ids(self, array):
     values = array.to_numpy()
     ids = np.searchsorted(self.boundaries, _normal(values), side='right')

@@ -76,6 +76,10 @@ class Crossed(categories.Hashed):
     return super().encode(tf.where(
         missing, tf.fill(tf.shape(joined), ''), joined))
 
+  def ids_by(self):
+    return [[part.name, type(part).__name__, part.ids_by()]
+            for part in self._parts]
+
   def ids(self, *arrays):
     keys = [column.ids(array) for column, array in zip(self._parts, arrays)]
     texts = [pa.array(key, mask=key < 0).cast(pa.string()) for key in keys]

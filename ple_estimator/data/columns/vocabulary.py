@@ -104,6 +104,9 @@ class Vocabulary(base.Column):
   def keyed(self):
     return self  # every value has an id of its own already
 
+  def ids_by(self):
+    return [self.digest(), self._num_oov]
+
   def ids(self, array):
     if self._default:
       array = pc.if_else(pc.equal(array, pa.scalar(b'', pa.binary())),
