@@ -50,6 +50,10 @@ setuptools.setup(
             'pytest-timeout',
             'pytest-xdist',
             'scikit-learn',  # 1.0 is the last for Python 3.7
+            # An S3 server on loopback; 4.2.14 is the last for Python 3.7.
+            'moto[s3]>=4.2',
+            'flask',
+            'flask-cors',
             # For the manifests; what kubernetes-validate needs is not for 3.7.
             'jsonschema',
             'pyyaml',

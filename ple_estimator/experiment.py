@@ -18,6 +18,7 @@ from ple_estimator.data import predictions
 from ple_estimator.data import serving
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import forms
+from ple_estimator.storage import uris
 from ple_estimator.training import checkpoints
 from ple_estimator.training import comparison
 from ple_estimator.training import daily as daily_lib
@@ -144,7 +145,7 @@ class Experiment:
     _check_inputs(train_input, eval_input, test_input, predict_input)
     errors.check_choice('Experiment.on_changed_files', on_changed_files,
                         ('error', 'restart'))
-    _check_folder(model_dir)
+    model_dir = _checked_folder(model_dir)
     _check_predictions(predict_columns, predictions_path, model)
     _check_evaluations(eval_input, early_stopping, exports, model.tasks)
     if daily:
@@ -488,11 +489,16 @@ def _leave_out(engine, model, incremental, warm_start):
     engine.leave_out('fused_lookup', 'the l2 of Model.interactions')
 
 
-def _check_folder(model_dir):
+def _checked_folder(model_dir):
+  """Returns model_dir as a path; file:///a is /a."""
   errors.check_text('Experiment.model_dir', model_dir)
+  if model_dir.startswith('file://'):
+    uris.check('Experiment.model_dir', model_dir)
+    model_dir = uris.local(model_dir)
   files.check_local('Experiment.model_dir', model_dir)
   errors.check(not os.path.isfile(model_dir), 'Experiment.model_dir must be '
                'a folder, got the file %r.', model_dir)
+  return model_dir
 
 
 def _check_cluster(model_dir, role):

@@ -24,22 +24,22 @@ _warned = {}  # path to what was last said of it, in this process
 _links = {}  # what `without_pattern` has made: link to folder
 
 
-def check_local(binding, paths):
-  """Raises UserError if a path is a URL, such as s3://bucket/file.
+def check_local(binding, path):
+  """Raises UserError if what is written is a URL, such as s3://bucket/file.
 
   To Python it would be the name of a folder `s3:` here. A path with a NUL
   character, which no file system has, is refused too.
 
   Args:
-    binding: str, what holds the paths, e.g. 'CsvInput.files'.
-    paths: str or list of str.
+    binding: str, what holds the path, e.g. 'Experiment.model_dir'.
+    path: str.
   """
-  for path in [paths] if isinstance(paths, str) else paths:
-    errors.check(
-        not _URL.match(path), '%s must be a path, got the URL %r: copy the '
-        'files to a disk, or mount the storage that holds them.', binding, path)
-    errors.check('\0' not in path, '%s must be a path, without a NUL '
-                 'character, got %r.', binding, path)
+  errors.check(
+      not _URL.match(path), '%s must be a path, got the URL %r: what is '
+      'written there is locked and renamed, which needs a disk or storage that '
+      'is mounted; copy it to that place afterwards.', binding, path)
+  errors.check('\0' not in path, '%s must be a path, without a NUL '
+               'character, got %r.', binding, path)
 
 
 def write_json(path, value, indent=None, sync=False, mode=0o666):

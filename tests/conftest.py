@@ -76,6 +76,22 @@ def made(tmp_path_factory):
   return path
 
 
+@pytest.fixture(scope='session')
+def object_server():
+  """The S3 server of all tests of a process."""
+  pytest.importorskip('moto', reason='the S3 server is of the extra `test`')
+  import object_store
+  with object_store.served() as server:
+    yield server
+
+
+@pytest.fixture
+def store(object_server, monkeypatch):
+  """An S3 server on loopback, to which s3:// leads: object_store.Server."""
+  object_server.lead(monkeypatch.setenv)
+  return object_server
+
+
 @pytest.fixture
 def command(capsys):
   """Runs `ple-estimator <word> ...` in this process: (status, out, err)."""

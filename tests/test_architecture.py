@@ -17,6 +17,7 @@ PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 ORDER = [
     ('errors', []),
     ('files', []),
+    ('storage', ['uris', 'remote', 'streams', 'sources', 'folders']),
     ('gin_files', ['places', 'statements', 'messages', 'reader', 'applying',
                    'checks']),
     ('engine', ['compat', 'build', 'native', 'forms', 'purpose']),

@@ -208,18 +208,20 @@ def test_without_a_folder_a_number_is_made_every_time(tmp_path, monkeypatch):
   assert len(made) == 2
 
 
-@pytest.mark.parametrize('paths, url', [
-    ('s3://bucket/a.csv', 's3://bucket/a.csv'),
-    (['a.csv', 'hdfs://host:9000/b'], 'hdfs://host:9000/b')])
-def test_urls_are_refused(paths, url):
-  with pytest.raises(errors.UserError, match=(
-      "X.files must be a path, got the URL '%s': copy the files" % url)):
-    files.check_local('X.files', paths)
-  files.check_local('X.files', ['/a//b', 'dt=12:00/x', ''])
+@pytest.mark.parametrize('url', ['s3://bucket/a.csv', 'hdfs://host:9000/b'])
+def test_urls_are_refused(url):
+  with pytest.raises(errors.UserError) as raised:
+    files.check_local('X.out', url)
+  assert str(raised.value) == (
+      "X.out must be a path, got the URL '%s': what is written there is locked "
+      'and renamed, which needs a disk or storage that is mounted; copy it to '
+      'that place afterwards.' % url)
+  for path in ('/a//b', 'dt=12:00/x', ''):
+    files.check_local('X.out', path)
 
 
 def test_nul_characters_are_refused():
   with pytest.raises(errors.UserError) as raised:
-    files.check_local('X.files', ['a.csv', 'b\0c'])
+    files.check_local('X.out', 'b\0c')
   assert str(raised.value) == (
-      "X.files must be a path, without a NUL character, got 'b\\x00c'.")
+      "X.out must be a path, without a NUL character, got 'b\\x00c'.")

@@ -2,6 +2,7 @@ r"""Turns CSV files into Parquet, checking every row on the way.
 
   ple-estimator csv-to-parquet data/taobao_train_data
   ple-estimator csv-to-parquet 'raw/*.csv' --header --out data/all.parquet
+  ple-estimator csv-to-parquet s3://bucket/day1.csv.gz --out data/day1.parquet
   ple-estimator csv-to-parquet --validation 0.1 data/taobao_train_data
   ple-estimator csv-to-parquet raw.csv --out data/taobao.parquet \
       --split-by user_id --test-fraction 0.2 --validation 0.1
@@ -43,6 +44,7 @@ from ple_estimator.data import feature_spec
 from ple_estimator.data import input_files
 from ple_estimator.data import parquet_files
 from ple_estimator.data import row_checks
+from ple_estimator.storage import uris
 
 
 class Output:
@@ -166,12 +168,13 @@ def storable(table, spec):
 
 def convert(args, spec):
   """Streams all rows; returns the outputs by path and the rows skipped."""
-  files.check_local('The arguments', args.csv)
+  uris.check('The arguments', args.csv)
   files.check_local('--out', args.out or '')
   paths = input_files.find('', args.csv, '', 'The arguments')
-  errors.check(args.out or paths == args.csv[:1],
-               '--out must be given for more than one file, a directory or a '
-               'pattern, got %s.', ' '.join(args.csv))
+  errors.check(args.out or paths == args.csv[:1] and
+               not uris.is_remote(paths[0]),
+               '--out must be given for more than one file, a directory, a '
+               'pattern or a remote file, got %s.', ' '.join(args.csv))
   bad_rows = row_checks.BadRows(args.skip_bad_rows)
   reader = csv_reader.CsvReader(
       paths, [column.stored() for column in spec.columns], bad_rows,
@@ -240,7 +243,8 @@ def _parser():
   parser = argparse.ArgumentParser(
       prog='ple-estimator csv-to-parquet', description=__doc__,
       formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('csv', nargs='+', help='files, directories or patterns')
+  parser.add_argument('csv', nargs='+', help='files, directories or '
+                      'patterns; paths or URIs such as s3://bucket/a.csv')
   parser.add_argument('--out', help='file to write; default: the CSV file\'s '
                       'name and .parquet')
   parser.add_argument('--gin_file', default='gin/taobao.gin',

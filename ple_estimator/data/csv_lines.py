@@ -13,10 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from ple_estimator import errors
+from ple_estimator.storage import sources
+from ple_estimator.storage import uris
 
 _BLOCK_BYTES = 4 << 20
 _LONGEST_LINE = 64 << 20  # in bytes, so that memory is bounded
 _LONGEST_HEADER = 4 << 20
+_USUAL_HEADER = 1 << 16
 
 _CODECS = {'.gz': 'gzip', '.bz2': 'bz2', '.zst': 'zstd'}
 # What the first bytes of files say that are not text in UTF-8.
@@ -40,11 +43,11 @@ def codec(path):
   Compressed files are read from their first byte only. All positions in them
   are those of the text that they hold.
   """
-  return _CODECS.get(os.path.splitext(path)[1].lower())
+  return _CODECS.get(os.path.splitext(uris.name(path))[1].lower())
 
 
 @contextlib.contextmanager
-def opened(path, begin=0):
+def opened(path, begin=0, end=None):
   """Opens the text of a file; a context manager.
 
   Arrow reads compressed files by its own means, in the thread that asks.
@@ -52,6 +55,7 @@ def opened(path, begin=0):
   Args:
     path: str.
     begin: int, the byte to start at.
+    end: int, as sources.opened; of a compressed file it says nothing.
 
   Yields:
     an object with the methods read and readinto of a file.
@@ -61,12 +65,11 @@ def opened(path, begin=0):
   """
   compression = codec(path)
   if not compression:
-    with open(path, 'rb', buffering=0) as stream:
-      stream.seek(begin)
+    with sources.opened(path, begin, end) as stream:
       yield stream
     return
   try:
-    with pa.input_stream(path, compression=compression) as stream:
+    with sources.decompressed(path, compression) as stream:
       while begin:
         skipped = len(stream.read(min(begin, _BLOCK_BYTES)))
         begin = begin - skipped if skipped else 0
@@ -90,9 +93,12 @@ def header(path):
     UserError: if the file is not text or the line is too long.
   """
   with opened(path) as stream:
-    head = stream.read(_LONGEST_HEADER)
-  mark = _check_text(path, head)
-  match = _FIRST_LINE.match(head, mark)
+    head = stream.read(_USUAL_HEADER)
+    mark = _check_text(path, head)
+    match = _FIRST_LINE.match(head, mark)
+    if match.end() == len(head):  # more of the line, or its LF, may follow
+      head += stream.read(_LONGEST_HEADER - len(head))
+      match = _FIRST_LINE.match(head, mark)
   errors.check(match.end() < _LONGEST_HEADER, '%s must have a first line of '
                'less than %d bytes.', path, _LONGEST_HEADER)
   before = _with_line_feeds(head[mark:match.start(1)])
@@ -105,7 +111,7 @@ def first(path):
   Raises:
     UserError: if the file is not text.
   """
-  with opened(path) as stream:
+  with opened(path, end=16) as stream:
     return _check_text(path, stream.read(16))
 
 
@@ -285,7 +291,7 @@ def blocks(path, begin, end=None, behind=b''):
   """
   left = float('inf') if end is None else end - begin
   memory, rest = _Memory(_BLOCK_BYTES, behind), b''
-  with opened(path, begin) as stream:
+  with opened(path, begin, end) as stream:
     while True:
       if len(rest) > memory.size // 2:
         errors.check(

@@ -1,7 +1,6 @@
 """Reads CSV files, one block of lines at a time."""
 
 import collections
-import os
 
 from absl import logging
 import pyarrow as pa
@@ -13,6 +12,8 @@ from ple_estimator.data import csv_dialect
 from ple_estimator.data import csv_lines
 from ple_estimator.data import reader
 from ple_estimator.data import row_checks
+from ple_estimator.storage import sources
+from ple_estimator.storage import uris
 
 _SLICE_BYTES = 64 << 20
 
@@ -64,7 +65,8 @@ class CsvReader(reader.Reader):
       UserError: if no file has rows, or a file is damaged, its header lacks a
         column, or its first row has another number of fields or a bad value.
     """
-    empty = [path for path in self._paths if not self._has_rows(path)]
+    empty = [path for path, has_rows in zip(
+        self._paths, sources.each(self._has_rows, self._paths)) if not has_rows]
     if len(empty) == len(self._paths):
       others = len(empty) > 1 and (
           ', and no other of the %d files has' % len(empty))
@@ -91,13 +93,12 @@ class CsvReader(reader.Reader):
     Raises:
       UserError: if a compressed file is damaged.
     """
-    return sum(self._count_rows_of(path) for path in self._paths)
+    return sum(sources.each(self._count_rows_of, self._paths))
 
   def _count_rows_of(self, path):
     start = self._layout(path).start
     return files.remembered(
-        ('CSV rows', os.path.abspath(path), os.path.getsize(path),
-         os.stat(path).st_mtime, start),
+        ('CSV rows', uris.absolute(path)) + sources.stat(path) + (start,),
         lambda: csv_lines.count(path, start)[1])
 
   def slices(self, at_least=1, most_rows=None):
@@ -109,7 +110,7 @@ class CsvReader(reader.Reader):
       most_rows: int, rows in a slice on average; None is no limit. Compressed
         files do not keep to it.
     """
-    total = sum(os.path.getsize(path) for path in self._paths
+    total = sum(sources.size(path) for path in self._paths
                 if not csv_lines.codec(path))
     if most_rows:
       at_least = max(at_least, -(-self.count_rows() // most_rows))
@@ -120,7 +121,7 @@ class CsvReader(reader.Reader):
       if csv_lines.codec(path):
         slices.append(reader.Slice(path, 0, start, None))
         continue
-      stop = os.path.getsize(path)
+      stop = sources.size(path)
       parts = max(1, -(-(stop - start) // size))
       ends = [start + (stop - start) * i // parts for i in range(parts + 1)]
       slices += [reader.Slice(path, 0, ends[i], ends[i + 1])

@@ -8,13 +8,14 @@ a warning says so. Names that start with '_' or '.', such as _SUCCESS, are not
 data, unless they are named.
 """
 
-import glob
 import os
 from urllib import parse
 
 from absl import logging
 
 from ple_estimator import errors
+from ple_estimator.storage import folders
+from ple_estimator.storage import uris
 
 _said = set()  # warnings, as files are looked for several times in a run
 # The way to a file that data of earlier releases lack.
@@ -40,34 +41,38 @@ def find(data_dir, entries, suffix, binding):
   """Lists the files that a binding names.
 
   Args:
-    data_dir: str, what relative names start from.
-    entries: str or list of str: files, directories or glob patterns; ** stands
-      for any number of folders. A pattern may match directories.
+    data_dir: str, a path or URI, what relative names start from.
+    entries: str or list of str: files, directories or glob patterns, paths or
+      URIs; ** stands for any number of folders. A pattern may match
+      directories.
     suffix: str, of the files to take from a directory; '' takes all.
     binding: str, the name of the binding, for errors.
 
   Returns:
-    list of paths, sorted within each entry; a file that several entries name
-    stands at the first. Files of 0 bytes, which some programs write for a part
-    without rows, are left out with a warning, but for one that is named itself.
+    list of paths and URIs, sorted within each entry; a file that several
+    entries name stands at the first. Files of 0 bytes, which some programs
+    write for a part without rows, are left out with a warning, but for one that
+    is named itself.
 
   Raises:
-    UserError: if an entry names no file, a named file is empty, or all are.
+    UserError: if an entry names no file, a named file is empty, or all are; or
+      if a remote store refuses, or does not answer.
   """
   paths, seen, empty = [], set(), []
   for entry in check_entries(binding, entries):
-    path = os.path.join(data_dir, entry)
-    matches = _matches(data_dir, entry, suffix, binding)
+    path = uris.join(data_dir, entry)
+    view = folders.of(path)
+    matches = _matches(view, data_dir, entry, suffix, binding)
     errors.check(
         matches, '%s must name existing files, got %r: nothing%s at %s.%s',
         binding, entry, ' that ends in %s' % suffix
-        if suffix and os.path.isdir(path) else '', os.path.abspath(path),
+        if suffix and view.is_folder(path) else '', uris.absolute(path),
         _VALIDATION if 'validation' in os.path.basename(entry) else '')
     for match in matches:
-      if os.path.abspath(match) in seen:
+      if uris.absolute(match) in seen:
         continue
-      seen.add(os.path.abspath(match))
-      if os.path.getsize(match):
+      seen.add(uris.absolute(match))
+      if view.size(match):
         paths.append(match)
       else:
         errors.check(match != path, '%s is empty.', match)
@@ -92,7 +97,7 @@ def partitions(path):
     missing value. The innermost folder of a name counts. %3A is ':'.
   """
   found = {}
-  for folder in os.path.dirname(path).split(os.sep):
+  for folder in os.path.dirname(uris.name(path)).split(os.sep):
     name, equals, value = folder.partition('=')
     if equals and name:
       found[parse.unquote(name)] = (
@@ -100,51 +105,54 @@ def partitions(path):
   return found
 
 
-def _matches(data_dir, entry, suffix, binding):
+def _matches(view, data_dir, entry, suffix, binding):
   """Returns the sorted files of an entry."""
-  path = os.path.join(data_dir, entry)
-  if os.path.isfile(path):
+  path = uris.join(data_dir, entry)
+  if view.is_file(path):
     return [path]
-  if os.path.isdir(path):
-    return _chosen(_in_folder(path, binding), suffix, binding, entry)
-  pattern = entry if os.path.isabs(entry) else os.path.join(
-      glob.escape(data_dir), entry)
-  found = [match for match in glob.glob(pattern, recursive=True)
-           if not _is_hidden(match, path)]
-  files = sorted(match for match in found if os.path.isfile(match))
-  if os.path.basename(entry) == '**':  # all folders, and the files in them
+  if view.is_folder(path):
+    return _chosen(_in_folder(view, path, binding), suffix, binding, entry)
+  found = [match for match in view.matching(
+      uris.local(data_dir), uris.local(entry))
+           if not _is_hidden(uris.name(match), uris.name(path))]
+  files = sorted(match for match in found if view.is_file(match))
+  if os.path.basename(uris.name(entry)) == '**':  # all folders and their files
     return _chosen(files, suffix, binding, entry)
-  inside = [name for match in sorted(found) if os.path.isdir(match)
-            for name in _in_folder(match, binding)]
+  inside = sorted(match for match in found if view.is_folder(match))
+  view.load(inside)
+  inside = [name for match in inside
+            for name in _in_folder(view, match, binding)]
   return files + _chosen(inside, suffix, binding, entry)
 
 
-def _in_folder(path, binding):
+def _in_folder(view, path, binding):
   """Returns the sorted files of a folder and of its partitions."""
   files, partition_folders, others = [], [], []
-  for name in sorted(os.listdir(path)):
-    inside = os.path.join(path, name)
+  for name in sorted(view.names(path)):
+    inside = uris.join(path, name)
     if name[0] in '._':
       continue
-    if not os.path.isdir(inside):
-      errors.check(os.path.exists(inside), '%s: %s is a link to nothing.',
+    if not view.is_folder(inside):
+      errors.check(view.exists(inside), '%s: %s is a link to nothing.',
                    binding, inside)
       files.append(inside)
     else:
       (partition_folders if '=' in name[1:] else others).append(inside)
   if others:
     _warn('%s: left out %d folders in %s, such as %r; %r would read the files '
-          'in them.', binding, len(others), path, os.path.basename(others[0]),
-          os.path.join(path, '**'))
+          'in them.', binding, len(others), path,
+          os.path.basename(uris.name(others[0])), uris.join(path, '**'))
+  view.load(partition_folders)
   return files + [name for folder in partition_folders
-                  for name in _in_folder(folder, binding)]
+                  for name in _in_folder(view, folder, binding)]
 
 
 def _chosen(files, suffix, binding, entry):
   """Returns the files in folders that are of the format."""
-  ending = [name for name in files if name.endswith(suffix)]
+  ending = [name for name in files if uris.name(name).endswith(suffix)]
   if not ending:
-    ending = [name for name in files if '.' not in os.path.basename(name)]
+    ending = [name for name in files
+              if '.' not in os.path.basename(uris.name(name))]
   left_out = set(files) - set(ending)
   if left_out and ending:
     _warn('%s %r: left out %d files without the ending %s, such as %s.',

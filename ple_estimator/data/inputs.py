@@ -6,13 +6,12 @@ import math
 import re
 
 import gin
-import pyarrow as pa
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
-from ple_estimator import files as files_lib
 from ple_estimator.cluster.work_queue import work_queue
 from ple_estimator.data import csv_dialect
+from ple_estimator.data import csv_lines
 from ple_estimator.data import csv_reader
 from ple_estimator.data import encoders
 from ple_estimator.data import input_files
@@ -23,6 +22,7 @@ from ple_estimator.data import row_checks
 from ple_estimator.data import row_sources
 from ple_estimator.data import sampling
 from ple_estimator.data import stream
+from ple_estimator.storage import uris
 
 _HEADER_BYTES = 1 << 16  # in which the first line of a file is looked for
 _NUM_ENCODERS = 2  # batches that are encoded at a time; their order stays
@@ -66,8 +66,9 @@ class FileInput:
 
     Args:
       files: str or list of str: files, glob patterns (** stands for any
-        number of folders) or directories, see input_files.
-      data_dir: str, what relative names in `files` start from.
+        number of folders) or directories, see input_files; paths or URIs such
+        as s3://bucket/day1.csv, see storage.uris.
+      data_dir: str, a path or URI, what relative names in `files` start from.
       batch_size: int, rows per batch.
       shuffle_rows: int, size of the buffer from which rows are drawn at
         random; 0 keeps the order of files and rows.
@@ -116,7 +117,7 @@ class FileInput:
   def paths(self):
     """Lists the files; raises UserError if there are none."""
     for name, value in [('files', self._files), ('data_dir', self._data_dir)]:
-      files_lib.check_local('%s.%s' % (self._name, name), value)
+      uris.check('%s.%s' % (self._name, name), value)
     return self.selection or input_files.find(
         self._data_dir, self._files, self.suffix, self._name + '.files')
 
@@ -359,9 +360,9 @@ class CsvInput(FileInput):
     if not self._header:
       return False
     try:
-      with pa.input_stream(path) as stream:
-        lines = stream.read(_HEADER_BYTES).splitlines()
-    except (pa.ArrowException, OSError):
+      with csv_lines.opened(path, end=_HEADER_BYTES) as text:
+        lines = text.read(_HEADER_BYTES).splitlines()
+    except (errors.UserError, OSError):
       return True  # The reader says what is wrong.
     return bool(re.search(rb'(?<!\w)%s(?!\w)' % re.escape(name.encode()),
                           next(filter(None, lines), b'')))

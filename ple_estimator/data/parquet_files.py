@@ -15,8 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ple_estimator import errors
+from ple_estimator.storage import sources
+from ple_estimator.storage import uris
 
 _RUNS_CODE = 'arrow.py_extension_type'
+_footers = {}  # FileMetaData of remote files, by (path, size, date)
 
 
 class _Refused(pa.ExtensionType):
@@ -51,26 +54,49 @@ def opened(path):
   """Opens a Parquet file, whose page checksums will be verified.
 
   Args:
-    path: str.
+    path: str, or the URI of a remote file.
 
   Returns:
     pa.parquet.ParquetFile.
 
   Raises:
     UserError: if it is damaged or no Parquet file, if a name in it is not
-      UTF-8, or if it would run code.
+      UTF-8, if it would run code, or if a remote file cannot be read.
   """
   try:
-    found = pa.parquet.ParquetFile(path, **_if_known(
-        pa.parquet.ParquetFile, page_checksum_verification=True))
+    found = sources.retried(path, lambda: _open(path))
     found.schema_arrow.names  # pylint: disable=pointless-statement
     return found
   except UnicodeDecodeError:
     raise errors.UserError(
         '%s must have columns whose names are UTF-8, got another name.' % path)
+  except errors.UserError:
+    raise
   except (pa.ArrowException, OSError, ValueError) as error:
     raise errors.UserError('%s must be a whole Parquet file, got: %s' % (
         path, one_line(error)))
+
+
+def metadata(path):
+  """Returns the pa.parquet.FileMetaData of a remote file; see `opened`.
+
+  It is read once, since each look at a store takes a while.
+  """
+  key = (path,) + sources.stat(path)
+  return _footers[key] if key in _footers else opened(path).metadata
+
+
+def _open(path):
+  """Opens a file; the columns of a remote one are fetched together."""
+  options = _if_known(pa.parquet.ParquetFile, page_checksum_verification=True)
+  if not uris.is_remote(path):
+    return pa.parquet.ParquetFile(path, **options)
+  source = sources.native(path)
+  key = (path,) + sources.stat(path)
+  found = pa.parquet.ParquetFile(
+      source, pre_buffer=True, metadata=_footers.get(key), **options)
+  _footers[key] = found.metadata
+  return found
 
 
 def writer(path, schema):

@@ -8,6 +8,8 @@ from ple_estimator.data import input_files
 from ple_estimator.data import parquet_files
 from ple_estimator.data import reader
 from ple_estimator.data import row_checks
+from ple_estimator.storage import sources
+from ple_estimator.storage import uris
 
 
 class ParquetReader(reader.Reader):
@@ -29,7 +31,8 @@ class ParquetReader(reader.Reader):
       UserError: if no file has rows, or a file is damaged, lacks a column, has
         it twice or with another type.
     """
-    empty = [path for path in self._paths if not self._check_file(path)]
+    empty = [path for path, rows in zip(self._paths, sources.each(
+        self._check_file, self._paths)) if not rows]
     errors.check(len(empty) < len(self._paths), '%s has no rows%s.', empty[0]
                  if empty else 'The input', ', and no other of the %d files has'
                  % len(empty) if len(empty) > 1 else '')
@@ -61,13 +64,14 @@ class ParquetReader(reader.Reader):
 
   def count_rows(self):
     """Returns the number of rows, from the footers."""
-    return sum(self._open(path).metadata.num_rows for path in self._paths)
+    return sum(metadata.num_rows for metadata in sources.each(
+        self._metadata, self._paths))
 
   def slices(self, at_least=1, most_rows=None):
     """Returns the row groups, each cut into parts where that is asked for."""
     groups = []
-    for path in self._paths:
-      metadata = self._open(path).metadata
+    for path, metadata in zip(self._paths, sources.each(
+        self._metadata, self._paths)):
       for group in range(metadata.num_row_groups):
         if metadata.row_group(group).num_rows:
           groups.append((path, group, metadata.row_group(group).num_rows))
@@ -107,9 +111,11 @@ class ParquetReader(reader.Reader):
     """Returns the columns that a file has of the row group of a slice."""
     names = opened.schema_arrow.names
     try:
-      table = opened.read_row_group(
+      table = sources.retried(piece.path, lambda: opened.read_row_group(
           piece.group, [c.name for c in self._columns if c.name in names],
-          use_threads=False)
+          use_threads=False))
+    except errors.UserError:
+      raise
     except (pa.ArrowException, OSError) as error:
       raise errors.UserError('%s row group %d cannot be read: %s' % (
           piece.path, piece.group, parquet_files.one_line(error)))
@@ -121,6 +127,14 @@ class ParquetReader(reader.Reader):
 
   def _open(self, path):
     """Returns the pa.parquet.ParquetFile of a path."""
-    if self._opened[0] != path:
-      self._opened = path, parquet_files.opened(path)
-    return self._opened[1]
+    known, opened = self._opened  # several threads may look at remote files
+    if known != path:
+      opened = parquet_files.opened(path)
+      self._opened = path, opened
+    return opened
+
+  def _metadata(self, path):
+    """Returns the pa.parquet.FileMetaData of a path."""
+    if uris.is_remote(path):
+      return parquet_files.metadata(path)
+    return self._open(path).metadata

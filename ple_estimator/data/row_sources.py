@@ -4,14 +4,14 @@ Both sources yield the rows as a stream of pa.Table, shuffled if asked for, and
 not yet cut into batches.
 """
 
-import os
-
 from absl import logging
 import numpy as np
 
 from ple_estimator import errors
 from ple_estimator.data import sampling
 from ple_estimator.data import stream
+from ple_estimator.storage import sources
+from ple_estimator.storage import uris
 
 _FEW_ROWS = 1000  # per process: below, slices may be without a row
 
@@ -166,9 +166,9 @@ class FileRows(_Rows):
     rng = np.random.RandomState([self._seed, epoch])
     if self._shuffle_rows:
       slices = _with_files_shuffled(slices, rng)
+    read = (table for piece in slices for table in self._read(piece))
     tables = stream.every(
-        (table for piece in slices for table in self._read(piece)),
-        *row_shard)
+        sources.ahead(read, [piece.path for piece in slices]), *row_shard)
     for table in self._mixed(self._converted(tables), rng):
       yield table
     self._tally.warn_of_skipped(' in epoch %d' % epoch)
@@ -227,6 +227,6 @@ class QueueRows(_Rows):
 
 def _with_files_shuffled(slices, rng):
   """Puts files in random order; the slices of a file keep theirs."""
-  paths = sorted({piece.path for piece in slices}, key=os.path.abspath)
+  paths = sorted({piece.path for piece in slices}, key=uris.absolute)
   rank = dict(zip(paths, rng.permutation(len(paths))))
   return sorted(slices, key=lambda piece: rank[piece.path])

@@ -2,8 +2,8 @@
 
 A state says this of the files that a run names:
 
-  files    of each its path, size, date, a digest of its first and last bytes,
-           and how many whole epochs of it have been trained
+  files    of each its path or URI, size, date, a digest of its first and last
+           bytes, and how many whole epochs of it have been trained
   last_step
            the global step at which all rows of the run will have been read
   part     the files of the epoch in hand, how many of its usable rows have been
@@ -21,6 +21,8 @@ import os
 
 from ple_estimator import errors
 from ple_estimator.data import read_plan
+from ple_estimator.storage import sources
+from ple_estimator.storage import uris
 
 _DIGEST_BYTES = 64 << 10  # at each end of a file
 _FILE_KEYS = {'path', 'size', 'mtime', 'digest', 'epochs'}
@@ -56,10 +58,11 @@ def make(state, source, seed, on_changed_files, count_rows):
     UserError: if a file has changed since it was read, and this is an error.
   """
   named = collections.OrderedDict(
-      (os.path.abspath(path), path) for path in source.paths())
+      (uris.absolute(path), path) for path in source.paths())
   lines = []
   known = _known(state, named, on_changed_files, lines)
-  files = {path: _record(path, known.get(path)) for path in named}
+  files = dict(zip(named, sources.each(
+      lambda path: _record(path, known.get(path)), list(named))))
   in_hand = _in_hand(state, known, source.epochs, count_rows, lines)
   parts, rest = [], set(named)
   if in_hand:
@@ -96,10 +99,10 @@ def state_at(plan, place):
   epochs, in_hand = {}, None
   for i, part in enumerate(plan.parts[:place.part + 1]):
     read = part.stop if i < place.part else place.epoch
-    epochs.update((os.path.abspath(path), read) for path in part.paths)
+    epochs.update((uris.absolute(path), read) for path in part.paths)
     if i == place.part and place.row:
       in_hand = {
-          'paths': [os.path.abspath(path) for path in part.paths],
+          'paths': [uris.absolute(path) for path in part.paths],
           'epoch': place.epoch, 'row': place.row, 'seed': part.seed,
           'shuffle_rows': part.shuffle_rows}
   return {'part': in_hand, 'files': [
@@ -152,7 +155,7 @@ def _known(state, named, on_changed_files, lines):
 
 def _change(path, found):
   """In words, how a file differs from what a state says of it, or ''."""
-  size, mtime = _size_and_mtime(path)
+  size, mtime = sources.stat(path)
   if size != found['size']:
     return 'it had %d bytes and has %d' % (found['size'], size)
   if mtime != found['mtime'] and _digest(path, size) != found['digest']:
@@ -194,29 +197,26 @@ def _in_hand(state, known, epochs, count_rows, lines):
 
 def _record(path, known):
   """What a state says of a file; known is what it said before, or None."""
-  size, mtime = _size_and_mtime(path)
+  size, mtime = sources.stat(path)
   if known:
     return dict(known, mtime=mtime)
   return {'path': path, 'size': size, 'mtime': mtime,
           'digest': _digest(path, size), 'epochs': 0}
 
 
-def _size_and_mtime(path):
-  found = os.stat(path)
-  return found.st_size, found.st_mtime
-
-
 def _digest(path, size):
   """A hash of the first and the last bytes of a file."""
-  with open(path, 'rb') as f:
+  end = min(size, _DIGEST_BYTES)
+  with sources.opened(path, 0, end) as f:
     found = hashlib.sha256(f.read(_DIGEST_BYTES))
-    f.seek(max(f.tell(), size - _DIGEST_BYTES))
+  with sources.opened(path, max(end, size - _DIGEST_BYTES), size) as f:
     found.update(f.read(_DIGEST_BYTES))
   return found.hexdigest()
 
 
 def _listed(paths):
   """Names some files, relative to the current folder where that is shorter."""
-  names = [min(path, os.path.relpath(path), key=len) for path in paths]
+  names = [path if uris.is_remote(path) else min(
+      path, os.path.relpath(path), key=len) for path in paths]
   more = len(names) - _SHOWN
   return ', '.join(names[:_SHOWN]) + (' and %d more' % more if more > 0 else '')

@@ -211,10 +211,10 @@ def test_csv_refuses(name, value):
 
 
 @pytest.mark.parametrize('files, data_dir, binding', [
-    ('s3://b/x.csv', '.', 'files'), ('x.csv', 'gs://b', 'data_dir')])
+    ('http://b/x.csv', '.', 'files'), ('x.csv', 'abfs://b', 'data_dir')])
 def test_urls_are_refused_in_one_line(files, data_dir, binding):
-  with pytest.raises(errors.UserError, match='CsvInput.%s must be a path, got '
-                     'the URL' % binding) as raised:
+  with pytest.raises(errors.UserError, match='CsvInput.%s must be a path or a '
+                     'URI that begins with s3://, gs' % binding) as raised:
     inputs.CsvInput(files, data_dir).paths()
   assert '\n' not in str(raised.value)
 

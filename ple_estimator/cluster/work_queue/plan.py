@@ -8,6 +8,8 @@ import numpy as np
 
 from ple_estimator import files
 from ple_estimator.cluster.work_queue import ledger
+from ple_estimator.storage import sources
+from ple_estimator.storage import uris
 
 _STATE_KEYS = {'files': str, 'epoch': int, 'acknowledged': list}
 
@@ -39,8 +41,8 @@ class Plan:
     # Only the names of the files count: their folder may have another path on
     # another machine or in a later run.
     self._files = _md5([(
-        os.path.basename(piece.path), os.path.getsize(piece.path)) + piece[1:]
-        for piece in slices])
+        os.path.basename(uris.name(piece.path)),
+        sources.size(piece.path)) + piece[1:] for piece in slices])
     self.digest = int(_md5([self._files, seed, shuffle])[:15], 16)
 
   def __len__(self):
