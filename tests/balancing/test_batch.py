@@ -122,6 +122,15 @@ def test_grad_norm_refuses_a_network_that_shares_nothing():
     grad_norm.GradNorm()(made(build))
 
 
+def test_pcgrad_refuses_tasks_that_share_nothing():
+  def build(rows):
+    return {name: tf.reduce_sum(rows * tf.get_variable(
+        name, [5]), axis=1) for name in ('ctr', 'cvr')}, {}
+  with pytest.raises(errors.UserError, match=(
+      '^Model.balancing must be None or @UncertaintyWeights.* as here.$')):
+    pcgrad.PCGrad()(made(build))
+
+
 @pytest.mark.parametrize('balancing', [
     pcgrad.PCGrad(), uncertainty_weights.UncertaintyWeights()])
 def test_one_task_cannot_be_balanced(balancing):
