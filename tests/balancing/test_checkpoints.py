@@ -25,11 +25,11 @@ def state(model_dir, step):
           if name.startswith('balancing/')}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, bindings, variables', [
     ('grad_norm', [], ['first_loss', 'weight']),
-    pytest.param(
-        'dynamic_weight_average', ['DynamicWeightAverage.window_steps = 2'],
-        ['loss_sums'], marks=pytest.mark.slow),
+    ('dynamic_weight_average', ['DynamicWeightAverage.window_steps = 2'],
+     ['loss_sums']),
 ])
 def test_a_run_that_is_broken_off_goes_on_with_its_weights(
     taobao, tmp_path, name, bindings, variables):
