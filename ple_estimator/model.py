@@ -323,7 +323,8 @@ class Model:
       logits = {name: logits[name] + first[name] for name in logits}
       return tasks_lib.with_products(self.tasks, logits, training=True), gates
 
-    of_batch = (self.balancing or balancing_lib.TaskWeights())(batch_lib.Batch(
+    balancing = self.balancing or balancing_lib.TaskWeights()
+    of_batch = balancing.balanced(batch_lib.Batch(
         self.tasks, inputs, targets, build, slices,
         plain=lambda rows: self._logits(rows, purpose._replace(fused=False)),
         is_beside=self._interactions.owns, tables=embedded + sources))

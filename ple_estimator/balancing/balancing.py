@@ -23,7 +23,7 @@ class Balancing:
         len(tasks) > 1, 'Model.balancing must be None for a model of one task, '
         'got %s.', errors.written(self))
 
-  def __call__(self, batch):
+  def balanced(self, batch):
     """Builds the gradients of a step in the training graph.
 
     Args:
@@ -38,7 +38,7 @@ class Balancing:
 class TaskWeights(Balancing):
   """The losses with the weights of Task alone: Model.balancing = None."""
 
-  def __call__(self, batch):
+  def balanced(self, batch):
     return batch.together(batch.weights)
 
 

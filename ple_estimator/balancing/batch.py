@@ -4,6 +4,7 @@ import collections
 
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import errors
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.network import gradients as gradients_lib
 from ple_estimator.network import objective
@@ -157,6 +158,9 @@ class Batch:
     Returns:
       [tasks, tasks] float32: over the variables of `shared` and over the rows
       of embeddings that the batch looks up.
+
+    Raises:
+      UserError: if the tasks share nothing.
     """
     found = [_products([of.get(name) for of in apart.gradients])
              for name in sorted(self.shared())]
@@ -168,6 +172,9 @@ class Batch:
         found.append(_products(
             [owners[id(source)].masked(g) for g in gradients]
             if id(source) in owners else _summed_rows(gradients)))
+    errors.check(
+        found, 'Model.balancing must be None or @UncertaintyWeights() where '
+        'tasks share no embedding and no weights of the network, as here.')
     return tf.add_n(found)
 
   def _terms(self, losses, weights):

@@ -50,7 +50,7 @@ class DynamicWeightAverage(balancing.Balancing):
     self._window_steps = window_steps
     self._temperature = temperature
 
-  def __call__(self, batch):
+  def balanced(self, batch):
     window = batch.step // self._window_steps
     variables = [balancing.variable(task, 'loss_sums', (_ROWS, 2))
                  for task in batch.tasks]

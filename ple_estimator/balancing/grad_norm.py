@@ -54,7 +54,7 @@ class GradNorm(balancing.Balancing):
     self._alpha = alpha
     self._rate = learning_rate
 
-  def __call__(self, batch):
+  def balanced(self, batch):
     shared = sorted(batch.shared(of_network=True))
     errors.check(
         shared, 'Model.balancing = @GradNorm() needs weights of Model.network '

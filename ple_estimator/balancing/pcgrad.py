@@ -49,7 +49,7 @@ class PCGrad(balancing.Balancing):
     errors.check_integer('PCGrad.seed', seed, 0)
     self._seed = seed
 
-  def __call__(self, batch):
+  def balanced(self, batch):
     apart = batch.apart()
     products = batch.products(apart)
     _summarize(batch.tasks, products)

@@ -42,7 +42,7 @@ class UncertaintyWeights(balancing.Balancing):
     errors.check_number('UncertaintyWeights.scale', scale, above=0)
     self._scale = scale
 
-  def __call__(self, batch):
+  def balanced(self, batch):
     variables = [balancing.variable(task, 'log_variance', trainable=True)
                  for task in batch.tasks]
     logs = [self._scale * variable for variable in variables]

@@ -111,7 +111,7 @@ def trained(balancing, feeds, slices=1, fetch=()):
   ids, labels = tf.placeholder(tf.int64, [None]), placeholders(tf.float32)
   weights = placeholders(tf.float32)
   inputs = tf.nn.embedding_lookup(table, ids)
-  found = balancing(batch_lib.Batch(
+  found = balancing.balanced(batch_lib.Batch(
       TASKS, inputs, objective.Targets(labels, weights), _build, slices,
       plain=_build, is_beside=lambda name: False, tables=[table]))
   loss = objective.total(TASKS, found.losses, found.terms)

@@ -119,7 +119,16 @@ def test_grad_norm_refuses_a_network_that_shares_nothing():
   with pytest.raises(errors.UserError, match=(
       r'^Model.balancing = @GradNorm\(\) needs weights of Model.network that '
       'tasks share, .* bind another Model.balancing, or None.$')):
-    grad_norm.GradNorm()(made(build))
+    grad_norm.GradNorm().balanced(made(build))
+
+
+def test_pcgrad_refuses_tasks_that_share_nothing():
+  def build(rows):
+    return {name: tf.reduce_sum(rows * tf.get_variable(
+        name, [5]), axis=1) for name in ('ctr', 'cvr')}, {}
+  with pytest.raises(errors.UserError, match=(
+      '^Model.balancing must be None or @UncertaintyWeights.* as here.$')):
+    pcgrad.PCGrad().balanced(made(build))
 
 
 @pytest.mark.parametrize('balancing', [
