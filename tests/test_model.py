@@ -495,6 +495,43 @@ def test_metrics_and_predictions_of_every_loss(labelled):
   assert (got['money'] > 0).all()
 
 
+def test_fused_metrics_are_those_of_unfused_predictions(labelled):
+  made = heads()
+
+  def started():
+    """A session where each variable has numbers that its name determines."""
+    session = tf.Session()
+    session.run([tf.global_variables_initializer(),
+                 tf.local_variables_initializer()])
+    session.run([v.assign(0.3 * np.random.RandomState(
+        sum(map(ord, v.op.name))).randn(*v.shape.as_list()))
+                 for v in tf.trainable_variables()])
+    return session
+
+  with tf.Graph().as_default():
+    spec = spec_of(made, tf.estimator.ModeKeys.EVAL)
+    with started() as sess:
+      sess.run([m[1] for m in spec.eval_metric_ops.values()])
+      found = sess.run({n: m[0] for n, m in spec.eval_metric_ops.items()})
+  with tf.Graph().as_default():
+    spec = spec_of(made, tf.estimator.ModeKeys.PREDICT)
+    with started() as sess:
+      p = sess.run(spec.predictions)
+  assert p['kind'].std() > 0.01
+  w, stay = RAW['w'], RAW['stay']
+  assert found['kind/log_loss'] == pytest.approx(np.average(
+      -np.log(p['kind'][np.arange(3), [2, 0, 2]]), weights=w), rel=1e-4)
+  both = np.array([1, 0, 0])
+  assert found['ctcvr/log_loss'] == pytest.approx(np.average(
+      -np.log(np.where(both, p['ctcvr'], 1 - p['ctcvr'])), weights=w), rel=1e-4)
+  for name in ('count', 'money'):
+    assert found[name + '/rmse'] == pytest.approx(np.sqrt(np.average(
+        (p[name] - stay)**2, weights=w)), rel=1e-4)
+  inside = [0, 2]
+  assert found['time/mae'] == pytest.approx(np.average(
+      abs(p['time'] - stay)[inside], weights=w[inside]), rel=1e-4)
+
+
 def test_a_row_that_no_file_may_have_has_no_class(labelled, monkeypatch):
   monkeypatch.setitem(RAW, 'age', np.array([20, np.nan, 45], 'f'))
   with tf.Graph().as_default():

@@ -35,7 +35,7 @@ COLUMNS = [
     {'name': 'age', 'kind': 'number', 'mean': 30.0, 'std': 10.0},
     {'name': 'price', 'kind': 'number'},
 ]
-DIM, BATCH, NAMES = 4, 5, ['ctr', 'cvr']
+DIM, BATCH, TASKS = 4, 5, 2
 FOR = purpose.Purpose(training=True, precision=precision.Precision())
 
 
@@ -52,12 +52,12 @@ def built(*parts, columns=COLUMNS):
   rng = np.random.RandomState(5)
   with tf.Graph().as_default():
     made = combined.Interactions(
-        list(parts), categories, numbers, len(NAMES))
+        list(parts), categories, numbers, TASKS)
     widened = made.widened(categories)
     groups = packing.groups(widened)
     width = widened[0].dim
     given = rng.randn(BATCH, len(categories) * width + numbers).astype('f')
-    x, logits = made(tf.constant(given), groups, NAMES, FOR)
+    x, logits = made(tf.constant(given), groups, TASKS, FOR)
     variables = tf.trainable_variables()
     start = [v.assign(rng.randn(*v.shape.as_list())) for v in variables]
     with tf.Session() as sess:
@@ -94,7 +94,7 @@ def test_wide_of_numbers_alone():
   columns = [c for c in COLUMNS if c['kind'] in ('label', 'number')]
   with tf.Graph().as_default(), tf.Session() as sess:
     made = combined.Interactions([wide.Wide()], [], 2, 2)
-    _, logits = made(tf.constant([[2.0, 3.0]]), [], NAMES, FOR)
+    _, logits = made(tf.constant([[2.0, 3.0]]), [], TASKS, FOR)
     kernel, = tf.trainable_variables()
     sess.run(kernel.assign([[1, 2], [10, 20]]))
     np.testing.assert_allclose(sess.run(logits), [[32, 64]])
@@ -116,7 +116,7 @@ def test_fm_with_vectors_of_its_own_has_a_machine_per_task():
 def test_fm_of_numbers_alone():
   with tf.Graph().as_default(), tf.Session() as sess:
     made = combined.Interactions([factorization_machine.FM(2)], [], 3, 2)
-    _, logits = made(tf.constant([[2.0, 3.0, 1.0]]), [], NAMES, FOR)
+    _, logits = made(tf.constant([[2.0, 3.0, 1.0]]), [], TASKS, FOR)
     vectors, weights = tf.trainable_variables()
     sess.run([vectors.assign([[1, 2], [3, 4], [5, 6]]),
               weights.assign([[1, 0], [0, 1]])])
@@ -229,7 +229,7 @@ def test_binned_looks_up_the_bin_of_each_number():
     made = combined.Interactions(
         [binned.Binned(0.5, 6, dim=1, scale=2.0)], [], 2, 2)
     x, logits = made(tf.constant([[0.0, -0.01], [-9.0, 0.99], [9.0, 0.5]]), [],
-                     NAMES, FOR)
+                     TASKS, FOR)
     table, = tf.trainable_variables()
     sess.run(table.assign(np.arange(12 * 3).reshape(12, 3)))
     # Bins of the first column: 3, 0, 5; of the second: 2, 4, 4 behind them.
@@ -247,7 +247,7 @@ def test_binned_looks_up_the_bin_of_each_number():
 def test_a_missing_number_spoils_its_own_row_alone(part):
   with tf.Graph().as_default(), tf.Session() as sess:
     made = combined.Interactions([part], [], 2, 2)
-    x, logits = made(tf.constant([[np.nan, 1], [2, 3]], tf.float32), [], NAMES,
+    x, logits = made(tf.constant([[np.nan, 1], [2, 3]], tf.float32), [], TASKS,
                      FOR)
     sess.run(tf.global_variables_initializer())
     for found in sess.run([x] + ([] if logits is None else [logits])):
