@@ -5,6 +5,7 @@ r"""Runs the experiment that .gin files describe, or a command beside training.
   python -m ple_estimator.run --gin_file=gin/bf16.gin \
       --gin_bindings='Experiment.max_steps = 100'
   python -m ple_estimator.run --gin_file=my/shop.gin --gin_file=gin/mmoe.gin
+  python -m ple_estimator.run init shop.csv --labels like --out shop.gin
   python -m ple_estimator.run csv-to-parquet data/taobao_train_data
 """
 

@@ -4,6 +4,8 @@ import collections
 import gzip
 import json
 import os
+import re
+import shlex
 
 import conftest
 import gin
@@ -16,6 +18,7 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
+from ple_estimator.commands import words as words_lib
 from ple_estimator.commands.init import choosing
 from ple_estimator.commands.init import dates
 from ple_estimator.commands.init import describing
@@ -285,6 +288,13 @@ def test_a_regression_counts_in_units_of_its_variance():
       1 / np.var(values), rel=1e-2)
 
 
+@pytest.mark.parametrize('values, loss', [
+    ([1, 2, 3, 4], "'regression'"), ([-1] * 30 + [99], "'regression'"),
+    ([1, 2] * 20 + [99], "'lognormal'"), ([0, 1] * 20 + [99], '@Tweedie()')])
+def test_losses_of_numbers(values, loss):
+  assert label('y', list(map(str, values + [1.5]))).loss == loss
+
+
 @pytest.mark.parametrize('column, name', [
     ('like', 'like'), ('shared', 'task_shared'), ('2nd', 'task_2nd'),
     ('is new', 'is_new'), (u'größe', 'gr__e')])
@@ -325,8 +335,9 @@ def init(command, *args):
 
 
 def trained(path, *bindings):
-  """Trains an epoch of a .gin file, in this process; returns its metrics."""
-  config.load(path, SMALL + ['EPOCHS = 1'] + list(bindings))
+  """Trains a .gin file for 8 epochs, in this process; returns its metrics."""
+  config.load(path, SMALL + ['EPOCHS = 8', 'Experiment.eval_epochs = 8',
+                             'LEARNING_RATE = 0.02'] + list(bindings))
   run = experiment.Experiment()
   run.train()
   with open(os.path.join(run.model_dir, 'evaluations.json')) as f:
@@ -352,7 +363,7 @@ def test_one_file_is_cut_by_users_and_trains(folder, command):
   assert "include 'gin/small.gin'" in text
   assert max(map(len, text.split('FeatureSpec')[0].splitlines())) <= 100
   found = trained('shop.gin')
-  assert found['like/auc'] > 0.6 and found['stars/rmse'] < 1
+  assert found['like/auc'] > 0.7 and found['stars/rmse'] < 1
   spec = gin.get_configurable(feature_spec.FeatureSpec)()
   assert [(c.name, type(c).__name__) for c in spec.columns] == [
       ('user_id', 'Ignored'), ('at', 'Ignored'), ('price', 'Number'),
@@ -400,7 +411,7 @@ def test_csv_files_are_read_where_they_are(folder, command):
   for line in ['  header = True', "  null_values = ('NULL',)",
                'Experiment.test_input = None']:
     assert line in text
-  assert trained('my/shop.gin')['like/auc'] > 0.6
+  assert trained('my/shop.gin')['like/auc'] > 0.7
 
 
 def test_parquet_files_are_read_where_they_are(folder, command):
@@ -413,14 +424,16 @@ def test_parquet_files_are_read_where_they_are(folder, command):
             pa.date32()),
         'items': pa.array([['i%d' % (j % 7) for j in range(k)]
                            for k in rng.randint(0, 4, 300)]),
+        'numbers': pa.array([[0.25, 1.0]] * 299 + [[0.5, 3e-7]]),
         'deep': pa.array([{'x': 1}] * 300)}), name + '.parquet')
   said = init(command, 'a.parquet', '--validation', 'b.parquet', '--test',
               'b.parquet', '--labels', 'like', '--out', 'x.gin')
   text = (folder / 'x.gin').read_text()
   assert 'deep is left out' in text and '(none)' in said
   assert "{'name': 'items', 'kind': 'hashed_list'" in text
-  assert "{'name': 'day', 'kind': 'ignored'}" in text
-  assert trained('x.gin')['like/auc'] > 0.6
+  for name in ('day', 'numbers'):
+    assert "{'name': '%s', 'kind': 'ignored'}" % name in text
+  assert trained('x.gin')['like/auc'] > 0.7
 
 
 def test_an_awkward_file(tmp_path, monkeypatch, command):
@@ -435,13 +448,13 @@ def test_an_awkward_file(tmp_path, monkeypatch, command):
         '"%d"' % rng.randint(5, 5000),
         u'"%s"' % rng.choice([u'Köln', u'Gießen', 'Bonn; Stadt']),
         '%02d.%02d.2024' % (i % 28 + 1, i % 12 + 1), '', 'x',
-        '%d' % rng.randint(100), '%d' % (size > 1.7),
+        '%d' % rng.randint(100), 'ja' if size > 1.7 else 'nein',
         u'"sagt ""ja"",\r\nnicht %d"' % i]))
   with open('x.csv', 'wb') as f:
     f.write((u'\r\n'.join(lines) + u'\r\n').encode('cp1252'))
   said = init(command, 'x.csv', '--labels', 'gut', '--out', 'x.gin')
   assert "CP1252, ';' between fields, with a header, CRLF" in said
-  assert trained('x.gin')['gut/auc'] > 0.6
+  assert trained('x.gin')['gut/auc'] > 0.7
   spec = gin.get_configurable(feature_spec.FeatureSpec)()
   assert [type(column).__name__ for column in spec.columns[:9]] == [
       'Hashed', 'Number', 'Number', 'Hashed', 'Ignored', 'Ignored', 'Ignored',
@@ -450,6 +463,19 @@ def test_an_awkward_file(tmp_path, monkeypatch, command):
   assert spec.columns[7].name == 'Preis_2'
   places = set(stored('train', 'x_data')['Ort'].to_pylist())
   assert places == {u'Köln', u'Gießen', 'Bonn; Stadt'}
+
+
+@pytest.mark.parametrize('text, task', [
+    ('brand=b3', 'brand'), ('stars>3.5', 'stars')])
+def test_one_value_of_several_is_a_label(folder, command, text, task):
+  init(command, 'shop.csv', '--labels', text, '--out', 'shop.gin')
+  found = trained('shop.gin')
+  wanted = [line.split(',') for line in shop()[1:]]
+  kept = set(stored('validation')['user_id'].to_pylist())
+  share = np.mean([row[3] == 'b3' if task == 'brand' else float(row[6]) > 3.5
+                   for row in wanted if row[0] in kept and row[3] != 'NULL' or
+                   row[0] in kept and task == 'stars'])
+  assert found[task + '/label/mean'] == pytest.approx(share, abs=1e-5)
 
 
 def test_only_the_first_rows_are_read(folder, command):
@@ -468,6 +494,20 @@ def test_rows_without_a_label_are_left_out(folder, command):
   assert sum(stored(part).num_rows for part in splitting.PARTS) == 599
 
 
+def test_amounts_have_losses_of_their_own(folder, command):
+  rng = np.random.RandomState(1)
+  lines = ['spent,secs,brand'] + ['%.2f,%.2f,b%d' % (
+      max(0, rng.normal(0, 1)) ** 4, np.exp(rng.normal(3, 2)), i % 5)
+                                  for i in range(400)]
+  (folder / 'x.csv').write_text('\n'.join(lines) + '\n')
+  init(command, 'x.csv', '--labels', 'spent,secs', '--out', 'x.gin')
+  text = (folder / 'x.gin').read_text()
+  assert 'loss = @Tweedie()' in text and "loss = 'lognormal'" in text
+  assert "EarlyStopping.metric = 'loss'" in text
+  found = trained('x.gin')
+  assert found['spent/deviance'] > 0 and np.isfinite(found['secs/nll'])
+
+
 def test_a_rare_label_does_not_decide(folder, command):
   lines = [line + ',%d' % (i % 150 == 7) for i, line in enumerate(shop())]
   (folder / 'shop.csv').write_text('\n'.join(
@@ -482,7 +522,7 @@ def test_large_tables_have_a_row_per_value(folder, command, monkeypatch):
   monkeypatch.setattr(writing, '_MOST_BUCKETS', 100)
   init(command, 'shop.csv', '--labels', 'like', '--out', 'shop.gin')
   assert "include 'gin/ev.gin'" in (folder / 'shop.gin').read_text()
-  assert trained('shop.gin')['like/auc'] > 0.6
+  assert trained('shop.gin')['like/auc'] > 0.7
 
 
 @pytest.mark.parametrize('args, message', [
@@ -554,3 +594,100 @@ def test_a_file_of_another_format_is_refused(folder, command):
         'Options', 'labels columns encoding delimiter rows skip_bad_rows')
     files = rows.Files(['shop.csv'], options([], None, None, None, None, False))
     list(files.read(['x.parquet']))
+
+
+# -------------------------------------------------------------- from end to end
+
+
+def walk():
+  """The section of README.md: its commands, and what it shows of them."""
+  with open(os.path.join(conftest.ROOT, 'README.md')) as f:
+    section = f.read().partition('\n## Your own data\n')[2]
+  section = section.partition('\n## ')[0].replace('\\\n', '')
+  return section, re.findall(
+      r'^    ((?:python tools/|ple-estimator ).*)$', section, re.M)
+
+
+def test_the_walk_of_the_readme(tmp_path, monkeypatch, capfd, run_here):
+  section, commands = walk()
+  words = [shlex.split(line) for line in commands]
+  assert [line[:2] for line in words] == [
+      ['python', 'tools/make_mtl_data.py'], ['ple-estimator', 'init'],
+      ['ple-estimator', '--gin_file=my/shop.gin'],
+      ['ple-estimator', '--gin_file=my/shop.gin']]
+  monkeypatch.chdir(tmp_path)
+  made = conftest.tool('make_mtl_data', *(words[0][2:] + [
+      '--train', 3000, '--validation', 100, '--test', 100]), cwd='.')
+  assert made.returncode == 0, made.stderr
+  assert words_lib.run('init', words[1][2:]) == 0
+  said = capfd.readouterr().out
+  # The table, but for what depends on the number of rows.
+  table = [line.split()[:2] for line in re.search(
+      r'^    (column .*?)\n\n', section, re.M | re.S).group(1).splitlines()]
+  _, head, rest = said.partition('column ')
+  assert table == [line.split()[:2] for line in (
+      head + rest.partition('\n\n')[0]).splitlines()]
+  assert '\n'.join(commands[2:]) in said.replace('\n  ', '\n')
+  for line in words[2:]:
+    done = run_here(*(line[1:] + [
+        '--gin_bindings=' + binding for binding in SMALL + [
+            'EPOCHS = 1']]))
+    assert done.returncode == 0, done.stderr
+  with open('result/shop/test.json') as f:
+    assert 0 < json.load(f)['click/auc'] < 1
+
+
+def of_the_test(path, cwd, run_cli):
+  """Trains and tests a .gin file as a user does; returns test.json."""
+  env = dict(os.environ, PYTHONPATH=conftest.ROOT)
+  for mode in ('train', 'test'):
+    done = run_cli('--gin_file=' + path, '--mode=' + mode, cwd=str(cwd),
+                   env=env)
+    assert done.returncode == 0, done.stderr
+  name = os.path.splitext(path)[0]
+  with open(os.path.join(str(cwd), 'result', name, 'test.json')) as f:
+    return json.load(f)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists(ADULT), reason='needs the Adult rows')
+def test_adult_census(tmp_path, monkeypatch, command, run_cli):
+  # Logistic regression reaches 0.8594 and 0.8692, gradient boosting 0.8967 and
+  # 0.8840 (scikit-learn).
+  monkeypatch.chdir(tmp_path)
+  init(command, os.path.join(ADULT, 'adult_train.csv'), '--test',
+       os.path.join(ADULT, 'adult_test.csv'), '--labels',
+       'income_50k,never_married', '--out', 'adult.gin')
+  found = of_the_test('adult.gin', tmp_path, run_cli)
+  assert found['income_50k/auc'] > 0.885 and found['never_married/auc'] > 0.875
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists(conftest.REAL_ROWS),
+                    reason='needs the rows of Taobao')
+def test_rows_of_taobao(tmp_path, monkeypatch, command, run_cli):
+  monkeypatch.chdir(tmp_path)
+  names = [c['name'] for c in taobao_columns()]
+  init(command, conftest.REAL_ROWS, '--columns', ','.join(names), '--labels',
+       'clk,buy', '--out', 'taobao.gin')
+  found = of_the_test('taobao.gin', tmp_path, run_cli)
+  # 55 clicks say little of an AUC.
+  assert found['clk/log_loss'] < 0.35 and found['global_step'] > 50
+
+
+@pytest.mark.slow
+def test_generated_rows(made, tmp_path, monkeypatch, command, run_cli):
+  # The true probabilities have 0.925 and 0.969.
+  monkeypatch.chdir(tmp_path)
+  names = [c['name'] for c in taobao_columns()]
+  init(command, made / 'taobao_train_data', '--validation',
+       made / 'taobao_validation_data', '--test', made / 'taobao_test_data',
+       '--columns', ','.join(names), '--labels', 'clk,buy', '--out', 'x.gin')
+  found = of_the_test('x.gin', tmp_path, run_cli)
+  assert found['clk/auc'] > 0.9 and found['buy/auc'] > 0.94
+
+
+def taobao_columns():
+  """The columns of gin/taobao.gin, a list of dicts."""
+  config.load('gin/base.gin')
+  return gin.query_parameter('FeatureSpec.columns')

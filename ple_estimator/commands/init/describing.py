@@ -110,8 +110,9 @@ class Description:
 
   def distinct(self):
     """The number of different values, an int, see distinct.Counter."""
-    return self._distinct.count() + len(
+    count = self._distinct.count() + len(
         set(self.words) - set(self.null_words()))
+    return min(count, self.filled())
 
   def is_exact(self):
     """Whether `distinct` is no estimate."""

@@ -157,8 +157,9 @@ def describe(label, found, is_bool=False):
       return _binary(found, {v: _two(numbers)[_as_number(v)] for v in values})
     return _regression(found)
   raise errors.UserError(
-      '--labels: %r has %s different values (%s); a task is binary or a '
-      'regression: name the one that counts as 1, such as --labels %r.' % (
+      '--labels: %r has %s different values (%s), and init makes labels of two '
+      'values or of numbers: name the one that counts as 1, such as --labels '
+      '%r.' % (
           found.name, format(found.distinct(), ','), _listed(values),
           '%s=%s' % (found.name, sorted(values or found.sample[:1])[0])))
 
