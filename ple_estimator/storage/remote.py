@@ -114,13 +114,13 @@ def _connect(path, parts):
 def _s3(path, parts):
   """Returns a pa.fs.S3FileSystem as the URI and the environment say."""
   found = uris.options(parts)
-  if 'endpoint_override' not in found:
-    said = next(filter(None, map(os.environ.get, _ENDPOINTS)), '')
-    scheme, separator, endpoint = said.rpartition('://')
-    if said:
-      found['endpoint_override'] = endpoint.rstrip('/')
-      if separator:
-        found.setdefault('scheme', scheme)
+  said = found.pop('endpoint_override', None) or next(
+      filter(None, map(os.environ.get, _ENDPOINTS)), None)
+  if said:
+    scheme, separator, endpoint = parse.unquote(said).rpartition('://')
+    found['endpoint_override'] = endpoint.rstrip('/')
+    if separator:
+      found.setdefault('scheme', scheme)
   found.setdefault('region', os.environ.get('AWS_REGION') or os.environ.get(
       'AWS_DEFAULT_REGION'))
   if not found['region']:
@@ -129,8 +129,6 @@ def _s3(path, parts):
                            parts.authority)))
   if hasattr(pa.fs, 'AwsStandardS3RetryStrategy'):  # `retried` counts, and says
     found['retry_strategy'] = pa.fs.AwsStandardS3RetryStrategy(max_attempts=1)
-  if 'endpoint_override' in found:
-    found['endpoint_override'] = parse.unquote(found['endpoint_override'])
   return pa.fs.S3FileSystem(**found)
 
 

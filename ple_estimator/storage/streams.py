@@ -20,7 +20,8 @@ _PART_BYTES = 4 << 20
 _PARTS = 4  # under way at most
 _FOOTERS = 8  # small files, or ends of files, that are read at a time
 
-_open = weakref.WeakSet()  # streams whose threads may be at work
+_streams = weakref.WeakSet()  # which may be open
+_pools = weakref.WeakSet()  # of threads, which may be at work
 
 
 class Stream(io.RawIOBase):
@@ -40,12 +41,12 @@ class Stream(io.RawIOBase):
     super().__init__()
     self._path = path
     self._closing = threading.Event()
+    self._pool = _pool(_PARTS)
+    self._start(begin)
+    _streams.add(self)
     self._file = opened(path)
     size = remote.stat(path).size
     self._end = size if end is None else min(end, size)
-    self._pool = futures.ThreadPoolExecutor(_PARTS)
-    _open.add(self)
-    self._start(begin)
 
   def _start(self, begin):
     self._next = begin  # the first byte that nobody was asked for
@@ -150,7 +151,7 @@ def each(function, paths):
 def ahead(items):
   """Yields the items of an iterator, the next of which is made meanwhile."""
   items, end = iter(items), object()
-  with futures.ThreadPoolExecutor(1) as pool:
+  with _pool(1) as pool:
     coming = pool.submit(next, items, end)
     while True:
       item = coming.result()
@@ -160,10 +161,18 @@ def ahead(items):
       yield item
 
 
+def _pool(threads):
+  made = futures.ThreadPoolExecutor(threads)
+  _pools.add(made)
+  return made
+
+
 def _end_all():
-  """Ends all streams before pyarrow ends its connections."""
-  for stream in list(_open):
-    stream.end()
+  """Ends what is read, before pyarrow ends its connections."""
+  for stream in list(_streams):
+    stream.close()
+  for pool in list(_pools):
+    pool.shutdown(wait=True)
 
 
 atexit.register(_end_all)

@@ -83,10 +83,12 @@ def test_what_is_missing_is_named(store, twins, folder, entry, where):
       'empty.')
 
 
-def test_an_endpoint_may_stand_in_the_uri(store, monkeypatch):
+@pytest.mark.parametrize('form', ['?endpoint_override=%s&scheme=http',
+                                  '?endpoint_override=http%%3A%%2F%%2F%s'])
+def test_an_endpoint_may_stand_in_the_uri(store, monkeypatch, form):
   store.put('rows/end/x=1/a.csv.gz', gzip.compress(TEXT.encode()))
   monkeypatch.delenv('AWS_ENDPOINT_URL')
-  query = '?endpoint_override=%s&scheme=http' % store.address
+  query = form % store.address
   path, = input_files.find('s3://rows/end' + query, '**/*.csv*', '', 'In.files')
   assert path == 's3://rows/end/x=1/a.csv.gz' + query
   assert input_files.partitions(path) == {'x': '1'}
