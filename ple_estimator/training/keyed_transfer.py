@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 
 from ple_estimator.data import packing
+from ple_estimator.training import layout as layout_lib
 from ple_estimator.training import transfer
 
 _KEYS, _VALUES = '-keys', '-values'
@@ -192,8 +193,8 @@ class Keyed:
         start = self._start(name, ending, len(of.keys), tensors)
         part, is_taken = self._taken(ending, of, start)
         parts.append(part)
-        if ending not in (_VALUES,) + _COUNTS and (
-            not transfer.is_average(ending)):
+        if ending not in (_VALUES,) + _COUNTS and not (
+            transfer.is_average(ending) or transfer.counts_steps(start)):
           slots.append(is_taken)
       tensors[name + ending] = np.concatenate(parts)[first]
     tensors[name + _KEYS] = keys
@@ -216,8 +217,9 @@ class Keyed:
       (array, bool): the rows, and whether anything was taken.
     """
     # The global step starts at 0: so do the steps at which rows were trained.
-    if ending == '-versions' or transfer.is_average(ending) or not (
-        self._slots or ending in (_VALUES,) + _COUNTS):
+    if ending == '-versions' or transfer.is_average(ending) or (
+        ending not in (_VALUES,) + _COUNTS and (
+            not self._slots or transfer.counts_steps(start))):
       return start, False
     found = rows.read(ending)
     if found is None or found.ndim != start.ndim:
@@ -268,7 +270,7 @@ def _refusal(of, group, column, there, tail, source):
   """
   if of is None:
     return 'a new column'
-  if (column['kind'] == 'Integer') != (there['kind'] == 'Integer'):
+  if layout_lib.family(column['kind']) != layout_lib.family(there['kind']):
     return 'is of kind %s there, %s here' % (there['kind'], column['kind'])
   if of['keyed'] and there['was'] != column['name'] and (
       len(group['columns']) > 1 and len(of['columns']) > 1):

@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator.data import packing
 from ple_estimator.data import reading as reading_lib
+from ple_estimator.training import layout
 
 _MOST = 1 << 20  # pairs that are collected before doubles are removed
 
@@ -30,7 +31,8 @@ def read(source, spec, group, num_buckets, fused):
   for column in group.columns:
     column = copy.copy(spec[column.name])
     # An integer is its own bucket, however many the other model has.
-    if type(column).__name__ != 'Integer' and column.name in num_buckets:
+    is_hashed = layout.family(type(column).__name__) == layout.HASHED
+    if is_hashed and column.name in num_buckets:
       column.num_buckets = num_buckets[column.name]
     columns.append(column)
   hashed = packing.Group('buckets', columns)

@@ -23,6 +23,7 @@ import os
 from ple_estimator import files
 from ple_estimator.data import packing
 
+HASHED, INTEGER = 'hashed', 'Integer'  # see `family`
 _NAME = 'layout.json'
 _LISTS = ('groups', 'own', 'inputs', 'numbers', 'tasks', 'interactions')
 
@@ -69,6 +70,18 @@ def labels(pairs):
     for the same thing: the i-th number of a vector of that name and width.
   """
   return [(name, width, i) for name, width in pairs for i in range(width)]
+
+
+def family(kind):
+  """What kinds of columns have one way from values to rows.
+
+  Args:
+    kind: str, 'kind' of a column of a layout.
+
+  Returns:
+    str: HASHED, INTEGER, or the kind itself.
+  """
+  return HASHED if kind in ('Hashed', 'HashedList') else kind
 
 
 def renamed(layout, columns):
