@@ -252,6 +252,33 @@ class World:
     # Age and category together, on top of each alone.
     self._effects.append((_CROSS, parts(0.2, 8 * 40)))
 
+  def drift(self, rng, kept, new_ads):
+    """Lets a day pass: effects change, and ads are replaced by new ones.
+
+    Args:
+      rng: np.random.RandomState.
+      kept: float from 0 to 1, the correlation of each effect with that of the
+        day before; mean and spread of the effects stay as they are.
+      new_ads: float from 0 to 1, the share of the ads that get a new id and
+        effects of their own.
+    """
+    fresh = rng.random_sample(self.ads) < new_ads
+    ids = self.ad_columns['adgroup_id']
+    first = max(900000, ids.astype(int).max() + 1)  # above those of _make_ads
+    ids = ids.astype('U8')
+    ids[fresh] = np.arange(first, first + fresh.sum()).astype('U8')
+    self.ad_columns['adgroup_id'] = ids
+    for name, parts in self._effects:
+      for part, effects in parts.items():
+        if len(effects) < 10:  # too few to keep their spread
+          continue
+        mean = effects.mean()
+        other = rng.normal(0, effects.std(), len(effects))
+        moved = mean + kept * (effects - mean) + (1 - kept**2)**0.5 * other
+        if name == 'ad':
+          moved[fresh] = mean + other[fresh]
+        parts[part] = moved
+
   def draw(self, rng, count):
     """Returns who is shown which ad where: user, ad, pid, [count] int each."""
     user = zipf(rng, count, self.users, 0.6)

@@ -190,18 +190,26 @@ def _chain(model_dir, base):
            } if os.path.isdir(folder) else set()
   steps = []
   for step in sorted(saved):
-    problem = _problem(_delta(model_dir, base, step), ([base] + steps)[-1])
-    if problem:
+    found = problem(_delta(model_dir, base, step), ([base] + steps)[-1])
+    if found:
       logging.warning(
           'Incremental checkpoint of step %d %s: what was trained after step '
-          '%d is lost.', step, problem, ([base] + steps)[-1])
+          '%d is lost.', step, found, ([base] + steps)[-1])
       break
     steps.append(step)
   return steps
 
 
-def _problem(path, previous):
-  """What is wrong with a delta, or None."""
+def problem(path, previous):
+  """What is wrong with a delta.
+
+  Args:
+    path: str, of the delta without an ending.
+    previous: int, the global step of the state that it has to follow.
+
+  Returns:
+    str that goes on after 'the delta', or None if it can be used.
+  """
   said = files.read_json(path + '.json', keys={'previous': int, 'sizes': dict})
   if said is None or not set(_FILES) <= set(said['sizes']):
     return 'cannot be read (%s.json is missing or cut)' % os.path.basename(path)
@@ -251,8 +259,8 @@ def merged(path):
     if os.path.exists(target + '.index'):
       logging.warning('%s %s: it is made again.', files.shown(target), found)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    write(target, _merge(
-        [path] + [_delta(model_dir, base, step) for step in steps]))
+    write(target, merge(read(path), [
+        _delta(model_dir, base, step) for step in steps]))
     logging.info('Merged %d incremental checkpoints with the full one of step '
                  '%d: step %d.', len(steps), base, steps[-1])
   return target
@@ -280,11 +288,25 @@ def write(path, tensors):
     os.replace(partial + suffix, path + suffix)
 
 
-def _merge(paths):
-  """Returns the tensors of a checkpoint, replaced by those of its deltas."""
-  merged = _tensors(paths[0])
-  for path in paths[1:]:
-    delta = _tensors(path)
+def merge(full, paths, only=False):
+  """Replaces tensors, and rows of tables, by those of deltas.
+
+  Args:
+    full: dict of name to array, of a checkpoint; changed in place.
+    paths: list of str, of the deltas that follow it.
+    only: bool, whether to leave out what `full` does not have, such as slots
+      that a SavedModel has not.
+
+  Returns:
+    dict of name to array, of a checkpoint of the last of them.
+  """
+  merged = full
+  for path in paths:
+    delta = read(path)
+    if only:
+      delta = {name: value for name, value in delta.items()
+               if name in full or name.endswith('-rows') or (
+                   name.endswith('-values') and name[:-len('-values')] in full)}
     keyed = [name[:-len('-keys')] for name in delta if name.endswith('-keys')]
     for name in keyed:
       merged.update(_merge_keyed(name, merged, delta))
@@ -315,6 +337,8 @@ def _merge_keyed(table, full, delta):
   waiting = [n for n in delta
              if _is_part(n, table) and n.endswith('_filtered')]
   for key_name, names in [(table + '-keys', own), (waits, waiting)]:
+    if key_name not in delta:  # a SavedModel has no keys that wait
+      continue
     keys = np.concatenate([delta[key_name], full[key_name]])
     keys, first = np.unique(keys, return_index=True)  # the delta's, if there
     if key_name == waits:  # a key with a row does not wait
@@ -325,7 +349,8 @@ def _merge_keyed(table, full, delta):
   return merged
 
 
-def _tensors(path):
+def read(path):
+  """Returns the tensors of a checkpoint or delta: a dict of name to array."""
   reader = tf.train.load_checkpoint(path)
   wholes = table_parts.joined(reader.get_variable_to_shape_map())
   return {name: table_parts.read(reader, of) for name, of in wholes.items()}

@@ -193,8 +193,8 @@ class Keyed:
         start = self._start(name, ending, len(of.keys), tensors)
         part, is_taken = self._taken(ending, of, start)
         parts.append(part)
-        if ending not in (_VALUES,) + _COUNTS and (
-            not transfer.is_average(ending)):
+        if ending not in (_VALUES,) + _COUNTS and not (
+            transfer.is_average(ending) or transfer.counts_steps(start)):
           slots.append(is_taken)
       tensors[name + ending] = np.concatenate(parts)[first]
     tensors[name + _KEYS] = keys
@@ -217,8 +217,9 @@ class Keyed:
       (array, bool): the rows, and whether anything was taken.
     """
     # The global step starts at 0: so do the steps at which rows were trained.
-    if ending == '-versions' or transfer.is_average(ending) or not (
-        self._slots or ending in (_VALUES,) + _COUNTS):
+    if ending == '-versions' or transfer.is_average(ending) or (
+        ending not in (_VALUES,) + _COUNTS and (
+            not self._slots or transfer.counts_steps(start))):
       return start, False
     found = rows.read(ending)
     if found is None or found.ndim != start.ndim:

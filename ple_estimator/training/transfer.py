@@ -152,6 +152,11 @@ def is_average(ending):
   return ending.split('-')[0] in (averaging.SUFFIX, averaging.STEP)
 
 
+def counts_steps(slot):
+  """Whether a slot counts by the global step, which starts at 0 again."""
+  return np.issubdtype(slot.dtype, np.integer)
+
+
 class Transfer:
   """One transfer from a Source to the tensors of a new model."""
 
@@ -330,7 +335,8 @@ class Transfer:
 
   def _take_slots(self, name, endings, tensors, pieces):
     """Takes the optimizer's slots of a variable; 'taken', 'new' or ''."""
-    own = [ending for ending in endings if not is_average(ending)]
+    own = [ending for ending in endings if not is_average(ending) and
+           not counts_steps(tensors[name + ending])]
     if not own or not pieces:
       return ''
     if not self._slots or not all(
@@ -416,10 +422,12 @@ def _buckets(column, there):
     return None, other
   if count == of_count:
     return np.arange(count), ''
-  if not layout_lib.is_hashed(column):  # a value is its own row
+  if column['kind'] == 'Integer':  # a value is its own row
     common = min(count, of_count)
     return np.arange(common), (
         '%d of %d ids' % (common, count) if common < count else '')
+  if not layout_lib.is_hashed(column):
+    return None, 'has %d rows there, %d here' % (of_count, count)
   if count % of_count:
     return None, (
         'num_buckets is %d there and %d here, and so the hash of a value is '

@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.training import incremental
+from ple_estimator.training import transfer
 from ple_estimator.training import warm_start
 
 BASE = ['Experiment.eval_input = None', 'Experiment.exports = None',
@@ -189,6 +190,24 @@ def test_a_model_without_layout_is_taken_by_shape(older, taobao, tmp_path,
       'has shape [8, 4], here [8, 3]')
 
 
+def test_a_slot_that_counts_steps_starts_anew(tmp_path):
+  # As adagrad_decay has one: a number of periods of the global step.
+  path = str(tmp_path / 'model.ckpt-5')
+  then = {'x': np.ones([2, 3], np.float32),
+          'x/Adagrad': np.full([2, 3], 5, np.float32),
+          'x/Adagrad_1': np.full([2], 7, np.int64)}
+  incremental.write(path, then)
+  now = {name: np.zeros_like(value) for name, value in then.items()}
+  empty = {name: [] for name in (
+      'groups', 'own', 'inputs', 'numbers', 'tasks', 'interactions')}
+  line, = transfer.Transfer(
+      transfer.Source(path, None, False), empty, lambda name: name,
+      lambda name: '', True, None).run(now)
+  assert (line.taken, line.slots) == ('taken', 'taken')
+  np.testing.assert_array_equal(now['x/Adagrad'], then['x/Adagrad'])
+  assert not now['x/Adagrad_1'].any()
+
+
 # ---------------------------------------------------------------- keyed tables
 
 EV = ['EmbeddingVariable.capacity = 20_000']
@@ -306,3 +325,19 @@ def test_a_checkpoint_in_best_belongs_to_the_model_dir_above(tmp_path):
   path = str(tmp_path / 'best' / 'model.ckpt-5')
   incremental.write(path, {'global_step': np.int64(5)})
   assert warm_start.WarmStart(path).find('/other') == (path, str(tmp_path))
+
+
+@pytest.mark.parametrize('here, there, buckets, why', [
+    (('Hashed', 6), ('HashedList', 6), [0, 1, 2, 3, 4, 5], ''),
+    (('Hashed', 6), ('Hashed', 3), [0, 1, 2, 0, 1, 2], 'each of 3 buckets'),
+    (('Hashed', 6), ('Hashed', 4), None, 'take a multiple of 4'),
+    (('Integer', 3), ('Integer', 2), [0, 1], '2 of 3 ids'),
+    (('Integer', 2), ('Integer', 3), [0, 1], ''),
+    (('Integer', 3), ('Hashed', 3), None, 'of kind Hashed there, Integer'),
+    (('Own', 4), ('Own', 2), None, 'has 2 rows there, 4 here'),
+])
+def test_which_bucket_a_bucket_starts_from(here, there, buckets, why):
+  found, said = transfer._buckets(*[
+      {'kind': kind, 'num_buckets': count} for kind, count in (here, there)])
+  assert (found if found is None else found.tolist()) == buckets
+  assert why in said and bool(why) == bool(said)
