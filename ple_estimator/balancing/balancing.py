@@ -11,10 +11,16 @@ class Balancing:
   A balancing of your own is a subclass. Task.weight and Task.gamma come on top
   of it. Evaluations know nothing of it: their loss goes by Task.weight, so that
   it can be compared from one step to another.
+
+  Attributes:
+    needs_positive_losses: bool, whether it goes by the size or the ratio of
+      losses, which mean nothing where a loss may be below 0.
   """
 
+  needs_positive_losses = False
+
   def check(self, tasks):
-    """Raises UserError unless there is something to balance.
+    """Raises UserError unless the losses of these tasks can be balanced.
 
     Args:
       tasks: list of tasks.Task.
@@ -22,6 +28,12 @@ class Balancing:
     errors.check(
         len(tasks) > 1, 'Model.balancing must be None for a model of one task, '
         'got %s.', errors.written(self))
+    for task in tasks:
+      errors.check(
+          not (self.needs_positive_losses and task.kind.may_be_negative),
+          'Model.balancing must be None or @PCGrad() where a loss may be below '
+          '0, as that of task %s (%s), got %s.', task.name,
+          type(task.kind).__name__, errors.written(self))
 
   def balanced(self, batch):
     """Builds the gradients of a step in the training graph.

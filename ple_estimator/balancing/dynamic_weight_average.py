@@ -34,6 +34,8 @@ class DynamicWeightAverage(balancing.Balancing):
   the weights of the rows as balancing/<task>/loss_sums.
   """
 
+  needs_positive_losses = True
+
   def __init__(self, window_steps=400, temperature=2.0):
     """Checks and stores the hyperparameters; builds no graph.
 

@@ -38,6 +38,8 @@ class GradNorm(balancing.Balancing):
   balancing/<task>/weight and L_k(0) as balancing/<task>/first_loss.
   """
 
+  needs_positive_losses = True
+
   def __init__(self, alpha=1.5, learning_rate=0.025):
     """Checks and stores the hyperparameters; builds no graph.
 

@@ -5,6 +5,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.balancing import balancing
+from ple_estimator.network import losses
 
 
 @gin.register
@@ -16,7 +17,7 @@ class UncertaintyWeights(balancing.Balancing):
   loss of a step is the sum over the tasks k of
 
     w_k (L_k exp(-s_k) / 2 + s_k / 2)  for squared errors (eq. 5)
-    w_k (L_k exp(-s_k) + s_k / 2)      for cross entropies (eq. 10)
+    w_k (L_k exp(-s_k) + s_k / 2)      for cross entropies (eq. 10), Tweedie
 
   where L_k is the loss of the task in the batch and w_k its Task.weight. For
   fixed L_k the best s_k is log(L_k), and log(2 L_k) for a cross entropy: then
@@ -26,6 +27,8 @@ class UncertaintyWeights(balancing.Balancing):
   batch without a row of a task gives s_k no gradient. A checkpoint has
   s_k / scale as balancing/<task>/log_variance.
   """
+
+  needs_positive_losses = True
 
   def __init__(self, scale=1.0):
     """Checks and stores the hyperparameters; builds no graph.
@@ -46,7 +49,7 @@ class UncertaintyWeights(balancing.Balancing):
     variables = [balancing.variable(task, 'log_variance', trainable=True)
                  for task in batch.tasks]
     logs = [self._scale * variable for variable in variables]
-    factors = [tf.exp(-log) / (1 if task.is_binary else 2)
+    factors = [tf.exp(-log) / (2 if _is_squared(task) else 1)
                for task, log in zip(batch.tasks, logs)]
     balancing.summarize(batch.tasks, factors)
     found = batch.together([
@@ -59,3 +62,7 @@ class UncertaintyWeights(balancing.Balancing):
       gradients[variable.name] = self._scale * (half - term)
     return found._replace(gradients=gradients, terms=found.terms + [
         half * log for half, log in zip(halves, logs)])
+
+
+def _is_squared(task):
+  return isinstance(task.kind, losses.SquaredError)

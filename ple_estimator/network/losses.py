@@ -35,6 +35,8 @@ class Loss:
       one of MEASURES.
     least_label: float, labels of rows that count have to be at least this; None
       is no bound.
+    may_be_negative: bool, whether the loss of a good prediction may be below 0,
+      as the negative log likelihood of a density is.
   """
 
   num_logits = 1
@@ -42,6 +44,7 @@ class Loss:
   is_binary = False
   measures = ('rmse', 'mae')
   least_label = None
+  may_be_negative = False
 
   def check_label(self, task, label, values):
     """Raises UserError unless a label column suits the loss.
@@ -193,6 +196,8 @@ class Poisson(_LogLink):
   The metric deviance is the mean of 2 (y log(y / m) - y + m).
   """
 
+  may_be_negative = True
+
   def of_rows(self, labels, logits):
     return tf.exp(logits) - labels * logits
 
@@ -257,6 +262,7 @@ class LogNormal(Loss):
   num_logits = 2
   measures = ('nll', 'rmse', 'mae')
   least_label = _TINY
+  may_be_negative = True
 
   def predictions(self, logits):
     mean, deviation = self._parameters(logits)

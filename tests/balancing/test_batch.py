@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.balancing import batch as batch_lib
+from ple_estimator.balancing import dynamic_weight_average
 from ple_estimator.balancing import grad_norm
 from ple_estimator.balancing import pcgrad
 from ple_estimator.balancing import uncertainty_weights
@@ -140,3 +141,17 @@ def test_one_task_cannot_be_balanced(balancing):
       '^Model.balancing must be None for a model of one task, got @%s' %
       type(balancing).__name__)):
     balancing.check([task])
+
+
+@pytest.mark.parametrize('loss', ['poisson', 'lognormal'])
+def test_losses_below_0_have_no_ratio_to_balance_by(loss):
+  # y = 3 with the prediction 3: 3 - 3 log(3) = -0.3.
+  both = [tasks.Task('ctr', 'clk', TOWER), tasks.Task('stay', 'n', TOWER, loss)]
+  pcgrad.PCGrad().check(both)
+  for balancing in (
+      uncertainty_weights.UncertaintyWeights(), grad_norm.GradNorm(),
+      dynamic_weight_average.DynamicWeightAverage(5)):
+    with pytest.raises(errors.UserError, match=(
+        r'^Model.balancing must be None or @PCGrad\(\) where a loss may be below '
+        r'0, as that of task stay \(\w+\), got @%s' % type(balancing).__name__)):
+      balancing.check(both)
