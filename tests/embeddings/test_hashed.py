@@ -215,6 +215,7 @@ def test_every_id_has_a_pair_of_rows_to_itself(rows):
 
 @each_operation
 def test_composed_vectors_start_as_small_as_others(operation):
+  tf.set_random_seed(2021)
   embedding = hashed.MultiHashEmbedding(operation)
   vectors = run(look_up(embedding, [column_kinds.Integer('x', 250000, 16)],
                         {'x': np.arange(0, 250000, 7)}, False))

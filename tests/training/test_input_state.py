@@ -472,6 +472,9 @@ class _Model:
   def input_names(self):
     return [('x', 1)]
 
+  def logit_names(self):
+    return ['ctr']
+
   def model_fn(self, features, labels, mode, **kwargs):
     assert sorted(features) == ['raw/row', 'row']
     step = tf.train.get_global_step()

@@ -8,12 +8,12 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from ple_estimator import errors
-from ple_estimator import files
 from ple_estimator.commands.init import sniffing
 from ple_estimator.data import arrow_values
 from ple_estimator.data import csv_lines
 from ple_estimator.data import input_files
 from ple_estimator.data import parquet_files
+from ple_estimator.storage import uris
 
 _BATCH_ROWS = 1 << 16
 _BLOCK_BYTES = 4 << 20
@@ -39,7 +39,9 @@ def find(binding, entries):
   """
   if not entries:
     return []
-  files.check_local(binding, entries)
+  remote = [entry for entry in entries if uris.is_remote(entry)]
+  errors.check(not remote, '%s must be files of a disk, which init reads several '
+               'times, got %r: copy it to one.', binding, (remote or [''])[0])
   return input_files.find('', entries, '', binding)
 
 
