@@ -67,19 +67,19 @@ def test_a_day_is_evaluated_before_it_is_trained_and_goes_on_after_a_kill(
   assert whole[1]['before']['global_step'] == 4
 
   # Killed in the middle of day 2, whose checkpoints are saved at each step.
-  part = tmp_path / 'part'
+  part, quick = tmp_path / 'part', 'Daily.export = False'
   with pytest.raises(_Killed):
-    run(part, days, 'run_config.save_steps = 1', hooks=[_KillAt(6)])
+    run(part, days, quick, 'run_config.save_steps = 1', hooks=[_KillAt(6)])
   found = record(part)
   assert [day['day'] for day in found['days']] == ['dt=1']
   assert found['in_hand']['day'] == 'dt=2'
-  resumed = run(part, days)
+  resumed = run(part, days, quick)
   assert [day['step'] for day in resumed] == [4, 8, 12]
   for now, then in zip(resumed[1:], whole[1:]):
     assert now['before']['loss'] == pytest.approx(
         then['before']['loss'], rel=1e-5)
   # A further call has nothing to do.
-  assert run(part, days) == resumed
+  assert run(part, days, quick) == resumed
   text = (part / 'daily.md').read_text()
   assert text.count('\n') == 5 and '| dt=3 | 12 |' in text
 

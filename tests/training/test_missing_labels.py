@@ -202,7 +202,7 @@ def test_classes_are_predicted_and_served(tmp_path):
   x = kind + 0.1 * np.random.RandomState(1).randn(len(kind))
   written(tmp_path, table.set_column(5, 'x', pa.array(x)))
   (tmp_path / 'x.gin').write_text(CLASSES)
-  made = load(tmp_path, 'EPOCHS = 30', *PARQUET)
+  made = load(tmp_path, 'EPOCHS = 30', 'Experiment.eval_epochs = 30', *PARQUET)
   made.train()
   found = made.evaluate()
   p = np.concatenate([batch['ctr'] for batch in made.predict().batches()])
