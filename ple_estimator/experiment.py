@@ -310,11 +310,12 @@ class Experiment:
     """The metrics of the last checkpoint on eval_input, for Daily, or None."""
     if not self._eval_input:
       return None
-    found = evaluations_lib.Evaluations(self.model_dir)
-    found.read()
-    if found.last and found.last['global_step'] == marker.latest_step(
+    evaluations = evaluations_lib.Evaluations(self.model_dir)
+    evaluations.read()
+    last = evaluations.last or {}
+    if last and last['global_step'] == marker.latest_step(
         self._config.model_dir):
-      return found.last
+      return last
     return metrics_file.as_json(self._measured(
         self._checkpoint('last'), self._eval_input, 'evaluate',
         'Experiment.eval_input'))

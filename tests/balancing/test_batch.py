@@ -152,6 +152,7 @@ def test_losses_below_0_have_no_ratio_to_balance_by(loss):
       uncertainty_weights.UncertaintyWeights(), grad_norm.GradNorm(),
       dynamic_weight_average.DynamicWeightAverage(5)):
     with pytest.raises(errors.UserError, match=(
-        r'^Model.balancing must be None or @PCGrad\(\) where a loss may be below '
-        r'0, as that of task stay \(\w+\), got @%s' % type(balancing).__name__)):
+        r'^Model.balancing must be None or @PCGrad\(\) where a loss may be '
+        r'below 0, as that of task stay \(\w+\), got @%s' % (
+            type(balancing).__name__))):
       balancing.check(both)

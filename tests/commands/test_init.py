@@ -540,7 +540,7 @@ def test_large_tables_have_a_row_per_value(folder, command, monkeypatch):
     (['--labels', 'like', '--delimiter', '#'], 'must have a delimiter'),
     (['--labels', 'like', '--test', 'no.csv'], '--test must name existing'),
     (['--labels', 'like', '--test', 's3://bucket/x.csv'],
-     "--test must be files of a disk, which init reads several times, got 's3:"),
+     "--test must be files of a disk, as they are read several times, got 's3"),
     (['--labels', 'brand=b77'], '--labels brand=b77 must name a value of'),
     (['--labels', 'price>1e9'], '--labels price>1e9 must have rows on both'),
     (['--labels', 'like', '--rows', '1'], '--rows must be at least 2'),

@@ -40,8 +40,9 @@ def find(binding, entries):
   if not entries:
     return []
   remote = [entry for entry in entries if uris.is_remote(entry)]
-  errors.check(not remote, '%s must be files of a disk, which init reads several '
-               'times, got %r: copy it to one.', binding, (remote or [''])[0])
+  errors.check(
+      not remote, '%s must be files of a disk, as they are read several times, '
+      'got %r: copy it to one.', binding, (remote or [''])[0])
   return input_files.find('', entries, '', binding)
 
 
