@@ -391,6 +391,7 @@ OF_KINDS = {
                 'bucketised': [-1, 0.5], 'vocabulary': ['x', ''],
                 'vector': [-1, 0.5]},
     'separator': {'hashed_list': ['x'], 'vector': ['x']},
+    'weights': {'hashed_list': ['x']},
     'mean': dict.fromkeys(['number', 'vector'], [-1, 0.5]),
     'std': dict.fromkeys(['number', 'vector'], FRACTION),
     'values': {'label': [[3]], 'vocabulary': [[3]]},

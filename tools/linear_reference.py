@@ -173,6 +173,10 @@ class Columns:
     for column in self._spec.categories:
       values = table[column.name]
       rows = np.arange(len(values))
+      if column.weighted:
+        raise ValueError("The columns must be without 'weights' of items, got "
+                         '%r: override them with None, and bind the file '
+                         'without them.' % column.name)
       if isinstance(column, column_kinds.HashedList):
         values, rows = items_of(values, column)
       found[column.name] = values, rows

@@ -33,21 +33,23 @@ class _Encoder:
 
   convert = None
 
-  def __init__(self, reading, num_packed, columns):
+  def __init__(self, reading, packed, columns):
     """Stores the reading, and what `arrays` returns.
 
     Args:
       reading: reading.Reading.
-      num_packed: int, groups of which there are three arrays of packed ids.
+      packed: sequence of packing.Group, of which there are the arrays of packed
+        ids.
       columns: list of base.Column, of which there is one array behind these.
     """
     self._reading = reading
     self._grouped = packing.names(reading.groups)
     # What a row has besides its columns.
     self._added = [sampling.CHANCE] if reading.rules else []
-    self.dtypes = (tf.int64, tf.int32, tf.int32) * num_packed + tuple(
+    dtypes = tuple(dtype for group in packed for dtype in group.dtypes())
+    self.dtypes = dtypes + tuple(
         column.dtype for column in columns) + (tf.float32,) * len(self._added)
-    self.shapes = (tf.TensorShape([None]),) * 3 * num_packed + tuple(
+    self.shapes = (tf.TensorShape([None]),) * len(dtypes) + tuple(
         tf.TensorShape((None,) + column.shape) for column in columns) + (
             tf.TensorShape([None]),) * len(self._added)
 
@@ -75,7 +77,7 @@ class TensorFlowEncoder(_Encoder):
       reading: reading.Reading.
     """
     self._columns = reading.columns()
-    super().__init__(reading, 0, self._columns)
+    super().__init__(reading, (), self._columns)
 
   def arrays(self, table):
     """Returns one numpy array per column, [batch] or [batch, width]."""
@@ -109,8 +111,7 @@ class KernelEncoder(_Encoder):
     self._kept = [reading.spec[n] for n in reading.keep if n in grouped]
     self._others = [c for c in reading.columns() if c.name not in grouped]
     self._keys = [key for group in reading.groups for key in group.keys()]
-    super().__init__(
-        reading, len(reading.groups), self._others + self._kept)
+    super().__init__(reading, reading.groups, self._others + self._kept)
 
   def convert(self, table):
     """Returns the table with ids in the place of categories."""
@@ -121,7 +122,7 @@ class KernelEncoder(_Encoder):
         column for group in self._reading.groups for column in group.columns])
 
   def arrays(self, table):
-    """Returns three arrays per group, see packing.Packed, then the columns."""
+    """Returns the arrays of groups, see packing.Packed, then the columns."""
     packed = [array for group in self._reading.groups
               for array in group.pack_table(table)]
     names = [column.name for column in self._others] + [

@@ -126,9 +126,10 @@ class FeatureSpec:
 
     Returns:
       (features, labels): dicts of column name to tensor. Categories are
-      [batch] int64 ids, or a SparseTensor of them for a list; numbers,
-      weights and labels are [batch] float32, a vector [batch, width]; kept
-      columns stand under RAW and their name. Labels are those that `raw` has.
+      [batch] int64 ids, or a SparseTensor of them for a list, and a pair of
+      SparseTensors, ids and weights, for a weighted list; numbers, weights
+      and labels are [batch] float32, a vector [batch, width]; kept columns
+      stand under RAW and their name. Labels are those that `raw` has.
     """
     wanted = self.categories + [self[name] for name in self.numbers]
     features = {c.name: c.encode(*[raw[name] for name in c.sources])

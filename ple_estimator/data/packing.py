@@ -3,7 +3,8 @@
 Columns of one width and combiner form a group, whose embedding tables lie in
 one table: the rows of the first column, then those of the second, and so on.
 Columns that say how their rows start, how these are penalised, or that they are
-not trained, form a group with those alone that say the same.
+not trained, form a group with those alone that say the same. So do lists whose
+items have weights.
 The row of an id is the id plus the offset of its column. A packed batch lists
 each row that occurs in it once, so that a training step reads and updates it
 once, however many ids refer to it:
@@ -12,6 +13,7 @@ once, however many ids refer to it:
   index   [ids] int32, the position in `rows` of each id
   splits  [columns * batch + 1] int32: the ids of field (column c, row b) are
           index[splits[c * batch + b] to splits[c * batch + b + 1])
+  weights [ids] float32, of each id; only in a group of weighted lists
 
 Packing is done in the input pipeline, at the same time as the step before. The
 "rows" of a KeyedGroup are keys.
@@ -26,7 +28,9 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator.engine import native
 
-Packed = collections.namedtuple('Packed', 'rows index splits')
+Packed = collections.namedtuple('Packed', 'rows index splits weights')
+Packed.__new__.__defaults__ = ((),)  # without weights
+_WEIGHTS = 'weights/'  # prefix of a column of `to_ids` with weights of ids
 _SINGLE = 'mean'  # of a field with one id, where combiners do not differ
 
 
@@ -56,6 +60,8 @@ def groups(columns, fused=True, prefix='', kind=None):
 def _name(column):
   """The name of a fused group, the same for columns that can share it."""
   name = 'dim_%d_%s' % (column.dim, _combiner(column))
+  if column.weighted:
+    name += '_weighted'
   for key in ('stddev', 'l2'):
     value = getattr(column, key)
     if value is not None:
@@ -78,6 +84,7 @@ class Group:
     own_dim: int, how many dimensions at the end only interactions read.
     own_l2: tuple of (width, float), the penalty on each part of these.
     combiner: 'mean', 'sum' or 'sqrtn'.
+    weighted: bool, whether the columns are lists whose items have weights.
     stddev: float, what the columns say of the start of their rows, or None.
     l2: float, what the columns say of the penalty on their rows, or None.
     trainable: bool, whether training changes their vectors.
@@ -98,6 +105,7 @@ class Group:
     self.own_dim = columns[0].own_dim
     self.own_l2 = columns[0].own_l2
     self.combiner = _combiner(columns[0])
+    self.weighted = columns[0].weighted
     self.stddev = columns[0].stddev
     self.l2 = columns[0].l2
     self.trainable = columns[0].trainable
@@ -115,7 +123,12 @@ class Group:
 
   def keys(self):
     """Returns the names of the group's packed ids among the features."""
-    return ['%s/%s' % (self.name, field) for field in Packed._fields]
+    return ['%s/%s' % (self.name, field)
+            for field in Packed._fields[:len(self.dtypes())]]
+
+  def dtypes(self):
+    """Returns the tuple of tf.DType of what `keys` names."""
+    return (tf.int64, tf.int32, tf.int32) + (tf.float32,) * self.weighted
 
   def pack(self, features):
     """Packs ids by TensorFlow ops.
@@ -126,9 +139,12 @@ class Group:
     Returns:
       dict of `keys` to tensors.
     """
-    values, lengths = [], []
+    values, lengths, weights = [], [], []
     for i, column in enumerate(self.columns):
       ids = features[column.name]
+      if self.weighted:
+        ids, of_ids = ids
+        weights.append(of_ids.values)
       if isinstance(ids, tf.SparseTensor):
         lengths.append(tf.math.unsorted_segment_sum(
             tf.ones_like(ids.values, tf.int32), ids.indices[:, 0],
@@ -142,7 +158,10 @@ class Group:
     rows, index = tf.unique(tf.concat(values, axis=0))
     splits = tf.concat(
         [[0], tf.cumsum(tf.concat(lengths, axis=0))], axis=0)
-    return dict(zip(self.keys(), (rows, index, splits)))
+    packed = (rows, index, splits)
+    if self.weighted:
+      packed += (tf.concat(weights, axis=0),)
+    return dict(zip(self.keys(), packed))
 
   def pack_table(self, table):
     """As `pack`, without TensorFlow.
@@ -153,7 +172,7 @@ class Group:
     Returns:
       tuple of numpy arrays in the order of `keys`.
     """
-    values, lengths = [], [np.zeros(1, np.int32)]
+    values, lengths, weights = [], [np.zeros(1, np.int32)], []
     for i, column in enumerate(self.columns):
       array = one_chunk(table.column(column.name))
       if pa.types.is_list(array.type):
@@ -166,8 +185,12 @@ class Group:
         if not known.all():
           ids = ids[known]
       values.append(self._rows(ids, i))
+      if self.weighted:
+        weights.append(to_numpy(
+            one_chunk(table.column(_WEIGHTS + column.name)).flatten()))
     rows, index = native.unique(np.concatenate(values))
-    return rows, index, np.cumsum(np.concatenate(lengths), dtype=np.int32)
+    packed = rows, index, np.cumsum(np.concatenate(lengths), dtype=np.int32)
+    return packed + (np.concatenate(weights),) if self.weighted else packed
 
 
 class KeyedGroup(Group):
@@ -242,10 +265,11 @@ def to_ids(table, columns):
     columns: list of column_kinds.Column with is_category.
 
   Returns:
-    pa.Table, int64 or list<int64> in those columns.
+    pa.Table, int64 or list<int64> in those columns, with further columns of
+    list<float> for the weights of weighted lists.
   """
   # All of them first: a column may be the source of another one too.
-  arrays = [(column.name, _ids(table, column)) for column in columns]
+  arrays = [named for column in columns for named in _ids(table, column)]
   for name, array in arrays:
     at = table.schema.get_field_index(name)
     table = (table.append_column(name, array) if at < 0 else
@@ -254,12 +278,19 @@ def to_ids(table, columns):
 
 
 def _ids(table, column):
-  """The ids of a column as pa.Array: int64, or list<int64>."""
+  """The ids of a column, and the weights if it has some.
+
+  Returns:
+    list of (name, pa.Array): int64, or list<int64>, and list<float>.
+  """
   ids = column.ids(*[one_chunk(table.column(name)) for name in column.sources])
-  if isinstance(ids, tuple):
-    values, splits = ids
-    return pa.ListArray.from_arrays(pa.array(splits), pa.array(values))
-  return pa.array(ids)
+  if not isinstance(ids, tuple):
+    return [(column.name, pa.array(ids))]
+  splits = pa.array(ids[1])
+  lists = [(column.name, ids[0])] + [
+      (_WEIGHTS + column.name, weights) for weights in ids[2:]]
+  return [(name, pa.ListArray.from_arrays(splits, pa.array(values)))
+          for name, values in lists]
 
 
 def to_numpy(array):

@@ -167,6 +167,8 @@ def pool(vectors, packed, group, fused=False):
     [batch, columns * dim] float32, the columns in the order of the group. The
     vector is zero where a field has no id.
   """
+  if group.weighted:
+    return _by_row(_weighted_sums(vectors, packed, group.combiner), group)
   if fused:
     return native.pool(vectors, packed.index, packed.splits,
                        len(group.columns), group.combiner)
@@ -177,6 +179,41 @@ def pool(vectors, packed, group, fused=False):
              'sqrtn': tf.sparse.segment_sqrt_n}[group.combiner]
   return _by_row(
       combine(vectors, packed.index, field, num_segments=fields), group)
+
+
+def _weighted_sums(vectors, packed, combiner):
+  """Combines the vectors e_i of each field, of weights w_i.
+
+  As tf.nn.embedding_lookup_sparse with sp_weights: 'sum' is sum_i w_i e_i,
+  'mean' divides it by sum_i w_i, and 'sqrtn' by sqrt(sum_i w_i^2). It is zero
+  where the divisor is 0. The sums of weights are made in float64, in which no
+  square of a float32 is too large or becomes 0. It is made of TensorFlow's own
+  ops with and without fused kernels.
+
+  Args:
+    vectors: [n, dim] float32, the vectors of packed.rows.
+    packed: packing.Packed with weights.
+    combiner: 'mean', 'sum' or 'sqrtn'.
+
+  Returns:
+    [fields, dim] float32.
+  """
+  fields = tf.size(packed.splits) - 1
+  field = tf.repeat(
+      tf.range(fields), packed.splits[1:] - packed.splits[:-1])
+  weights = tf.cast(packed.weights, tf.float64)
+  if combiner != 'sum':
+    squared = combiner == 'sqrtn'
+    divisor = tf.math.unsorted_segment_sum(
+        weights ** 2 if squared else weights, field, fields)
+    weights = tf.math.divide_no_nan(weights, tf.gather(
+        tf.sqrt(divisor) if squared else divisor, field))
+  # Each row of this matrix is a field, each column one of the vectors.
+  places = tf.cast(tf.stack([field, packed.index], axis=1), tf.int64)
+  matrix = tf.SparseTensor(
+      places, tf.cast(weights, tf.float32),
+      tf.cast(tf.stack([fields, tf.shape(vectors)[0]]), tf.int64))
+  return tf.sparse.sparse_dense_matmul(matrix, vectors)
 
 
 def _by_row(by_field, group):
@@ -228,6 +265,10 @@ class HashEmbedding(Embedding):
         "HashEmbedding.l2, Wide.l2, FM.l2, FwFM.l2, and 'l2' of a column, "
         "must be 0 with DeepRec's fused lookup, got %g: leave 'fused_lookup' "
         'out of Engine.forms.', self._strength(group))
+    errors.check(
+        not group.weighted, "FeatureSpec.columns, %r: 'weights' must be None "
+        "with DeepRec's fused lookup: leave 'fused_lookup' out of "
+        'Engine.forms.', group.columns[0].name)
     return _by_row(deeprec.fused_lookup(
         self._table(group), packed, group.combiner), group)
 

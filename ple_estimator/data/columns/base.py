@@ -27,6 +27,7 @@ class Column:
     is_category: bool, whether it becomes ids for an embedding.
     can_be_crossed: bool, whether it is a category with one id per row, see
       crossed.py.
+    weighted: bool, whether it is a list whose items have weights.
     sources: tuple of str, the columns of the files that `encode` and `ids`
       take; its own name, unless it is made of others.
     own_dim: int, how many dimensions at the end of a category's vectors only
@@ -46,6 +47,7 @@ class Column:
   shape = ()
   is_category = False
   can_be_crossed = False
+  weighted = False
   own_dim = 0
   own_l2 = ()
   stddev = None
@@ -131,7 +133,8 @@ class Column:
 
     Returns:
       [rows] int64 numpy array, NO_ID where missing; for a list a pair of
-      values [n] int64 and splits [rows + 1] int32.
+      values [n] int64 and splits [rows + 1] int32, and of a weighted list
+      also weights [n] float32.
     """
     raise NotImplementedError
 

@@ -11,6 +11,7 @@ from ple_estimator import errors
 from ple_estimator.data import arrow_values
 from ple_estimator.data.columns import base
 from ple_estimator.data.columns import numbers
+from ple_estimator.data.columns import weighted_items
 from ple_estimator.engine import native
 
 _NUM_KEYS = 2**63 - 1  # hashes that an int64 holds without a sign
@@ -81,14 +82,27 @@ class Hashed(base.Column):
 
 
 class HashedList(Hashed):
-  """Several hashed categories in one field, pooled into one vector."""
+  """Several hashed categories in one field, pooled into one vector.
+
+  With `weights` each item has a weight w_i beside its vector e_i, and the
+  vector of the field is, as tf.nn.embedding_lookup_sparse makes it with
+  sp_weights:
+
+    sum    sum_i w_i e_i
+    mean   sum_i w_i e_i / sum_i w_i
+    sqrtn  sum_i w_i e_i / sqrt(sum_i w_i^2)
+
+  It is the zero vector where the divisor is 0. A row of a file with a weight
+  that is missing, no number, or out of range is a bad row. A served model,
+  which cannot refuse a row, drops such an item.
+  """
 
   can_be_crossed = False
   wants = 'text, a number that is whole, or a list of them'
 
   def __init__(self, name, num_buckets, dim, default='', separator='|',
                combiner='mean', stddev=None, l2=None, max_items=None,
-               keep='first', trainable=True):
+               keep='first', trainable=True, weights=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -105,6 +119,9 @@ class HashedList(Hashed):
         been dropped; None counts all.
       keep: 'first' or 'last', which items count where there are more.
       trainable: bool, as Hashed.
+      weights: str, the character between an item and its weight: ':' reads
+        'a:0.5|b:2', and a map of Parquet from items to numbers. The weight is
+        behind the last one of an item. None has no weights.
     """
     super().__init__(name, num_buckets, dim, default, stddev, l2, trainable)
     errors.check_text('separator', separator)
@@ -117,49 +134,99 @@ class HashedList(Hashed):
     self._keeps_last = keep == 'last'
     self._separator = separator
     self.combiner = combiner
+    if weights is not None:
+      self._weigh(weights, default)
+
+  def _weigh(self, weights, default):
+    """Reads a weight behind each item."""
+    self._weighted_items = weighted_items.WeightedItems(
+        self._separator, weights, self.combiner)
+    self.weighted = True
+    self.wants = 'text, a list of it, or a map to numbers'
+    errors.check(
+        not self._weighted_items.bad_rows(
+            pa.array([default.encode()], pa.binary())).any(),
+        'default must %s, got %s.', self.requirement(), errors.written(default))
 
   def accepts(self, arrow_type):
     if arrow_values.is_list(arrow_type):
       return super().accepts(arrow_type.value_type)
+    if self.weighted and self._weighted_items.accepts(arrow_type):
+      return True
     return super().accepts(arrow_type)
 
   def parse(self, array):
-    if not arrow_values.is_list(array.type):
-      return super().parse(array)
-    # A list is joined to the text that a file without lists would have.
-    items, bad_items = super().parse(array.flatten())
-    lengths = pc.list_value_length(array).fill_null(0).to_numpy()
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    lists = pa.ListArray.from_arrays(pa.array(offsets), items)
-    holds = pc.match_substring(items, self._separator).to_numpy(
+    if pa.types.is_map(array.type):
+      texts, bad = self._join(*self._weighted_items.items_of_map(array))
+    elif arrow_values.is_list(array.type):
+      items, bad_items = super().parse(array.flatten())
+      lengths = pc.list_value_length(array).fill_null(0).to_numpy()
+      offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+      texts, bad = self._join(
+          pa.ListArray.from_arrays(pa.array(offsets), items), bad_items)
+    else:
+      texts, bad = super().parse(array)
+    if self.weighted:
+      bad_weights = self._weighted_items.bad_rows(texts)
+      bad = bad_weights if bad is None else bad | bad_weights
+      bad = bad if bad.any() else None
+    return texts, bad
+
+  def _join(self, lists, bad_items):
+    """Joins lists to the text that a file without lists would have.
+
+    Args:
+      lists: pa.ListArray of binary, without an offset.
+      bad_items: bool numpy array, which items are bad; None is none.
+
+    Returns:
+      (texts, bad), as `parse`.
+    """
+    holds = pc.match_substring(lists.values, self._separator).to_numpy(
         zero_copy_only=False)
     if bad_items is not None:
       holds = holds | bad_items
     bad = None
     if holds.any():
       counts = np.concatenate([[0], np.cumsum(holds)])
+      offsets = lists.offsets.to_numpy()
       bad = counts[offsets[1:]] > counts[offsets[:-1]]
     return pc.binary_join(lists, self._separator.encode()), bad
 
   def requirement(self):
+    if self.weighted:
+      return self._weighted_items.requirement()
     return ('have items of text or whole numbers of at most 2^53, without the '
             'separator %r inside' % self._separator)
 
   def encode(self, text):
-    """[batch] string -> SparseTensor [batch, items] of int64 ids."""
+    """[batch] string -> SparseTensor [batch, items] of int64 ids.
+
+    Of a weighted list it is a pair: the ids, and a SparseTensor of float32
+    weights with the same indices.
+    """
     if self._default:
       text = tf.where(tf.equal(text, ''),
                       tf.fill(tf.shape(text), self._default), text)
+    if self.weighted:
+      items, weights = self._weighted_items.encode(text)
+      if self._max_items:
+        kept = self._counted(items)
+        items, weights = [tf.sparse.retain(x, kept) for x in (items, weights)]
+      return self._hash_all(items), weights
     items = tf.strings.split(
         text, sep=self._separator, result_type='RaggedTensor').to_sparse()
     items = tf.sparse.retain(items, tf.not_equal(items.values, ''))
     if self._max_items:
-      items = self._cut(items)
+      items = tf.sparse.retain(items, self._counted(items))
+    return self._hash_all(items)
+
+  def _hash_all(self, items):
     return tf.SparseTensor(
         items.indices, self._hash(items.values), items.dense_shape)
 
-  def _cut(self, items):
-    """Leaves max_items in each row of a SparseTensor without gaps."""
+  def _counted(self, items):
+    """Which max_items of each row of a SparseTensor without gaps count."""
     rows = items.indices[:, 0]
     lengths = tf.math.unsorted_segment_sum(
         tf.ones_like(rows), rows, items.dense_shape[0])
@@ -167,29 +234,41 @@ class HashedList(Hashed):
         tf.cumsum(lengths, exclusive=True), rows)
     if self._keeps_last:
       places = tf.gather(lengths, rows) - 1 - places  # counted from the end
-    return tf.sparse.retain(items, places < self._max_items)
+    return places < self._max_items
 
   def ids(self, array):
     if self._default:
       array = pc.if_else(pc.equal(array, pa.scalar(b'', pa.binary())),
                          pa.scalar(self._default.encode(), pa.binary()), array)
-    ids, splits = native.hash_lists(
-        array, self._separator.encode(), self.num_buckets)
-    if not self._max_items:
-      return ids, splits
+    if self.weighted:
+      items = self._weighted_items.split(array)
+      splits = items.splits
+      found = (native.hash_text(items.names, self.num_buckets, base.NO_ID),
+               items.weights)
+    else:
+      ids, splits = native.hash_lists(
+          array, self._separator.encode(), self.num_buckets)
+      found = (ids,)
+    if self._max_items:
+      kept, splits = self._cut(splits)
+      found = tuple(values[kept] for values in found)
+    return (found[0], splits) + found[1:]
+
+  def _cut(self, splits):
+    """Which max_items of each field count, and the splits of these."""
     lengths = np.diff(splits)
-    places = np.arange(len(ids)) - np.repeat(splits[:-1], lengths)
+    places = np.arange(splits[-1]) - np.repeat(splits[:-1], lengths)
     if self._keeps_last:
       places = np.repeat(lengths, lengths) - 1 - places
     kept = np.minimum(lengths, self._max_items)
-    return ids[places < self._max_items], np.concatenate(
+    return places < self._max_items, np.concatenate(
         [[0], np.cumsum(kept)]).astype(np.int32)
 
   def items(self, text):
     """The items of a field that count, a list of bytes; of an empty one none.
 
     Args:
-      text: bytes.
+      text: bytes, of a column without weights.
     """
     items = [item for item in text.split(self._separator.encode()) if item]
     if not self._max_items:

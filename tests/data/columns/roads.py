@@ -98,7 +98,7 @@ def _feature(value, dtype):
 
 def fields(group, batch):
   """The rows of a group in each field: dict of column name to lists of ids."""
-  rows, index, splits = [batch[key] for key in group.keys()]
+  rows, index, splits = [batch[key] for key in group.keys()[:3]]
   count = (len(splits) - 1) // len(group.columns)
   found = {}
   for c, column in enumerate(group.columns):
@@ -106,6 +106,20 @@ def fields(group, batch):
         [int(row) - group.offsets[c]
          for row in rows[index[splits[c * count + b]:splits[c * count + b + 1]]]
          ] for b in range(count)]
+  return found
+
+
+def weights_of(groups, batch):
+  """The weights in each field of weighted lists: dict of name to lists."""
+  found = {}
+  for group in groups:
+    if group.weighted:
+      _, _, splits, weights = [batch[key] for key in group.keys()]
+      cut = np.split(weights, splits[1:-1])
+      count = len(cut) // len(group.columns)
+      found.update((column.name, [x.tolist() for x in cut[
+          c * count:(c + 1) * count]]) for c, column in enumerate(
+              group.columns))
   return found
 
 
@@ -117,7 +131,8 @@ def ids_of(groups, batch):
   return found
 
 
-def check(folder, spec, texts, feeds, ids, typed=None, numbers=None):
+def check(folder, spec, texts, feeds, ids, typed=None, numbers=None,
+          weights=None):
   """Asserts that the model reads the same on every road.
 
   Args:
@@ -127,6 +142,7 @@ def check(folder, spec, texts, feeds, ids, typed=None, numbers=None):
     feeds: as `served`.
     ids: dict of name to a list of ids per row, of the categories.
     numbers: dict of name to a list of what the network reads, of the others.
+    weights: dict of name to a list of weights per row, of weighted lists.
   """
   groups = packing.groups(spec.categories)
   arrived = []
@@ -136,5 +152,6 @@ def check(folder, spec, texts, feeds, ids, typed=None, numbers=None):
   arrived += served(spec, groups, feeds)
   for batch in arrived:
     assert ids_of(groups, batch) == ids
+    assert weights_of(groups, batch) == (weights or {})
     for name, expected in (numbers or {}).items():
       np.testing.assert_allclose(batch[name], expected, rtol=1e-6)

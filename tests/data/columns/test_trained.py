@@ -25,6 +25,8 @@ FeatureSpec:
        'num_oov_buckets': 2},
       {'name': 'v', 'kind': 'vector', 'width': 3},
       {'name': 'tags', 'kind': 'hashed_list', 'num_buckets': 9, 'max_items': 2},
+      {'name': 'liked', 'kind': 'hashed_list', 'num_buckets': 9,
+       'weights': ':', 'max_items': 2},
       {'name': 'both', 'kind': 'crossed', 'columns': ('age', 'colour'),
        'num_buckets': 11},
   ]
@@ -42,7 +44,7 @@ train/CsvInput.epochs = %EPOCHS
 run_config.save_steps = 3
 PLE.num_levels = 1
 '''
-NAMES = ['ad', 'I1', 'I2', 'I3', 'age', 'colour', 'v', 'tags']
+NAMES = ['ad', 'I1', 'I2', 'I3', 'age', 'colour', 'v', 'tags', 'liked']
 
 
 def rows(count):
@@ -52,7 +54,8 @@ def rows(count):
   return [[
       'a%d' % rng.randint(4), '%.2f' % rng.rand(), '%.2f' % rng.rand(), '1',
       pick(['', '10', '20', '39.5', '70']), pick(['red', 'blue', 'x', 'y', '']),
-      '%.2f|%.2f|0' % (rng.rand(), rng.rand()), pick(['', 'p', 'p|q|r', 'r|p'])]
+      '%.2f|%.2f|0' % (rng.rand(), rng.rand()), pick(['', 'p', 'p|q|r', 'r|p']),
+      pick(['', 'p:2', 'p:%.2f|q:3|r:1' % rng.rand(), 'q:1|p:0'])]
           for _ in range(count)]
 
 
