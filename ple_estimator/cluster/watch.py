@@ -313,8 +313,9 @@ class WaitForCheckpoint(tf.train.SessionRunHook):
 class WaitForStart(tf.train.SessionRunHook):
   """Makes a worker wait until the chief has saved its first checkpoint.
 
-  With Experiment.warm_start the variables have initial values before they have
-  those to start from, and a worker that trained then would lose its steps.
+  With Experiment.warm_start, or columns that start from vectors of a file, the
+  variables have initial values before they have those to start from, and a
+  worker that trained then would lose its steps.
   """
 
   def __init__(self, model_dir, watch):

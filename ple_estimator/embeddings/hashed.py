@@ -21,7 +21,7 @@ class Embedding:
   """The base class of embeddings; a subclass defines `_vectors`."""
 
   _group_kind = packing.Group
-  _can_freeze = False  # whether vectors can be left as they start
+  _has_rows = False  # whether the vector of an id is a row of its own
 
   def __init__(self, stddev, emb_fusion, l2=0.0):
     """Checks and stores the hyperparameters; builds no graph.
@@ -50,15 +50,20 @@ class Embedding:
     """Returns a list of packing.Group: how the input has to pack the ids.
 
     Raises:
-      UserError: if a column is not to be trained, and the embedding cannot
-        leave it as it is.
+      UserError: if a column is not to be trained, or is to start from a file,
+        and the embedding has no rows for which that is possible.
     """
     for column in columns:
       errors.check(
-          column.trainable or self._can_freeze, "FeatureSpec.columns, %r: "
+          column.trainable or self._has_rows, "FeatureSpec.columns, %r: "
           "'trainable' must be True with %s: bind Model.embedding = "
           '@HashEmbedding() to leave vectors as they start.', column.name,
           type(self).__name__)
+      errors.check(
+          column.vectors is None or self._has_rows, "FeatureSpec.columns, %r: "
+          "'vectors' must be None with %s: bind Model.embedding = "
+          '@HashEmbedding() to start from the vectors of a file, got %r.',
+          column.name, type(self).__name__, column.vectors)
     return packing.groups(
         columns, self._emb_fusion, kind=self._group_kind)
 
@@ -232,7 +237,7 @@ class HashEmbedding(Embedding):
   tf.feature_column.embedding_column, table by table.
   """
 
-  _can_freeze = True
+  _has_rows = True
 
   def __init__(self, stddev=None, emb_fusion=True, l2=0.0):
     """Checks and stores the hyperparameters; builds no graph.
@@ -393,6 +398,12 @@ class MultiHashEmbedding(HashEmbedding):
         column.trainable, "FeatureSpec.columns, %r: 'trainable' must be True "
         'with num_buckets of at least MultiHashEmbedding.min_buckets = %d, '
         'where several values share rows.', column.name, self._min_buckets)
+    errors.check(
+        column.vectors is None, "FeatureSpec.columns, %r: 'vectors' must be "
+        'None with num_buckets of at least MultiHashEmbedding.min_buckets = '
+        '%d, where several values share rows, got %r: raise '
+        'MultiHashEmbedding.min_buckets.', column.name, self._min_buckets,
+        column.vectors)
     errors.check(
         self._operation != 'mul' or column.stddev != 0,
         "FeatureSpec.columns, %r: 'stddev' must be above 0 with "

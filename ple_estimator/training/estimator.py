@@ -37,7 +37,7 @@ class ModelFn:
 
   def __init__(self, model, engine, is_alone, prefetch=0, input_state=None,
                incremental=False, training_hooks=None, warm_start=None,
-               train_input=None):
+               train_input=None, vectors=None):
     """Builds no graph.
 
     Args:
@@ -54,6 +54,9 @@ class ModelFn:
       warm_start: warm_start.WarmStart, what a training without a checkpoint
         starts from; None is the initial values.
       train_input: inputs.FileInput, whose values warm_start may read.
+      vectors: starting_vectors.StartingVectors, what tables start from in a
+        training without a checkpoint, or None. What warm_start takes takes
+        their place.
     """
     self._model = model
     self._engine = engine
@@ -64,6 +67,7 @@ class ModelFn:
     self._training_hooks = training_hooks
     self._warm_start = warm_start
     self._train_input = train_input
+    self._vectors = vectors
     self.reads = None
 
   def __call__(self, features, labels, mode, config):
@@ -112,10 +116,23 @@ class ModelFn:
     start = None
     if config.is_chief:
       layout.write(config.model_dir, layout.of(self._model))
-      start = self._warm_start and self._warm_start.init_fn(
-          saver, self._model, self._train_input, config.model_dir)
+      start = self._init_fn(saver, config.model_dir)
     return self._with_scaffold(
         spec._replace(training_hooks=hooks), saver, start)
+
+  def _init_fn(self, saver, model_dir):
+    """What a Scaffold calls if there was no checkpoint to restore, or None."""
+    warm = self._warm_start and self._warm_start.init_fn(
+        saver, self._model, self._train_input, model_dir)
+    if not self._vectors:
+      return warm
+
+    def start(scaffold, session):
+      self._vectors.fill(session)
+      if warm:
+        warm(scaffold, session)
+
+    return start
 
   def _with_scaffold(self, spec, saver, init_fn=None):
     """Adds the Saver, and the op that checks that variables have values."""

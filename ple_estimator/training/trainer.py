@@ -34,6 +34,7 @@ from ple_estimator.training import input_state
 from ple_estimator.training import intervals
 from ple_estimator.training import losses
 from ple_estimator.training import model_dir as model_dir_lib
+from ple_estimator.training import starting_vectors
 
 Schedule = collections.namedtuple('Schedule', [
     'max_steps', 'eval_steps', 'eval_epochs', 'eval_secs', 'results',
@@ -81,6 +82,7 @@ class Trainer:
     self._engine = engine
     self._schedule = schedule
     self._work_queue = work_queue
+    self._vectors = starting_vectors.of(model)
     self._input_state = None if work_queue else input_state.InputState(
         train_input, config, schedule.on_changed_files)
     # Set by `run`.
@@ -89,7 +91,7 @@ class Trainer:
     self.model_fn = estimator_lib.ModelFn(
         model, engine, role.is_local, train_input.prefetch,
         work_queue or self._input_state, bool(schedule.incremental),
-        self._saver_hooks, schedule.warm_start, train_input)
+        self._saver_hooks, schedule.warm_start, train_input, self._vectors)
     self.estimator = tf.estimator.Estimator(
         self.model_fn, config.model_dir, config)
     # TensorFlow's own answer is None if the file `checkpoint` was lost.
@@ -141,6 +143,7 @@ class Trainer:
       if self._config.is_chief:
         stack.enter_context(model_dir_lib.owned(self._config.model_dir))
       self._look_at_warm_start()
+      self._look_at_vectors()
       self._say_what_is_to_be_done()
       yield
 
@@ -156,6 +159,19 @@ class Trainer:
       logging.info('Experiment.warm_start is not used: %s holds a checkpoint '
                    'of step %d, and training goes on from it.',
                    files.shown(model_dir), step)
+
+  def _look_at_vectors(self):
+    """Reads the vectors that the training starts from, or says why not."""
+    if not self._vectors or not self._config.is_chief:
+      return
+    if marker.latest_step(self._config.model_dir) is None:
+      self._vectors.read()
+      if self._schedule.warm_start:
+        logging.info('Experiment.warm_start goes before the vectors of files: '
+                     'rows that it takes start from the older model.')
+    else:
+      logging.info('The vectors of files are not read (%s): training goes on '
+                   'from a checkpoint.', ', '.join(self._vectors.columns))
 
   def _check_data(self):
     """Looks at the data, which say where the training ends."""
@@ -300,7 +316,7 @@ class Trainer:
     elif not self._role.is_local:
       added.append(watch_lib.WaitForCheckpoint(
           config.model_dir, config.save_checkpoints_steps, self._watch))
-      if schedule.warm_start:
+      if schedule.warm_start or self._vectors:
         added.append(watch_lib.WaitForStart(config.model_dir, self._watch))
     return added + schedule.hooks + [self._watch]
 

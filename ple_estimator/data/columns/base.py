@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.data import arrow_values
+from ple_estimator.storage import uris
 
 NO_ID = -1  # the id of a missing value that has no default: a zero vector
 RAW = 'raw/'  # prefix of a feature that carries a column as the file has it
@@ -38,6 +39,7 @@ class Column:
     l2: float, of a category: the strength of the penalty on its rows; None
       leaves it to the embedding.
     trainable: bool, of a category: whether training changes its vectors.
+    vectors: str, of a category: the file that its vectors start from, or None.
     wants: str, the types that `accepts` takes, for errors.
   """
 
@@ -53,6 +55,7 @@ class Column:
   stddev = None
   l2 = None
   trainable = True
+  vectors = None
   wants = 'text, or a number that is whole'
 
   def __init__(self, name):
@@ -123,6 +126,19 @@ class Column:
     """
     return None
 
+  def item_ids(self, values):
+    """Makes the ids of single values; other than `encode` of a list alone.
+
+    Only a category has this method.
+
+    Args:
+      values: [n] tensor of dtype, one value or item each.
+
+    Returns:
+      [n] int64 ids, NO_ID where a value has none.
+    """
+    return self.encode(values)
+
   def ids(self, array):
     """Makes the same ids as `encode`, by the C++ kernels.
 
@@ -146,8 +162,14 @@ class Column:
     """
     raise NotImplementedError
 
-  def _set_vectors(self, stddev, l2, trainable):
-    """Checks and stores what a category says of its vectors, as Hashed."""
+  def _set_vectors(self, stddev, l2, trainable, vectors=None, by_id=False):
+    """Checks and stores what a category says of its vectors, as Hashed.
+
+    Args:
+      stddev, l2, trainable, vectors: as categories.Hashed.
+      by_id: bool, whether the ids are no hashes, so that a file can have a
+        vector per id.
+    """
     errors.check_number('stddev', stddev, least=0, or_none=True)
     errors.check_number('l2', l2, least=0, or_none=True)
     errors.check_bool('trainable', trainable)
@@ -156,6 +178,13 @@ class Column:
     self.stddev = stddev
     self.l2 = l2
     self.trainable = trainable
+    errors.check_text('vectors', vectors, or_none=True)
+    if vectors is not None:
+      uris.check('vectors', [vectors])
+      endings = ('.parquet', '.npy') if by_id else ('.parquet',)
+      errors.check(vectors.endswith(endings), 'vectors must be a path that '
+                   'ends in %s, got %r.', ' or '.join(endings), vectors)
+    self.vectors = vectors
 
 
 class Ignored(Column):

@@ -29,7 +29,7 @@ class Hashed(base.Column):
   can_be_crossed = True
 
   def __init__(self, name, num_buckets, dim, default='', stddev=None, l2=None,
-               trainable=True):
+               trainable=True, vectors=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -45,11 +45,15 @@ class Hashed(base.Column):
         that of the embedding, HashEmbedding.l2.
       trainable: bool; False leaves the vectors that the experts read as they
         start. Those of interactions, such as Wide, are trained all the same.
+      vectors: str, the path of a Parquet file with a column of values and one
+        of lists of dim numbers: where training starts, the vectors that the
+        experts read are those of the file. A bucket of several of its values
+        starts from their mean. None, and other values, start at random.
     """
     super().__init__(name)
     errors.check(isinstance(default, str), 'default must be a text, got %s.',
                  errors.written(default))
-    self._set_vectors(stddev, l2, trainable)
+    self._set_vectors(stddev, l2, trainable, vectors)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     self._default = default
@@ -102,7 +106,7 @@ class HashedList(Hashed):
 
   def __init__(self, name, num_buckets, dim, default='', separator='|',
                combiner='mean', stddev=None, l2=None, max_items=None,
-               keep='first', trainable=True, weights=None):
+               keep='first', trainable=True, weights=None, vectors=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -122,8 +126,10 @@ class HashedList(Hashed):
       weights: str, the character between an item and its weight: ':' reads
         'a:0.5|b:2', and a map of Parquet from items to numbers. The weight is
         behind the last one of an item. None has no weights.
+      vectors: str, as Hashed; the values of the file are single items.
     """
-    super().__init__(name, num_buckets, dim, default, stddev, l2, trainable)
+    super().__init__(name, num_buckets, dim, default, stddev, l2, trainable,
+                     vectors)
     errors.check_text('separator', separator)
     errors.check_choice('combiner', combiner, ('mean', 'sum', 'sqrtn'))
     errors.check_integer('max_items', max_items, 1, _MOST_ITEMS, or_none=True)
@@ -225,6 +231,9 @@ class HashedList(Hashed):
     return tf.SparseTensor(
         items.indices, self._hash(items.values), items.dense_shape)
 
+  def item_ids(self, values):
+    return self._hash(values)
+
   def _counted(self, items):
     """Which max_items of each row of a SparseTensor without gaps count."""
     rows = items.indices[:, 0]
@@ -288,7 +297,7 @@ class Integer(numbers.Numeric):
   wants = 'an integer, or text or another number that is one'
 
   def __init__(self, name, num_buckets, dim, default=base.NO_ID, stddev=None,
-               l2=None, trainable=True):
+               l2=None, trainable=True, vectors=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -300,9 +309,11 @@ class Integer(numbers.Numeric):
       stddev: float, as Hashed.
       l2: float, as Hashed.
       trainable: bool, as Hashed.
+      vectors: str, as Hashed; or the path of a .npy file [num_buckets, dim],
+        which has a row for each id.
     """
     super().__init__(name)
-    self._set_vectors(stddev, l2, trainable)
+    self._set_vectors(stddev, l2, trainable, vectors, by_id=True)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     errors.check(
