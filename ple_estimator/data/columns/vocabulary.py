@@ -101,6 +101,12 @@ class Vocabulary(base.Column):
       others = tf.where(tf.equal(text, ''), others, self._oov(text))
     return tf.where(listed, tf.gather(self._order, at), others)
 
+  def item_ids(self, values):
+    """As Column; a value that is not listed has no id of its own."""
+    ids = self.encode(values)
+    return tf.where(ids < len(self._listed), ids,
+                    tf.fill(tf.shape(ids), np.int64(base.NO_ID)))
+
   def _oov(self, text):
     return len(self._listed) + tf.strings.to_hash_bucket_fast(
         text, self._num_oov)
