@@ -499,11 +499,12 @@ def test_pool_passes_nan_on_as_tensorflow(combiner):
   weights[1, 1] = NAN
   packed = packing.Packed(rows=None, index=tf.constant([0, 1, 2, 2]),
                           splits=tf.constant([0, 2, 4]))
-  Group = collections.namedtuple('Group', 'columns dim combiner')
+  Group = collections.namedtuple('Group', 'columns dim combiner weighted')
   found = []
   for op_fusion in (True, False):
     v = tf.constant(vectors)
-    pooled = hashed.pool(v, packed, Group(['a'], 2, combiner), op_fusion)
+    pooled = hashed.pool(v, packed, Group(
+        ['a'], 2, combiner, False), op_fusion)
     gradient, = tf.gradients(tf.reduce_sum(pooled * weights), v)
     found.append((pooled, tf.convert_to_tensor(gradient)))
   with tf.Session() as sess:
