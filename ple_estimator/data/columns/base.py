@@ -126,6 +126,20 @@ class Column:
     """
     return None
 
+  def encode(self, *values):
+    """Makes what the model reads, by TensorFlow's ops.
+
+    Only categories and numbers have this method.
+
+    Args:
+      *values: tensors of the columns that `sources` names, as `parse` returns
+        them.
+
+    Returns:
+      [batch] int64 ids, or a SparseTensor of them; or float32 numbers.
+    """
+    raise NotImplementedError
+
   def item_ids(self, values):
     """Makes the ids of single values; other than `encode` of a list alone.
 
