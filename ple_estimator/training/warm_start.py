@@ -20,7 +20,6 @@ from ple_estimator import errors
 from ple_estimator import files
 from ple_estimator.cluster import marker
 from ple_estimator.embeddings import keyed_table
-from ple_estimator.embeddings import table_parts
 from ple_estimator.optimizers import averaging
 from ple_estimator.training import checkpoints
 from ple_estimator.training import exports
@@ -202,7 +201,7 @@ class WarmStart:
       own = tempfile.mkdtemp(dir=model_dir, prefix='warm_start-')
       try:
         saver.write(session, os.path.join(own, 'initial'))
-        tensors = _tensors(os.path.join(own, 'initial'))
+        tensors = incremental.read(os.path.join(own, 'initial'))
         report = self._transfer(path, folder, model, train_input, tensors,
                                 _starts(session))
         incremental.write(os.path.join(own, 'started'), tensors)
@@ -263,13 +262,6 @@ def _is_pattern(value):
   except re.error:
     return False
   return True
-
-
-def _tensors(path):
-  """All tensors of a file that a Saver wrote, keyed tables in one piece."""
-  reader = tf.train.load_checkpoint(path)
-  wholes = table_parts.joined(reader.get_variable_to_shape_map())
-  return {name: table_parts.read(reader, of) for name, of in wholes.items()}
 
 
 def _starts(session):
