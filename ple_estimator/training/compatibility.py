@@ -2,7 +2,6 @@
 
 import ast
 import collections
-import json
 import os
 import re
 
@@ -133,9 +132,9 @@ def check_vocabularies(model_dir, columns, path=None, write=False):
            for column in columns if getattr(column, 'file', None)}
   noted = os.path.join(model_dir, _VOCABULARIES)
   path = path or marker.latest_checkpoint(model_dir)
-  if path and _is_inside(path, model_dir) and os.path.exists(noted):
-    with open(noted, encoding='utf-8') as f:
-      before = json.load(f)
+  if path and _is_inside(path, model_dir):
+    before = files.read_json(
+        noted, default={'columns': {}}, keys={'columns': dict})['columns']
     for name in sorted(set(found) & set(before)):
       errors.check(
           found[name]['digest'] == before[name]['digest'], '%s holds another '
@@ -144,7 +143,7 @@ def check_vocabularies(model_dir, columns, path=None, write=False):
           'go back to that vocabulary.', path, name, before[name]['file'],
           found[name]['file'])
   if write and found:
-    files.write_json(noted, found, indent=1)
+    files.write_json(noted, {'columns': found}, indent=1)
 
 
 def _is_inside(path, model_dir):

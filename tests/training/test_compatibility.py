@@ -44,6 +44,20 @@ def test_a_file_with_other_values_is_another_model(tmp_path):
   check(str(model_dir), listed(words, 'new'))  # another column
 
 
+def test_damaged_digests_are_told_and_made_again(tmp_path, caplog):
+  words, model_dir = tmp_path / 'words.txt', tmp_path / 'model'
+  model_dir.mkdir()
+  words.write_text('a\nb\n')
+  checkpoint(model_dir)
+  noted = model_dir / 'vocabularies.json'
+  for cut in ('{"columns": {"wo', '[1]'):
+    noted.write_text(cut)
+    caplog.clear()
+    compatibility.check_vocabularies(str(model_dir), listed(words), write=True)
+    assert 'vocabularies.json' in caplog.text and 'as missing' in caplog.text
+    assert '"word"' in noted.read_text()
+
+
 def test_a_checkpoint_elsewhere_is_not_compared(tmp_path):
   words, model_dir = tmp_path / 'words.txt', tmp_path / 'model'
   model_dir.mkdir()
