@@ -12,7 +12,7 @@ it to model_dir/layout.json:
   own           list of [name, width]: what of a row interactions alone read,
                 behind these, such as ['wide/ctr', 1] or ['fwfm', 16]
   inputs        list of [name, width]: what the experts read, in order
-  numbers       names of the numbers; of a vector one name for each, 'v/0'
+  numbers       list of [name, width]: the numbers that the network reads
   tasks         names of the logits: tasks, and 'task/0' of the first class
   interactions  variable scopes of the interactions
 
@@ -35,7 +35,8 @@ def of(model):
       'groups': [_group(group) for group in model.groups],
       'own': [[name, width] for name, width in own],
       'inputs': [[name, width] for name, width in model.input_names()],
-      'numbers': _numbers(model.features),
+      'numbers': [[name, width] for name, width
+                  in model.features.number_widths()],
       'tasks': model.logit_names(),
       'interactions': list(scopes)}
 
@@ -47,11 +48,6 @@ def _group(group):
       'columns': [{'name': c.name, 'kind': type(c).__name__,
                    'num_buckets': c.num_buckets, 'ids': c.ids_by()}
                   for c in group.columns]}
-
-
-def _numbers(spec):
-  return [name if width == 1 else '%s/%d' % (name, i)
-          for name, width in spec.number_widths() for i in range(width)]
 
 
 def difference(here, there):
@@ -119,9 +115,9 @@ def renamed(layout, columns):
   groups = [dict(group, columns=[
       dict(column, name=name_of(column['name']), was=column['name'])
       for column in group['columns']]) for group in layout['groups']]
-  return dict(
-      layout, groups=groups, numbers=list(map(name_of, layout['numbers'])),
-      inputs=[[name_of(name), width] for name, width in layout['inputs']])
+  return dict(layout, groups=groups, **{
+      axis: [[name_of(name), width] for name, width in layout[axis]]
+      for axis in ('numbers', 'inputs')})
 
 
 def same(here, there, names=('numbers', 'tasks')):

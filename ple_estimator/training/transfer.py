@@ -310,7 +310,7 @@ class Transfer:
     if scope not in layout['interactions']:
       return None
     if axis == 0 and name.endswith('/numbers'):
-      found = layout['numbers']
+      found = layout_lib.labels(layout['numbers'])
     elif axis == len(shape) - 1 and axis and (
         name.endswith('/weights') or name == 'wide/numbers'):
       found = layout['tasks']
