@@ -25,6 +25,7 @@ import gin
 from ple_estimator import errors
 from ple_estimator import files
 from ple_estimator.network import metrics
+from ple_estimator.storage import uris
 from ple_estimator.training import comparison
 
 _RECORD = 'daily.json'
@@ -141,7 +142,7 @@ class Daily:
     if day is None:
       logging.info('%s: %d files', name, len(paths))
       step = actions.step()
-      day = {'day': name, 'files': list(map(os.path.abspath, paths)),
+      day = {'day': name, 'files': list(map(uris.absolute, paths)),
              'before': actions.evaluate(paths) if step else None}
       record.begin(day)
     else:
