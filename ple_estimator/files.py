@@ -18,14 +18,18 @@ from absl import logging
 from ple_estimator import errors
 
 _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
+_NEEDS_DISK = (
+    'what is written there is locked and renamed, which needs a disk or '
+    'storage that is mounted; copy it to that place afterwards')
+_FROM_DISK = 'it is read from a disk; copy it to one, or mount its storage'
 _CHECKPOINT = re.compile(r'model\.ckpt-(\d+)$')
 _PATTERN = re.compile(r'[*?[\\]')
 _warned = {}  # path to what was last said of it, in this process
 _links = {}  # what `without_pattern` has made: link to folder
 
 
-def check_local(binding, path):
-  """Raises UserError if what is written is a URL, such as s3://bucket/file.
+def check_local(binding, path, is_read=False):
+  """Raises UserError if a path is a URL, such as s3://bucket/file.
 
   To Python it would be the name of a folder `s3:` here. A path with a NUL
   character, which no file system has, is refused too.
@@ -33,11 +37,11 @@ def check_local(binding, path):
   Args:
     binding: str, what holds the path, e.g. 'Experiment.model_dir'.
     path: str.
+    is_read: bool, whether the path is read; else it is written.
   """
   errors.check(
-      not _URL.match(path), '%s must be a path, got the URL %r: what is '
-      'written there is locked and renamed, which needs a disk or storage that '
-      'is mounted; copy it to that place afterwards.', binding, path)
+      not _URL.match(path), '%s must be a path, got the URL %r: %s.', binding,
+      path, _FROM_DISK if is_read else _NEEDS_DISK)
   errors.check('\0' not in path, '%s must be a path, without a NUL '
                'character, got %r.', binding, path)
 

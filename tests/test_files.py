@@ -216,6 +216,11 @@ def test_urls_are_refused(url):
       "X.out must be a path, got the URL '%s': what is written there is locked "
       'and renamed, which needs a disk or storage that is mounted; copy it to '
       'that place afterwards.' % url)
+  with pytest.raises(errors.UserError) as raised:
+    files.check_local('X.source', url, is_read=True)
+  assert str(raised.value) == (
+      "X.source must be a path, got the URL '%s': it is read from a disk; copy "
+      'it to one, or mount its storage.' % url)
   for path in ('/a//b', 'dt=12:00/x', ''):
     files.check_local('X.out', path)
 

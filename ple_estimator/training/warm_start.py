@@ -73,7 +73,7 @@ class WarmStart:
       UserError: if a value is out of range.
     """
     errors.check_text('WarmStart.source', source)
-    files.check_local('WarmStart.source', source)
+    files.check_local('WarmStart.source', source, is_read=True)
     if checkpoint is not None:
       errors.check_choice('WarmStart.checkpoint', checkpoint, (_BEST, 'last'))
     for name, value in [('include', include), ('exclude', exclude)]:

@@ -150,7 +150,7 @@ def _is_value(value):
 
 def _of_file(path):
   """Returns a list of bytes: the lines of a file."""
-  files.check_local('values', path)
+  files.check_local('values', path, is_read=True)
   try:
     with open(path, 'rb') as f:
       text = f.read()
