@@ -18,7 +18,7 @@ class FeatureSpec:
 
   Attributes:
     columns: list of base.Column that files have, in their order.
-    weight: str, the name of the weight of rows, or None.
+    weights: names of the weights of rows.
     labels: names of the labels.
     categories: list of the base.Column that become ids; some may be made of
       others, as a cross is.

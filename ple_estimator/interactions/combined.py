@@ -63,7 +63,7 @@ class Interactions:
     """The names and widths of these vectors, and the scopes of all parts.
 
     Args:
-      tasks: names of the tasks.
+      tasks: names of the logits, one or several of each task.
 
     Returns:
       (own, scopes): a list of (name, width) in the order in which the vectors

@@ -89,7 +89,7 @@ class Interaction:
 
     Args:
       scope: str, the variable scope of this interaction.
-      tasks: names of the tasks.
+      tasks: names of the logits, one or several of each task.
 
     Returns:
       list of (name, width).
