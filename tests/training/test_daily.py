@@ -128,6 +128,16 @@ def test_the_gate(tmp_path, metric, values, exported):
   assert 'worse than' in done[2]['why'] and 'margin 0.05' in done[2]['why']
 
 
+def test_the_record_names_files_whatever_the_current_folder_is(
+    tmp_path, monkeypatch):
+  monkeypatch.chdir(str(tmp_path))
+  done = daily.Daily().run(
+      str(tmp_path), ['dt=1/a', 's3://bucket/dt=2/b'],
+      _Actions([{'mean/auc': 0.5}] * 2).actions())
+  assert [day['files'] for day in done] == [
+      [str(tmp_path / 'dt=1' / 'a')], ['s3://bucket/dt=2/b']]
+
+
 def test_files_are_sorted_into_days():
   made = daily.Daily()
   assert list(made.days(['x/dt=2/b', 'x/dt=1/a', 'x/dt=2/a']).items()) == [
