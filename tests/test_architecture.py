@@ -17,6 +17,7 @@ PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 ORDER = [
     ('errors', []),
     ('files', []),
+    ('metrics', ['ranking', 'probabilities', 'intervals', 'paired']),
     ('storage', ['uris', 'remote', 'streams', 'sources', 'folders']),
     ('gin_files', ['places', 'statements', 'messages', 'reader', 'applying',
                    'checks']),
