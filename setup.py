@@ -26,6 +26,7 @@ setuptools.setup(
     package_dir={'ple_estimator.gin': 'gin'},
     package_data={
         'ple_estimator.engine': ['kernels/*'],
+        'ple_estimator.commands.report': ['page.*'],
         'ple_estimator.gin': ['*.gin']},
     install_requires=[
         'absl-py',
@@ -43,12 +44,18 @@ setuptools.setup(
         'pyarrow>=8,<19',  # 19 needs numpy 2
     ],
     extras_require={
+        # Of ple-estimator report: Vega and Vega-Lite in one package, and
+        # templates of HTML.
+        'report': ['vl-convert-python>=1.9', 'jinja2>=3'],
         'plots': ['matplotlib'],  # the figure of tools/study.py
         'reference': ['scikit-learn'],  # tools/linear_reference.py
         'test': [
             'pytest',
             'pytest-timeout',
             'pytest-xdist',
+            'vl-convert-python>=1.9',
+            'jinja2>=3',
+            'html5lib',  # reads the page of a report strictly
             'scikit-learn',  # 1.0 is the last for Python 3.7
             # An S3 server on loopback; 4.2.14 is the last for Python 3.7.
             'moto[s3]>=4.2',

@@ -17,7 +17,7 @@ PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 ORDER = [
     ('errors', []),
     ('files', []),
-    ('metrics', ['ranking', 'probabilities', 'intervals', 'paired']),
+    ('metrics', ['ranking', 'probabilities', 'intervals', 'paired', 'seeds']),
     ('storage', ['uris', 'remote', 'streams', 'sources', 'folders']),
     ('gin_files', ['places', 'statements', 'messages', 'reader', 'applying',
                    'checks']),
@@ -69,7 +69,14 @@ ORDER = [
                   'init.distinct', 'init.dates', 'init.describing',
                   'init.choosing', 'init.labels', 'init.splitting',
                   'init.copying', 'init.writing', 'init.report',
-                  'init.command']),
+                  'init.command', 'report.configs', 'report.events',
+                  'report.rows', 'report.runs', 'report.measures',
+                  'report.resampling', 'report.comparisons', 'report.facts',
+                  'report.curves', 'report.document', 'report.charts',
+                  'report.overview', 'report.learning', 'report.quality',
+                  'report.inside', 'report.tables', 'report.costs',
+                  'report.summaries', 'report.contents', 'report.page',
+                  'report.terminal', 'report.command', 'report.compare']),
     ('run', []),
 ]
 RANK = {}

@@ -9,6 +9,8 @@ MODULES = collections.OrderedDict([
     ('csv-to-parquet', 'csv_to_parquet'),
     ('inspect-embeddings', 'inspect_embeddings'),
     ('local-cluster', 'local_cluster'),
+    ('report', 'report.command'),
+    ('compare', 'report.compare'),
 ])
 
 

@@ -99,12 +99,27 @@ def bootstrap(metric_a, metric_b, draws, weights=None, level=intervals.LEVEL):
       found = difference(
           np.ones_like(counts) if weights is None else np.asarray(weights))
     values.append(difference(own))
+  return of_draws(found, values, level)
+
+
+def of_draws(value, values, level=intervals.LEVEL):
+  """The Difference whose values on the draws of a bootstrap are known.
+
+  Args:
+    value: float, the difference on all rows.
+    values: [rounds], the difference on each draw.
+    level: float, of the interval.
+
+  Returns:
+    Difference, see `bootstrap`.
+  """
+  values = np.asarray(values, np.float64)
   low, high = intervals.percentiles(values, level)
-  known = np.asarray([value for value in values if not math.isnan(value)])
+  known = values[~np.isnan(values)]
   if math.isnan(low):
-    return Difference(found, low, high, math.nan)
+    return Difference(value, low, high, math.nan)
   sides = min((known <= 0).sum(), (known >= 0).sum())
-  return Difference(found, low, high, float(
+  return Difference(value, low, high, float(
       min(1.0, 2 * (sides + 1) / (len(known) + 1))))
 
 
