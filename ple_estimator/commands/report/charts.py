@@ -199,7 +199,8 @@ def scatter(data, x, y, names):
   """A point per run, named beside it, with intervals in both directions.
 
   Args:
-    data: list of dict with 'name', 'x', 'x_low', 'x_high', and so for y.
+    data: list of dict with 'name', 'x', 'x_low', 'x_high', and so for y. Points
+      that lie apart from all others are named beside them.
     x: dict, from `axis`.
     y: dict.
     names: list of str, those of the colors.
@@ -208,6 +209,7 @@ def scatter(data, x, y, names):
     dict, the specification; with lines where x and y are 0.
   """
   color = by('name', names)
+  apart = _apart(data)
   layers = [{'data': {'values': [{'zero': 0}]}, 'mark': {
       'type': 'rule', 'strokeDash': [4, 4], 'color': 'gray'}, 'encoding': {
           way: {'field': 'zero', 'type': 'quantitative'}}}
@@ -221,8 +223,18 @@ def scatter(data, x, y, names):
       {'mark': {'type': 'point', 'filled': True, 'size': 90, 'opacity': 1},
        'encoding': {'x': x, 'y': y, 'color': color, 'tooltip': tooltip(
            name='run', x=x['title'], y=y['title'])}},
-      {'mark': {'type': 'text', 'dy': -11, 'dx': 5, 'align': 'left',
+      {'data': {'values': apart}, 'mark': {'type': 'text', 'dy': -11, 'dx': 5, 'align': 'left',
                 'fontSize': 11},
        'encoding': {'x': x, 'y': y, 'text': {'field': 'name'},
                     'color': color}}]
   return {'data': {'values': data}, 'layer': layers, 'height': 340}
+
+
+def _apart(data, x_share=0.15, y_share=0.06):
+  """The points beside which a name fits, by shares of what all points span."""
+  spans = {way: max(1e-12, max(of[way] for of in data) - min(
+      of[way] for of in data)) for way in ('x', 'y')} if data else {}
+  return [of for of in data if not any(
+      abs(of['x'] - other['x']) < x_share * spans['x'] and
+      abs(of['y'] - other['y']) < y_share * spans['y']
+      for other in data if other is not of)]

@@ -9,6 +9,7 @@ from ple_estimator.metrics import ranking
 
 POINTS = 80  # of a curve, at most; more cannot be seen
 BINS = 40
+_FIRST = 10  # positives; the precision of fewer is little but chance
 
 Bars = collections.namedtuple('Bars', 'edges shares')
 Bars.__doc__ = """A histogram.
@@ -48,7 +49,8 @@ def precision_recall(task):
     task: rows.TaskRows.
 
   Returns:
-    (recalls, precisions), [points] each, by recall; empty without a positive.
+    (recalls, precisions), [points] each, by recall, from the tenth positive on;
+    empty without a positive.
   """
   positives, negatives = ranking.Ordered(
       task.labels, task.predictions).mass(task.weights)
@@ -56,7 +58,7 @@ def precision_recall(task):
     return np.zeros([0]), np.zeros([0])
   hits = np.cumsum(positives)
   taken = hits + np.cumsum(negatives)
-  kept = (positives > 0) & (taken > 0)
+  kept = (positives > 0) & (hits >= min(_FIRST, hits[-1] / 2))
   recall, precision = hits[kept] / hits[-1], hits[kept] / taken[kept]
   at = _thinned(recall)
   return recall[at], precision[at]

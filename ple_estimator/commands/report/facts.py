@@ -58,7 +58,9 @@ def gather(paths, baseline=None, rounds=500):
                 rounds, measured, comparisons.tests(of_runs, measured, chosen),
                 [])
   names = [name for name in metric_names(found)
-           if name.partition('/')[2] in measures.COMPARED]
+           if name.partition('/')[2] in measures.COMPARED and (
+               name.partition('/')[2] != 'accuracy' or
+               'auc' not in measures_of(found, name.partition('/')[0]))]
   return found._replace(seed_tests=comparisons.of_seeds(
       groups, lambda run, name: value(found, run, *name.split('/', 1)), names))
 

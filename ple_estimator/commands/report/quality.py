@@ -2,6 +2,7 @@
 
 import collections
 import math
+import re
 
 import numpy as np
 
@@ -137,7 +138,7 @@ def _precision(facts, task, having):
   return document.Figure(
       'pr-%s' % task, 'Precision and recall of %s' % task,
       'The share of positives among the rows taken, over the share of all '
-      'positives found by them.', [charts.View('', spec)], _grid(
+      'positives found by them, from the tenth positive on.', [charts.View('', spec)], _grid(
           'Precision at recalls', 'recall', having, columns),
       overview.run_names(facts))
 
@@ -255,7 +256,8 @@ def slice_metrics(facts, column, task, measure):
 
   Returns:
     list of (value, how many rows count, dict of run name to
-    resampling.Sample), by the number of rows.
+    resampling.Sample): the values of the most rows; in order, if they are
+    numbers, else by the number of rows.
   """
   found = collections.OrderedDict()
   for of in comparisons.same_rows(facts.runs).get(task, []):
@@ -274,5 +276,7 @@ def slice_metrics(facts, column, task, measure):
       entry[1].update((run.name, of_run[measure])
                       for run, of_run in zip(having, samples)
                       if measure in of_run)
-  return [(value, count, samples)
-          for value, (count, samples) in found.items()]
+  found = [(value, count, samples)
+           for value, (count, samples) in found.items()]
+  return sorted(found, key=lambda of: float(of[0])) if all(
+      re.match(r'-?\d+(\.\d+)?$', value) for value, _, _ in found) else found

@@ -42,6 +42,7 @@ def test_precision_and_recall_are_those_of_scikit_learn():
   distance = np.abs(x[:, None] - recall) + np.abs(y[:, None] - precision)
   assert distance.min(axis=1).max() < 1e-12
   assert x[-1] == 1 and len(x) <= curves.POINTS and (np.diff(x) > 0).all()
+  assert x[0] * task.labels.sum() == pytest.approx(10)
 
 
 def test_a_class_that_is_absent_has_no_curve():
