@@ -55,7 +55,7 @@ ORDER = [
                   'model_dir', 'disk', 'metrics_file', 'losses',
                   'late_averages', 'saver', 'input_plan', 'input_state',
                   'compatibility', 'comparison', 'daily', 'evaluations',
-                  'early_stopping', 'exports', 'evaluation',
+                  'early_stopping', 'exports', 'evaluator', 'evaluation',
                   'starting_vectors', 'layout', 'transfer', 'keyed_transfer',
                   'known_values', 'warm_start', 'estimator', 'ending',
                   'trainer']),

@@ -436,6 +436,10 @@ class EvalMetrics(dict):
   def __setitem__(self, name, value):
     super().__setitem__(name, self._loss if name == 'loss' else value)
 
+  def with_loss(self):
+    """Returns a dict of name to (value, update_op), 'loss' among them."""
+    return dict(self, loss=self._loss)
+
 
 def with_own_threads(dataset, count):
   """Returns a tf.data.Dataset that runs in threads of its own.

@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import errors
 from ple_estimator.cluster import marker
 from ple_estimator.training import checkpoints
+from ple_estimator.training import evaluator
 from ple_estimator.training import metrics_file
 
 Results = collections.namedtuple('Results', [
@@ -43,11 +44,15 @@ class Evaluation:
         take any time.
     """
     self._estimator = estimator
-    self._input_fn = input_fn
+    self._evaluator = evaluator.Evaluator(estimator, input_fn)
     self._tasks = tasks
     self._results = results
     self._pause = pause
     self.step = None
+
+  def start(self):
+    """Is to be called at the start of a run: its files may be new ones."""
+    self._evaluator.forget()
 
   def run(self, is_final=False):
     """Evaluates the newest checkpoint, then exports it.
@@ -72,7 +77,7 @@ class Evaluation:
                       'run_config.keep_checkpoint_max checkpoints.', path)
 
   def _run(self, path, is_final):
-    found = self._estimator.evaluate(self._input_fn, checkpoint_path=path)
+    found = self._evaluator(path)
     self._check(found, path)
     model_dir, results = self._estimator.model_dir, self._results
     results.evaluations.read()

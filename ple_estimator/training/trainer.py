@@ -115,6 +115,7 @@ class Trainer:
     if self._role.type == 'ps':
       self._serve()
       return
+    self._evaluation.start()
     with self._prepared(), self._watching(), self._handing_out():
       if self._role.type == 'evaluator':
         self._evaluate_checkpoints()
