@@ -23,6 +23,7 @@ from ple_estimator.interactions import factorization_machine  # noqa: F401
 from ple_estimator.interactions import field_weighted  # noqa: F401
 from ple_estimator.interactions import periodic  # noqa: F401
 from ple_estimator.interactions import wide  # noqa: F401
+from ple_estimator.metrics import chosen  # noqa: F401
 from ple_estimator.network import batch_norm  # noqa: F401
 from ple_estimator.network import losses  # noqa: F401
 from ple_estimator.network import ple  # noqa: F401

@@ -15,7 +15,6 @@ from ple_estimator.data import reading
 from ple_estimator.data import sampling
 from ple_estimator.embeddings import hashed
 from ple_estimator.embeddings import keyed_table
-from ple_estimator.engine import compat
 from ple_estimator.engine import native
 from ple_estimator.engine import purpose as purpose_lib
 from ple_estimator.interactions import combined
@@ -170,10 +169,15 @@ class Model:
     """
     return self.op_fusion and native.available()
 
-  def reading(self):
-    """Returns the reading.Reading of all rows: the columns that it needs."""
-    return reading.Reading(self.features, tuple(self.keep), self.groups,
-                           self.is_fused(), with_labels=True)
+  def reading(self, more=()):
+    """Returns the reading.Reading of all rows: the columns that it needs.
+
+    Args:
+      more: names of columns that are to come along as the files have them.
+    """
+    keep = tuple(self.keep) + tuple(n for n in more if n not in self.keep)
+    return reading.Reading(self.features, keep, self.groups, self.is_fused(),
+                           with_labels=True)
 
   def training_reading(self):
     """Returns the same of the rows that training has."""
@@ -228,9 +232,11 @@ class Model:
     losses = objective.losses(self.tasks, targets, logits)
     return tf.estimator.EstimatorSpec(
         mode, loss=objective.total(self.tasks, losses),
-        eval_metric_ops=compat.EvalMetrics(
+        predictions=dict(_kept_columns(features), **objective.evaluated(
+            self.tasks, targets, logits)),
+        eval_metric_ops=dict(
             objective.metrics(self.tasks, targets, logits, gates),
-            objective.loss_metric(self.tasks, targets, logits)))
+            loss=objective.loss_metric(self.tasks, targets, logits)))
 
   # ------------------------------------------------ from features to logits
 
@@ -332,7 +338,7 @@ class Model:
     objective.start_biases(first, {
         name: bias for name, bias in self._biases().items()
         if name not in kept_biases}, losses.values())
-    objective.summarize(losses, of_batch.gates)
+    objective.summarize(self.tasks, losses, of_batch.gates)
     objective.name_weights(self.tasks, targets)
     trained = embedded + sources + tf.trainable_variables()[len(embedded):]
     return tf.estimator.EstimatorSpec(

@@ -44,6 +44,7 @@ VALUES = [None, 'x', '', True, -1, 0.5, float('inf'), float('nan'), 1e39, 2**70,
 EV = 'Model.embedding = @EmbeddingVariable()'
 COUNTER = 'CounterFilter.filter_freq = 3'
 IN_USE = {
+    'Metrics': ['Experiment.metrics = @Metrics()'],
     'MultiHashEmbedding': ['Model.embedding = @MultiHashEmbedding()',
                            "MultiHashEmbedding.operation = 'concat'"],
     'EmbeddingVariable': [EV],
@@ -111,6 +112,7 @@ SCOPES = {'Task': 'ctr/', 'ParquetInput': 'train/'}
 FRACTION = [0.5]
 LEGAL = {
     # texts
+    'Metrics.names': [[]], 'Metrics.slices': [[]],
     'Experiment.model_dir': ['x'], 'Task.name': ['x'],
     'ProductTask.name': ['x'], 'ProductTask.weight': FRACTION,
     'ProductTask.gamma': FRACTION,

@@ -238,7 +238,6 @@ class KeptEvaluation:
       spec = made.trainer.model_fn(
           *rows.get_next(), tf.estimator.ModeKeys.EVAL, config)
       found = spec.eval_metric_ops
-      found['loss'] = None  # which EvalMetrics fills in, as for Estimator
       self._values = {name: tf.convert_to_tensor(value)
                       for name, (value, _) in found.items()}
       self._values['global_step'] = tf.train.get_global_step()
@@ -251,18 +250,15 @@ class KeptEvaluation:
     self._session = tf.Session(graph=self._graph, config=config.session_config)
     self._end = tf.errors.OutOfRangeError
 
-  def evaluate(self, input_fn, checkpoint_path, name=None):
-    """Evaluates a checkpoint, as tf.estimator.Estimator.evaluate.
+  def __call__(self, checkpoint_path):
+    """Evaluates a checkpoint, as training/evaluator.Evaluator.
 
     Args:
-      input_fn: not called: the rows are those of __init__.
       checkpoint_path: str.
-      name: not used, since no event files are written.
 
     Returns:
       dict of metric name to number, of 'loss' and of 'global_step'.
     """
-    del input_fn, name
     self._saver.restore(self._session, checkpoint_path)
     self._session.run(self._start)
     try:
@@ -270,6 +266,9 @@ class KeptEvaluation:
         self._session.run(self._updates)
     except self._end:
       return self._session.run(self._values)
+
+  def forget(self):
+    """Keeps the graph: the files do not change in a run."""
 
   def close(self):
     self._session.close()
@@ -311,17 +310,17 @@ def run(out, settings, job, folder):
            for part in ('validation', 'test')]
   validation = KeptEvaluation(made, inputs.ParquetInput(
       [files[0]], batch_size=_EVAL_BATCH))
-  made.trainer.estimator.evaluate = validation.evaluate
+  made.trainer.evaluate_by(validation)
   made.train()
   best = exports.best_checkpoint(model_dir)
   found = {name: float(value)
-           for name, value in validation.evaluate(None, best).items()}
+           for name, value in validation(best).items()}
   validation.close()
   test = None
   if not is_tuning(job):
     kept = KeptEvaluation(made, inputs.ParquetInput(
         [files[1]], batch_size=_EVAL_BATCH))
-    test = of_tasks(data, kept.evaluate(None, best))
+    test = of_tasks(data, kept(best))
     kept.close()
   steps = math.ceil(settings.train_rows / settings.batch_size)
   result = dict(

@@ -33,6 +33,8 @@ class Loss:
       odds of 1.
     measures: tuple of str, the metrics that evaluations are compared by, each
       one of MEASURES.
+    loss_measure: str, the name that the loss has in TensorBoard: that of the
+      measure that it is the mean of rows of, else 'loss'.
     least_label: float, labels of rows that count have to be at least this; None
       is no bound.
     may_be_negative: bool, whether the loss of a good prediction may be below 0,
@@ -43,6 +45,7 @@ class Loss:
   num_predictions = 1
   is_binary = False
   measures = ('rmse', 'mae')
+  loss_measure = 'loss'
   least_label = None
   may_be_negative = False
 
@@ -116,6 +119,7 @@ class Binary(Loss):
 
   is_binary = True
   measures = ('auc', 'log_loss', 'accuracy')
+  loss_measure = 'log_loss'
 
   def check_label(self, task, label, values):
     errors.check(
@@ -261,6 +265,7 @@ class LogNormal(Loss):
 
   num_logits = 2
   measures = ('nll', 'rmse', 'mae')
+  loss_measure = 'nll'
   least_label = _TINY
   may_be_negative = True
 
@@ -304,6 +309,7 @@ class MultiClass(Loss):
   """
 
   measures = ('log_loss', 'accuracy')
+  loss_measure = 'log_loss'
 
   def __init__(self, num_classes=gin.REQUIRED):
     """Checks and stores the number of classes.

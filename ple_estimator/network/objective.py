@@ -8,6 +8,7 @@ import collections
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.network import gate_pictures
 from ple_estimator.network import metrics as metrics_lib
 
 
@@ -252,17 +253,46 @@ def metrics(tasks, targets, logits, gates):
     by_name.update(task.metrics(
         task.target(targets.labels), logits[task.name],
         targets.weights[task.name]))
-  for gate, shares in gates.items():
-    for expert, share in shares.items():
-      by_name['gate/%s/%s' % (gate, expert)] = metrics_lib.mean(
-          share, tf.ones_like(share))
+  by_name.update(metrics_lib.means(collections.OrderedDict(
+      ('gate/%s/%s' % (gate, expert), share)
+      for gate, shares in gates.items() for expert, share in shares.items())))
   return by_name
 
 
-def summarize(by_task, gates):
-  """Shows losses and mean gate weights, float32 scalars, in TensorBoard."""
-  for name, loss in by_task.items():
-    tf.summary.scalar('%s/train_loss' % name, loss)
-  for gate, shares in gates.items():
-    for expert, share in shares.items():
-      tf.summary.scalar('gate/%s/%s' % (gate, expert), share)
+def evaluated(tasks, targets, logits):
+  """What evaluations keep of each row, see training/evaluated_rows.py.
+
+  Args:
+    tasks: list of tasks.Task.
+    targets: Targets.
+    logits: dict of task name to [batch] or [batch, num_logits] float32.
+
+  Returns:
+    dict of '<task>/label', '<task>/prediction' and '<task>/weight' to [batch]
+    float32; the prediction of a task with several classes is [batch, n].
+  """
+  by_name = collections.OrderedDict()
+  for task in tasks:
+    by_name[task.name + '/label'] = task.target(targets.labels)
+    by_name[task.name + '/prediction'] = task.predictions(logits[task.name])
+    by_name[task.name + '/weight'] = targets.weights[task.name]
+  return by_name
+
+
+def summarize(tasks, by_task, gates):
+  """Shows the losses and gates of training in TensorBoard.
+
+  A loss has the name of the metric of evaluations that it is, so that one chart
+  shows both; see Loss.loss_measure.
+
+  Args:
+    tasks: list of tasks.Task.
+    by_task: dict of task name to float32 scalar.
+    gates: dict of gate name to a dict of expert name to float32 scalar.
+  """
+  for task in tasks:
+    # tf.summary.scalar would take the name '<task>/loss' of the tensor itself.
+    tf.add_to_collection(tf.GraphKeys.SUMMARIES, tf.raw_ops.ScalarSummary(
+        tags='%s/%s' % (task.name, task.kind.loss_measure),
+        values=by_task[task.name]))
+  gate_pictures.show(gates)

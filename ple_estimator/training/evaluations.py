@@ -83,8 +83,7 @@ class Evaluations:
     Returns:
       dict, the evaluation as the file has it.
     """
-    new = {name: value for name, value in metrics_file.as_json(values).items()
-           if not name.startswith('gate/')}
+    new = metrics_file.as_json(values)
     self._list = [of for of in self._list
                   if of['global_step'] != new['global_step']] + [new]
     self._version = None  # until it is written, the file is what counts

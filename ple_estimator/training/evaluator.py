@@ -2,6 +2,8 @@
 
 import tensorflow.compat.v1 as tf
 
+from ple_estimator.network import gate_pictures
+
 _MODE = tf.estimator.ModeKeys.EVAL
 
 
@@ -13,18 +15,20 @@ class Evaluator:
   its own, which takes no memory between two of them.
   """
 
-  def __init__(self, estimator, input_fn, name=None):
+  def __init__(self, estimator, input_fn, rows, name=None):
     """Builds no graph.
 
     Args:
       estimator: tf.estimator.Estimator.
       input_fn: function without arguments to a tf.data.Dataset of
         (features, labels).
+      rows: evaluated_rows.EvaluatedRows, what is done with the rows.
       name: str, what its event files are called, model_dir/eval_<name>; None
         is model_dir/eval.
     """
     self._estimator = estimator
     self._input_fn = input_fn
+    self._rows = rows
     self._name = name
     self._graph = None
 
@@ -42,9 +46,13 @@ class Evaluator:
       dict of metric name to number, 'global_step' among them.
     """
     if self._graph is None:
-      self._graph = _Graph(self._estimator, self._input_fn)
+      self._graph = _Graph(self._estimator, self._input_fn, self._rows)
+    collected = self._rows.collected() if self._rows.is_needed else None
     values = self._graph.run(
-        checkpoint_path, self._estimator.config.session_config)
+        checkpoint_path, self._estimator.config.session_config, collected)
+    if collected:
+      values.update(self._rows.finish(
+          collected, int(values[tf.GraphKeys.GLOBAL_STEP]), checkpoint_path))
     _write_summary(self._estimator.eval_dir(self._name), values)
     return values
 
@@ -52,12 +60,13 @@ class Evaluator:
 class _Graph:
   """The graph of an evaluation."""
 
-  def __init__(self, estimator, input_fn):
+  def __init__(self, estimator, input_fn, rows):
     """Builds it.
 
     Args:
       estimator: tf.estimator.Estimator.
       input_fn: function without arguments to a tf.data.Dataset.
+      rows: evaluated_rows.EvaluatedRows.
     """
     self._graph = tf.Graph()
     with self._graph.as_default():
@@ -68,15 +77,25 @@ class _Graph:
           tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
       features, labels = iterator.get_next()
       spec = estimator.model_fn(features, labels, _MODE, estimator.config)
-      metrics = spec.eval_metric_ops.with_loss()
+      metrics = spec.eval_metric_ops
       self._updates = [update for _, update in metrics.values()]
       self._values = {name: value for name, (value, _) in metrics.items()}
       self._values[tf.GraphKeys.GLOBAL_STEP] = step
+      self._rows = rows.chosen(spec.predictions)
       self._scaffold = spec.scaffold.finalize()
       self._hooks = list(spec.evaluation_hooks)
 
-  def run(self, checkpoint_path, session_config):
-    """The metrics of a checkpoint, a dict of name to number."""
+  def run(self, checkpoint_path, session_config, collected=None):
+    """Evaluates a checkpoint.
+
+    Args:
+      checkpoint_path: str.
+      session_config: tf.ConfigProto.
+      collected: evaluated_rows.Collected, which gets the rows; or None.
+
+    Returns:
+      dict of metric name to number.
+    """
     last = tf.train.FinalOpsHook(self._values)
     with self._graph.as_default(), tf.train.MonitoredSession(
         tf.train.ChiefSessionCreator(
@@ -84,8 +103,11 @@ class _Graph:
             checkpoint_filename_with_path=checkpoint_path),
         hooks=self._hooks + [last]) as session:
       while not session.should_stop():
-        session.run(self._updates)
-    return last.final_ops_values
+        if collected:
+          collected.add(session.run([self._rows, self._updates])[0])
+        else:
+          session.run(self._updates)
+    return dict(last.final_ops_values)
 
 
 def _write_summary(folder, values):
@@ -93,14 +115,13 @@ def _write_summary(folder, values):
 
   Args:
     folder: str.
-    values: dict of metric name to a number, or to the bytes of a tf.Summary,
-      for example of an image; 'global_step' among them.
+    values: dict of metric name to a number, 'global_step' among them. The
+      shares of experts in gates become one picture per level.
   """
-  summary = tf.Summary()
+  summary = gate_pictures.summary(values)
   for name, value in sorted(values.items()):
-    if isinstance(value, bytes):
-      summary.MergeFromString(value)
-    elif name != tf.GraphKeys.GLOBAL_STEP:
+    if name != tf.GraphKeys.GLOBAL_STEP and not name.startswith(
+        gate_pictures.PREFIX):
       summary.value.add(tag=name, simple_value=float(value))
   writer = tf.summary.FileWriterCache.get(folder)
   writer.add_summary(summary, int(values[tf.GraphKeys.GLOBAL_STEP]))
