@@ -273,6 +273,49 @@ def test_labels(text, values, entry):
   assert found.entry == wanted and found.is_binary == bool(entry)
 
 
+@pytest.mark.parametrize('values, entry, num_classes', [
+    (['a', 'c', 'b'], {'values': {'a': 0, 'b': 1, 'c': 2}}, 3),
+    (['0', '1', '2'] * 10, {'values': (0, 1, 2)}, 3),
+    (['3', '10', '7'] * 10, {'values': {'3': 0, '7': 1, '10': 2}}, 3),
+    (['1.0', '1', '2', '3'] * 10,
+     {'values': {'1': 0, '1.0': 0, '2': 1, '3': 2}}, 3)])
+def test_several_values_are_classes(values, entry, num_classes):
+  found = label('grade', values)
+  assert found.num_classes == num_classes and not found.is_binary
+  assert found.loss == '@grade/MultiClass()' and found.measure == 'log_loss'
+  assert {'values': found.entry['values']} == entry
+  wanted = [found.entry['values'][x] if isinstance(found.entry['values'], dict)
+            else float(x) for x in values]
+  np.testing.assert_array_equal(found.targets(pa.array(values)), wanted)
+  assert np.isnan(found.targets(pa.array(['zz', None]))).all()
+
+
+def test_too_many_texts_are_no_label():
+  with pytest.raises(errors.UserError) as raised:
+    label('word', ['w%d' % i for i in range(101)])
+  assert str(raised.value) == (
+      "--labels: 'word' has 101 different values (w0, w1, w10, w100, w11, w12, "
+      'w13, w14, ...), and init makes classes of at most 100: name the one '
+      "that counts as 1, such as --labels 'word=w0'.")
+
+
+@pytest.mark.parametrize('name, values, loss', [
+    # Of a Poisson distribution, whose tail has too few rows to be classes.
+    ('y', np.random.RandomState(1).poisson(2, 500), "'poisson'"),
+    ('y', np.random.RandomState(1).poisson(0.5, 500), "'poisson'"),
+    ('clicks', np.arange(300) % 3, "'poisson'"),
+    ('stars', np.arange(300) % 5 + 1, "'regression'"),
+    ('age', np.arange(17, 90), "'regression'"),
+    ('y', np.arange(100), "'regression'"),  # as often large as small
+    ('y', np.arange(0, 3000, 50) ** 2, "'regression'"),  # mostly left out
+    ('y', np.arange(300) % 3 - 1, '@y/MultiClass()')])
+def test_whole_numbers_are_counts_classes_or_amounts(name, values, loss):
+  found = label(name, list(map(str, values)))
+  assert found.loss == loss
+  if loss == "'poisson'":
+    assert found.weight == pytest.approx(1 / max(1, values.mean()), rel=1e-2)
+
+
 def test_targets_of_labels():
   texts = pa.array(['5', None, '3', 'x'])
   for found, wanted in [
@@ -508,6 +551,30 @@ def test_amounts_have_losses_of_their_own(folder, command):
   assert found['spent/deviance'] > 0 and np.isfinite(found['secs/nll'])
 
 
+def test_classes_and_counts_train(folder, command):
+  rng = np.random.RandomState(1)
+  brand = rng.randint(5, size=600)
+  grade = np.where(rng.random_sample(600) < 0.8, brand % 3, 2)
+  (folder / 'x.csv').write_text('\n'.join(
+      ['grade,kind,visits,brand'] + ['%s,%d,%d,b%d' % (
+          'low mid top'.split()[g], b + 1, rng.poisson(1 + 3 * b), b)
+                                     for g, b in zip(grade, brand)]) + '\n')
+  init(command, 'x.csv', '--labels', 'grade,kind,visits', '--out', 'x.gin')
+  text = (folder / 'x.gin').read_text()
+  for line in ['  loss = @grade/MultiClass()',
+               'grade/MultiClass.num_classes = 3',
+               'kind/MultiClass.num_classes = 5', "  loss = 'poisson'",
+               "EarlyStopping.metric = 'loss'"]:
+    assert line + '\n' in text
+  found = trained('x.gin')
+  # As much as is known without the brand is -sum p log p.
+  assert found['grade/log_loss'] < 0.95 and found['kind/accuracy'] > 0.9
+  assert found['visits/deviance'] < 2
+  init(command, 'x.csv', '--labels', 'grade', '--out', 'y.gin')
+  assert "EarlyStopping.metric = 'grade/log_loss'" in (
+      folder / 'y.gin').read_text()
+
+
 def test_a_rare_label_does_not_decide(folder, command):
   lines = [line + ',%d' % (i % 150 == 7) for i, line in enumerate(shop())]
   (folder / 'shop.csv').write_text('\n'.join(
@@ -530,7 +597,6 @@ def test_large_tables_have_a_row_per_value(folder, command, monkeypatch):
      'did you mean like?'),
     (['--labels', 'like,like'], '--labels must name each column once'),
     (['--labels', ','], '--labels must name the columns to predict, got none'),
-    (['--labels', 'brand'], "'brand' has 9 different values (b0, b1, b2"),
     (['--labels', 'like', '--time', 'now'], '--time must be a column'),
     (['--labels', 'like', '--time', 'brand'], '--time must be a column of num'),
     (['--labels', 'like', '--user', 'like'], '--user must be a column that is'),

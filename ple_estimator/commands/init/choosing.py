@@ -21,6 +21,11 @@ things apart. Else it is a number: amounts and counts lie close together near
 one end."""
 
 SKEWED = 2.0  # the skewness of an exponential distribution
+# Last words of the names of quantities.
+AMOUNTS = frozenset(
+    'num number count cnt n total sum mean avg price amount age size length '
+    'score rating stars rate share pct percent hours minutes seconds days'
+    .split())
 
 _FEW = 20  # different whole numbers: each can have a vector of its own
 _MANY = 1000
@@ -38,9 +43,6 @@ _THINGS = frozenset(
     'song artist channel type class group level segment seg page query job '
     'news article person'.split())
 _CODES = frozenset('id ids uid pid code zip zipcode postcode hash key'.split())
-_AMOUNTS = frozenset(
-    'num number count cnt n total sum mean avg price amount age size length '
-    'score rating rate share pct percent hours minutes seconds days'.split())
 _USERS = ('user', 'userid', 'uid', 'member', 'visitor', 'customer', 'client',
           'person', 'session', 'device')
 
@@ -117,7 +119,7 @@ def likely_user(described):
   """
   for word in _USERS:
     for name, found in described.items():
-      words = _words(name)
+      words = words_of(name)
       named = words[-1:] == [word] or words in ([word, 'id'], [word, 'key'])
       repeated = 2 <= found.distinct() < 0.9 * found.filled()
       if named and repeated and found.distinct() > _FEW and not found.dates:
@@ -156,6 +158,18 @@ def skewness(sample):
                ) if deviation else 0.0
 
 
+def words_of(name):
+  """The words of the name of a column, a list of str in lower case.
+
+  Those of userId and of user_id are user and id, and so are those of userid.
+  """
+  apart = re.sub(r'([a-z])([A-Z])', r'\1_\2', name).lower()
+  words = re.findall(r'[a-z]+', apart)
+  if words and words[-1].endswith('id') and words[-1][:-2] in _THINGS:
+    words[-1:] = [words[-1][:-2], 'id']
+  return words
+
+
 def _alone(ids):
   return int(np.sum(np.unique(ids, return_counts=True)[1] == 1))
 
@@ -166,24 +180,15 @@ def _round(number):
   return int(math.ceil(number / unit)) * unit
 
 
-def _words(name):
-  """The words of a name in lower case: userId and user_id are user, id."""
-  apart = re.sub(r'([a-z])([A-Z])', r'\1_\2', name).lower()
-  words = re.findall(r'[a-z]+', apart)
-  if words and words[-1].endswith('id') and words[-1][:-2] in _THINGS:
-    words[-1:] = [words[-1][:-2], 'id']
-  return words
-
-
 def _is_code(found):
   """Whether numbers only tell things apart, see RULE."""
   if not found.is_whole():
     return False
-  words = _words(found.name)
+  words = words_of(found.name)
   if found.zeros_led or words and (
       words[-1] in _CODES or words[-1] in _THINGS):
     return True
-  if words and words[-1] in _AMOUNTS:
+  if words and words[-1] in AMOUNTS:
     return False
   if found.distinct() <= _FEW:
     return True
@@ -198,7 +203,7 @@ def _is_time(found):
   """Whether all values are days or times."""
   if found.dates == found.filled():
     return dates.form(sorted(set(found.sample))[:1000]) is not None
-  named = set(_words(found.name)) & {
+  named = set(words_of(found.name)) & {
       'time', 'timestamp', 'ts', 'date', 'datetime', 'at', 'unixtime'}
   return bool(found.is_whole() and named and
               dates.are_seconds(found.low, found.high))

@@ -11,8 +11,7 @@ the reason as a comment in the file that it writes. Encoding, delimiter, quote,
 header and words for missing values of CSV are found out; a .gz, .bz2 or .zst
 file is decompressed.
 
-A label that has two values is binary. --labels 'stars>3' makes a binary label
-of numbers, 'grade=A' of one class out of several. Other labels are regressions.
+{labels}
 
 Without --validation the rows are cut into parts, and written as Parquet files
 to a folder beside the .gin file: for shop.gin shop_data/. A tenth of the rows
@@ -319,7 +318,8 @@ def _written(path, plan):
 def _parser():
   parser = argparse.ArgumentParser(
       prog='ple-estimator init',
-      description=__doc__.format(rule=choosing.RULE),
+      description=__doc__.format(
+          rule=choosing.RULE, labels=labels_lib.RULE),
       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('train', nargs='+', metavar='TRAIN',
                       help='files, folders or patterns: the training rows')

@@ -162,6 +162,9 @@ def _model(plan):
       if label.weight != 1:
         lines.append('  weight = %r  # so that tasks count alike' %
                      label.weight)
+    if label.num_classes:
+      lines.append('%s/MultiClass.num_classes = %d' % (
+          label.task, label.num_classes))
   numbers = sum(choice.kind == 'number' for choice in plan.choices)
   if plan.base()[0] == 'gin/base.gin' and 0 < numbers <= _MOST_NUMBERS:
     lines += ['', '# Vectors of the numbers, as in gin/small.gin.',
