@@ -167,7 +167,9 @@ def test_formats_of_dates(texts, form):
 @pytest.mark.parametrize('name, values, kind', [
     ('x', [None] * 9, 'ignored'),
     ('x', ['a'] * 9, 'ignored'),
-    ('x', ['a', 'b'] * 9, 'hashed'),
+    ('x', ['a', 'b'] * 9, 'vocabulary'),
+    ('x', ['a', 'b'] * 4, 'hashed'),
+    ('x', ['v%d' % (i % 101) for i in range(909)], 'hashed'),
     ('x', ['t%d' % i for i in range(300)], 'ignored'),
     ('x', ['0.5', '1.5', None], 'number'),
     ('x', ['1', '2', '3'] * 9, 'hashed'),
@@ -181,11 +183,37 @@ def test_formats_of_dates(texts, form):
     ('x', ['2024-01-%02d' % (i % 28 + 1) for i in range(90)], 'ignored'),
     ('created_at', [str(1700000000 + i) for i in range(90)], 'ignored'),
     ('x', ['%s|%s' % (i % 7, i % 5) for i in range(90)], 'hashed_list'),
-    ('x', ['red,%s' % 'JAM'[i % 3] for i in range(90)], 'hashed'),
+    ('x', ['red,%s' % 'JAM'[i % 3] for i in range(90)], 'vocabulary'),
     ('x', ['Doe%d, J%d' % (i % 40, i % 39) for i in range(39)], 'hashed'),
 ])
 def test_kinds(name, values, kind):
   assert chosen(values, name).kind == kind
+
+
+def test_rare_texts_share_ids_with_new_ones():
+  made = chosen(['a', 'b', "c'd"] * 5 + ['rare', 'other'])
+  assert dict(made.arguments) == {
+      'values': ('a', 'b', "c'd"), 'num_oov_buckets': 2}
+  assert '2 of fewer than 5 rows share the ids' in made.reason
+  made = chosen(['a', 'b', 'NULL'] * 5)
+  assert dict(made.arguments) == {'values': ('a', 'b'), 'num_oov_buckets': 1}
+
+
+@pytest.mark.parametrize('name, values, reason', [
+    ('itemId', [str(i % 70) for i in range(900)],
+     'ids, as the name ends in id'),
+    ('x', ['007', '12'] * 9, 'ids, as digits start with 0'),
+    ('x', ['1', '2', '3'] * 9, 'ids, as there are 3 different ones only'),
+    ('x', [str(7 * i % 3000) for i in range(9000)],
+     'ids, as the middle half of the rows covers 50 % of the range'),
+    ('age', [str(i % 70) for i in range(900)],
+     'amounts, as the name ends in age, 0 to 69'),
+    ('x', [str(i % 70) for i in range(900)],
+     'amounts, as there are 70 different ones, 0 to 69'),
+    ('x', [str(int(1.002 ** i)) for i in range(9000)],
+     'amounts, as the middle half of the rows covers 1.1 % of the range')])
+def test_reasons_of_whole_numbers(name, values, reason):
+  assert chosen(values, name).reason.startswith(reason)
 
 
 def test_a_skewed_number_becomes_its_logarithm():
@@ -410,7 +438,7 @@ def test_one_file_is_cut_by_users_and_trains(folder, command):
   spec = gin.get_configurable(feature_spec.FeatureSpec)()
   assert [(c.name, type(c).__name__) for c in spec.columns] == [
       ('user_id', 'Ignored'), ('at', 'Ignored'), ('price', 'Number'),
-      ('brand', 'Hashed'), ('tags', 'HashedList'), ('like', 'Label'),
+      ('brand', 'Vocabulary'), ('tags', 'HashedList'), ('like', 'Label'),
       ('stars', 'Label')]
 
 
@@ -457,6 +485,19 @@ def test_csv_files_are_read_where_they_are(folder, command):
   assert trained('my/shop.gin')['like/auc'] > 0.7
 
 
+def test_texts_with_blanks_around_them_are_copied(folder, command):
+  (folder / 'x.csv').write_text('like,brand\n' + '\n'.join(
+      '%d, b%d' % (i % 3 == 0, i % 3) for i in range(300)) + '\n')
+  init(command, 'x.csv', '--validation', 'x.csv', '--labels', 'like', '--out',
+       'x.gin')
+  text = (folder / 'x.gin').read_text()
+  assert "'values': ('b0', 'b1', 'b2'), 'num_oov_buckets': 1}" in ' '.join(
+      text.split())
+  assert set(stored('validation', 'x_data')['brand'].to_pylist()) == {
+      'b0', 'b1', 'b2'}
+  assert trained('x.gin')['like/auc'] > 0.99
+
+
 def test_parquet_files_are_read_where_they_are(folder, command):
   rng = np.random.RandomState(1)
   for name in ('a', 'b'):
@@ -500,7 +541,8 @@ def test_an_awkward_file(tmp_path, monkeypatch, command):
   assert trained('x.gin')['gut/auc'] > 0.7
   spec = gin.get_configurable(feature_spec.FeatureSpec)()
   assert [type(column).__name__ for column in spec.columns[:9]] == [
-      'Hashed', 'Number', 'Number', 'Hashed', 'Ignored', 'Ignored', 'Ignored',
+      'Hashed', 'Number', 'Number', 'Vocabulary', 'Ignored', 'Ignored',
+      'Ignored',
       'Number', 'Label']
   assert spec.columns[1].name == u'Größe (m)'
   assert spec.columns[7].name == 'Preis_2'

@@ -27,6 +27,8 @@ AMOUNTS = frozenset(
     'score rating stars rate share pct percent hours minutes seconds days'
     .split())
 
+_LISTED = 100  # different texts at most: a vocabulary
+_LEAST_ROWS = 5  # of a text that is listed
 _FEW = 20  # different whole numbers: each can have a vector of its own
 _MANY = 1000
 _SPREAD = 0.25
@@ -92,7 +94,7 @@ def choose(found, arrow_type, split_by=None):
         'days or times, such as %s' % found.sample[0] if found.dates else
         'seconds since 1970') + ', which do not come again; a weekday or an '
                     'hour would be a column of its own')
-  if found.is_number() and not _is_code(found):
+  if found.is_number() and not _why_code(found):
     return _number(found)
   separator = None if found.is_number() else _separator(found)
   if separator:
@@ -180,23 +182,45 @@ def _round(number):
   return int(math.ceil(number / unit)) * unit
 
 
-def _is_code(found):
-  """Whether numbers only tell things apart, see RULE."""
+def _why_code(found):
+  """Why numbers only tell things apart, see RULE; '' if they are amounts."""
   if not found.is_whole():
-    return False
+    return ''
   words = words_of(found.name)
-  if found.zeros_led or words and (
-      words[-1] in _CODES or words[-1] in _THINGS):
-    return True
+  if words and (words[-1] in _CODES or words[-1] in _THINGS):
+    return 'the name ends in %s' % words[-1]
+  if found.zeros_led:
+    return 'digits start with 0'
   if words and words[-1] in AMOUNTS:
-    return False
+    return ''
   if found.distinct() <= _FEW:
-    return True
+    return 'there are %d different ones only' % found.distinct()
+  return '' if _middle(found) is None or _middle(found) < _SPREAD else (
+      'the middle half of the rows covers %.0f %% of the range' %
+      (100 * _middle(found)))
+
+
+def _why_amount(found):
+  """Why whole numbers that are no codes are amounts, see RULE."""
+  words = words_of(found.name)
+  if words and words[-1] in AMOUNTS:
+    return 'the name ends in %s' % words[-1]
+  return 'there are %d different ones' % found.distinct(
+  ) if _middle(found) is None else (
+      'the middle half of the rows covers %.1f %% of the range' %
+      (100 * _middle(found)))
+
+
+def _middle(found):
+  """The share of the range of many different numbers that half of them need.
+
+  None if there are at most 1,000 different ones.
+  """
   if found.distinct() <= _MANY:
-    return False
+    return None
   low, quarter, most, high = np.percentile(
       found.sample_numbers(), [0, 25, 75, 100])
-  return most - quarter >= _SPREAD * (high - low)
+  return (most - quarter) / (high - low)
 
 
 def _is_time(found):
@@ -231,7 +255,8 @@ def _number(found):
   skew, of_log = skewness(sample), None
   arguments = collections.OrderedDict()
   reason = '%s, %.7g to %.7g' % (
-      'whole numbers' if found.is_whole() else 'numbers', low, high)
+      'amounts, as %s' % _why_amount(found) if found.is_whole() else 'numbers',
+      low, high)
   if found.commas:
     reason += ' with a decimal comma'
   if low >= 0 and abs(skew) > SKEWED:
@@ -249,18 +274,34 @@ def _number(found):
 
 def _category(found):
   values = found.values()
-  listed = sorted(values) if values is not None else found.distinct()
-  size, shared = buckets(listed)
+  code = found.is_number() and _why_code(found)
   top = '' if values is None else '; most often %s' % ', '.join(
       '%s (%.1f %%)' % (_shown(value), 100 * n / found.filled())
       for value, n in _most_common(values))
-  what = 'whole numbers that are %s' % (
-      'few' if found.distinct() <= _FEW else 'ids'
-  ) if found.is_whole() else 'text'
+  what = ('ids, as %s' % code if code else 'text') + top
+  common = sorted(value for value, n in (values or {}).items()
+                  if n >= _LEAST_ROWS)
+  # There will be other users than those of these rows.
+  grows = set(words_of(found.name)[-1:]) & (_CODES | set(_USERS))
+  if not (found.is_number() or grows) and len(common) > 1 and (
+      len(values) <= _LISTED):
+    return _vocabulary(found, common, len(values) - len(common), what)
+  size, shared = buckets(
+      sorted(values) if values is not None else found.distinct())
   return Choice(
       found.name, 'hashed', collections.OrderedDict(num_buckets=size),
-      '%s%s; %s' % (what, top, collisions(found.distinct(), size, shared)),
-      'text')
+      '%s; %s' % (what, collisions(found.distinct(), size, shared)), 'text')
+
+
+def _vocabulary(found, common, num_rare, what):
+  """Lists the texts of some rows each; rarer ones share ids with new ones."""
+  arguments = collections.OrderedDict([
+      ('values', tuple(common)), ('num_oov_buckets', max(1, num_rare))])
+  rare = '%d of fewer than %d rows share the ids behind them with ' % (
+      num_rare, _LEAST_ROWS) if num_rare else 'the id behind them is of '
+  return Choice(
+      found.name, 'vocabulary', arguments,
+      '%s; %svalues that come later' % (what, rare), 'text')
 
 
 def _list(found, separator, what):

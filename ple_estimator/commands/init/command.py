@@ -215,6 +215,10 @@ def _in_place(args, files, described, choices, labels, parts):
   """Whether the files can be read where they are."""
   if len(parts) > 1 or args.rows or args.skip_bad_rows or not files.is_whole():
     return False
+  # These are looked up as the file has them, blanks included.
+  if files.padded & {choice.name for choice in choices
+                     if 'values' in choice.arguments}:
+    return False
   if not files.sniffed:
     return not any(
         isinstance(label.entry.get('values'), dict) or

@@ -61,6 +61,8 @@ class Files:
     renamed: bool, whether the names are not those of the files.
     types: dict of name to pa.DataType of a column of Parquet; of CSV all are
       pa.string().
+    padded: set of the names of columns of text with blanks around some values,
+      of the rows that were read so far.
     skipped: int, rows with another number of fields that were left out when
       the files were read the last time.
   """
@@ -78,6 +80,7 @@ class Files:
     """
     self._options = options
     self.skipped = 0
+    self.padded = set()
     self.sniffed = None
     if is_parquet(paths[0]):
       schema = parquet_files.opened(paths[0]).schema_arrow
@@ -146,11 +149,18 @@ class Files:
           table = table.slice(0, int(left))
         left -= table.num_rows
         if table.num_rows:
-          yield Piece(table, pa.table(collections.OrderedDict(
-              (name, as_text(table.column(name).combine_chunks()))
-              for name in table.column_names)))
+          yield self._piece(table)
         if not left:
           return
+
+  def _piece(self, table):
+    columns = collections.OrderedDict()
+    for name in table.column_names:
+      stored = table.column(name).combine_chunks()
+      columns[name] = as_text(stored)
+      if name not in self.padded and _is_padded(stored, columns[name]):
+        self.padded.add(name)
+    return Piece(table, pa.table(columns))
 
   def _csv(self, path):
     fields = sniffing.first_row(path, self.sniffed)
@@ -255,6 +265,16 @@ def is_list(arrow_type):
   """Whether a column of Parquet has a list of values in each row."""
   return (arrow_values.is_list(arrow_type) and
           arrow_values.is_value(arrow_type.value_type))
+
+
+def _is_padded(stored, text):
+  """Whether `as_text` has taken blanks away from some values."""
+  if pa.types.is_dictionary(stored.type):
+    stored = stored.dictionary_decode()
+  if not (pa.types.is_string(stored.type) or
+          pa.types.is_large_string(stored.type)):
+    return False
+  return bool(pc.any(pc.not_equal(stored.cast(pa.string()), text)).as_py())
 
 
 def _utf8(binary):

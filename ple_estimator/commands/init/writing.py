@@ -138,12 +138,34 @@ def _columns(plan):
     lines += _comment('%s: %s; %s.' % (
         choice.name, choosing.seen(plan.described[choice.name]), reason),
                       '    # ')
-    lines.append('    {%s},' % ', '.join(
-        '%s: %s' % (ascii(name), ascii(value))
-        for name, value in _entry(choice).items()))
+    lines += _dict(_entry(choice))
   for name, reason in plan.omitted.items():
     lines += _comment('%s is left out: %s.' % (name, reason), '    # ')
   return lines + [']']
+
+
+def _dict(entry):
+  """The lines of an entry of FeatureSpec.columns, broken where they may be."""
+  items = []
+  for name, value in entry.items():
+    key = ascii(name) + ': '
+    if isinstance(value, (tuple, dict)) and len(value) > 2:
+      is_dict = isinstance(value, dict)
+      parts = ['%s: %s' % (ascii(k), ascii(v)) for k, v in value.items()
+               ] if is_dict else list(map(ascii, value))
+      parts[0] = key + ('{' if is_dict else '(') + parts[0]
+      parts[-1] += '}' if is_dict else ')'
+      items += parts
+    else:
+      items.append(key + ascii(value))
+  items[0] = '{' + items[0]
+  items[-1] += '}'
+  lines = ['   ']
+  for item in items:
+    if len(lines[-1]) + len(item) + 2 > _WIDTH and lines[-1].strip():
+      lines.append('       ')
+    lines[-1] += ' %s,' % item
+  return lines
 
 
 def _entry(choice):
