@@ -172,6 +172,9 @@ class Task:
     if self.negative_rate < 1:
       counts = tf.logical_or(labels > 0, chance < self.negative_rate)
       weights *= tf.cast(counts, tf.float32)
+    by_class = self.kind.row_weights(labels)
+    if by_class is not None:
+      weights *= by_class
     if self._positive_weight == 1:
       return weights
     return weights * (1 + (self._positive_weight - 1) * labels)
