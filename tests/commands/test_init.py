@@ -508,16 +508,85 @@ def test_parquet_files_are_read_where_they_are(folder, command):
             pa.date32()),
         'items': pa.array([['i%d' % (j % 7) for j in range(k)]
                            for k in rng.randint(0, 4, 300)]),
-        'numbers': pa.array([[0.25, 1.0]] * 299 + [[0.5, 3e-7]]),
+        'ragged': pa.array([[0.25, 1.0]] * 299 + [[0.5]]),
+        'empty': pa.array([[0.25, 1.0]] * 299 + [[]]),
+        'vector': pa.array([[0.25, None], None] * 149 + [[0.5, np.inf],
+                                                         [np.nan, 3e-7]]),
+        'fixed': pa.array([[1, 2, 3], [2, 3, 4]] * 150,
+                          pa.list_(pa.int8(), 3)),
+        'weights': pa.array(
+            [[('a', 0.5), ('b:|'[:1 + i % 2], 1.0)] for i in range(299)] + [
+                None], pa.map_(pa.string(), pa.float32())),
+        'below': pa.array([[(1, -0.5), (7, 1)], [(1, 2)]] * 150,
+                          pa.map_(pa.int64(), pa.float64())),
+        'bars': pa.array([[('a|b', 0.5)], [('c', 0.25)]] * 150,
+                         pa.map_(pa.string(), pa.float32())),
         'deep': pa.array([{'x': 1}] * 300)}), name + '.parquet')
   said = init(command, 'a.parquet', '--validation', 'b.parquet', '--test',
               'b.parquet', '--labels', 'like', '--out', 'x.gin')
   text = (folder / 'x.gin').read_text()
   assert 'deep is left out' in text and '(none)' in said
   assert "{'name': 'items', 'kind': 'hashed_list'" in text
-  for name in ('day', 'numbers'):
+  for name in ('day', 'ragged', 'empty', 'bars'):
     assert "{'name': '%s', 'kind': 'ignored'}" % name in text
+  entries = {c['name']: c for c in columns_of('x.gin')}
+  assert {k: entries['vector'][k] for k in ('kind', 'width', 'clip')} == {
+      'kind': 'vector', 'width': 2, 'clip': (3e-7, 0.5)}
+  assert entries['fixed'] == dict(
+      name='fixed', kind='vector', width=3, mean=2.5, std=0.9574, default=2.5,
+      clip=(1.0, 4.0))
+  assert entries['weights'] == dict(
+      name='weights', kind='hashed_list', weights=':',
+      num_buckets=choosing.buckets(3)[0])
+  assert entries['below']['combiner'] == 'sqrtn'
   assert trained('x.gin')['like/auc'] > 0.7
+
+
+def columns_of(path):
+  """FeatureSpec.columns of a .gin file, a list of dicts."""
+  config.load(path)
+  return gin.query_parameter('FeatureSpec.columns')
+
+
+def test_lists_of_text_are_vectors_and_items_with_weights(folder, command):
+  rng = np.random.RandomState(1)
+  lines = ['like;vector;tags;svm;day']
+  for i in range(400):
+    like = rng.randint(2)
+    lines.append('%d;%s;%s;%s;1%d:30' % (
+        like, '|'.join('%.3f' % x for x in rng.normal(like, 1, 5))
+        if i % 9 else '', '|'.join('t%d=%.2f' % (t, rng.rand()) for t in
+                                   rng.randint(0, 9, rng.randint(4))),
+        ' '.join('%d:%d' % (t, rng.randint(-5, 5)) for t in
+                 rng.randint(0, 9, 3)), i % 7))
+  (folder / 'x.csv').write_text('\n'.join(lines) + '\n')
+  init(command, 'x.csv', '--labels', 'like', '--out', 'x.gin')
+  numbers = [[float(x) for x in line.split(';')[1].split('|')]
+             for line in lines[1:] if line.split(';')[1]]
+  _, vector, tags, svm, day = columns_of('x.gin')
+  assert (vector['kind'], vector['width']) == ('vector', 5)
+  assert vector['mean'] == pytest.approx(np.mean(numbers), rel=1e-3)
+  assert vector['std'] == pytest.approx(np.std(numbers), rel=1e-3)
+  assert vector['default'] == pytest.approx(np.median(numbers), rel=1e-3)
+  assert vector['clip'] == (np.min(numbers), np.max(numbers))
+  size, _ = choosing.buckets(9)
+  assert tags == {'name': 'tags', 'kind': 'hashed_list', 'num_buckets': size,
+                  'weights': '='}
+  assert svm == {'name': 'svm', 'kind': 'hashed_list', 'num_buckets': size,
+                 'separator': ' ', 'weights': ':', 'combiner': 'sqrtn'}
+  assert day['kind'] == 'vocabulary'  # a time of day is no item with a weight
+  # One row in nine has none of the numbers that tell.
+  assert trained('x.gin')['like/auc'] > 0.7
+
+
+def test_wide_vectors_have_no_vectors_for_each_number(folder, command):
+  pa.parquet.write_table(pa.table({
+      'like': pa.array([0, 1] * 150), 'x': pa.array(
+          [[like + 0.5] * 120 for like in (0, 1)] * 150)}), 'x.parquet')
+  init(command, 'x.parquet', '--labels', 'like', '--out', 'x.gin')
+  text = (folder / 'x.gin').read_text()
+  assert 'Model.interactions = [@Wide(), @FwFM()]' in text
+  assert trained('x.gin')['like/auc'] > 0.99
 
 
 def test_an_awkward_file(tmp_path, monkeypatch, command):

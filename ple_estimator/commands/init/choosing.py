@@ -6,10 +6,12 @@ import re
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow.compat.v1 as tf
 
 from ple_estimator.commands.init import dates
 from ple_estimator.commands.init import distinct
+from ple_estimator.commands.init import lists
 from ple_estimator.commands.init import rows
 
 RULE = """\
@@ -37,6 +39,7 @@ _SHARE = 20  # buckets per value: less than 1/20 of the values share one
 _LIST_SHARE = 0.05  # of the rows have more than one item
 _SEPARATORS = '|;,'
 _WORDS_PER_TEXT = 3
+_VECTORS = 20000  # by which mean and deviation of their numbers are found
 
 _THINGS = frozenset(
     'user item customer client member visitor session device product sku brand '
@@ -83,12 +86,8 @@ def choose(found, arrow_type, split_by=None):
   filled, count = found.filled(), found.distinct()
   if split_by or not filled or count < 2:
     return _ignored(found, _why_ignored(found, split_by))
-  if rows.is_list(arrow_type):
-    if not pa.types.is_integer(arrow_type.value_type) and all(
-        _is_fraction(text) for text in found.sample[:1000]):
-      return _ignored(found, 'lists of numbers that are not whole, which name '
-                      'nothing')
-    return _list(found, rows.SEPARATOR, 'a list')
+  if rows.has_items(arrow_type):
+    return _nested(found, arrow_type)
   if _is_time(found):
     return _ignored(found, (
         'days or times, such as %s' % found.sample[0] if found.dates else
@@ -96,6 +95,11 @@ def choose(found, arrow_type, split_by=None):
                     'hour would be a column of its own')
   if found.is_number() and not _why_code(found):
     return _number(found)
+  if found.vectors.width() and found.vectors.has_fraction:
+    return _vector(found)
+  form = _weights(found)
+  if form:
+    return _weighted(found, form)
   separator = None if found.is_number() else _separator(found)
   if separator:
     return _list(found, separator, 'items with %r between them' % separator)
@@ -105,10 +109,29 @@ def choose(found, arrow_type, split_by=None):
   return _category(found)
 
 
+def _nested(found, arrow_type):
+  """Chooses what a column is that Parquet has as lists or maps."""
+  if lists.is_map(arrow_type):
+    return _weighted(found, found.weighted.forms[0]
+                     ) if found.weighted.forms else _ignored(
+                         found, 'maps with %r in an item, or with a weight '
+                         'that is missing or not a number of at most 2^24' %
+                         lists.SEPARATOR)
+  vectors = found.vectors
+  if vectors.width() and (vectors.has_fraction or lists.is_vector(arrow_type)):
+    return _vector(found)
+  if lists.is_vector(arrow_type) or not pa.types.is_integer(
+      arrow_type.value_type) and all(
+          _is_fraction(text) for text in found.sample[:1000]):
+    return _ignored(found, 'lists of numbers that are not whole, and not as '
+                    'many in each row')
+  return _list(found, lists.SEPARATOR, 'a list')
+
+
 def _is_fraction(text):
   """Whether a list, as text, has an item that is a number and not whole."""
   return any(re.match(r'[+-]?\d*\.\d*[1-9]|.*\de-', item)
-             for item in text.split(rows.SEPARATOR))
+             for item in text.split(lists.SEPARATOR))
 
 
 def likely_user(described):
@@ -321,6 +344,62 @@ def _list(found, separator, what):
       '%s, %.1f on average and %d at most, %s different ones; %s' % (
           what, np.mean(lengths), max(lengths), format(count, ','),
           collisions(count, size, None)), 'list')
+
+
+def _vector(found):
+  vectors = found.vectors
+  sample = lists.numbers_of(pc.split_pattern(
+      pa.array(found.sample[:_VECTORS]), vectors.separator))
+  sample = sample[np.isfinite(sample)]
+  arguments = collections.OrderedDict(width=vectors.width())
+  if vectors.separator != lists.SEPARATOR:
+    arguments['separator'] = vectors.separator
+  arguments['mean'] = _short(sample.mean())
+  arguments['std'] = _short(sample.std()) or 1.0
+  arguments['default'] = _short(np.median(sample), vectors.low, vectors.high)
+  arguments['clip'] = (_below(vectors.low), _above(vectors.high))
+  return Choice(
+      found.name, 'vector', arguments, '%d numbers in each row, %.7g to %.7g' %
+      (vectors.width(), vectors.low, vectors.high), 'as it is')
+
+
+def _weights(found):
+  """The form of items with weights, see lists.Weighted; None if there is none.
+
+  As of lists without weights, some rows have several items, and items come
+  again.
+  """
+  for form in found.weighted.forms or ():
+    several = sum(form[0] in text for text in found.sample)
+    named = [lists.names_of(text, form) for text in set(found.sample)]
+    different = len({name for names in named for name in names})
+    if several and several >= _LIST_SHARE * len(found.sample) and (
+        2 * different <= sum(map(len, named))):
+      return form
+  return None
+
+
+def _weighted(found, form):
+  separator, weights, combiner = form
+  items, lengths = distinct.Counter(), []
+  for text in found.sample:
+    names = lists.names_of(text, form)
+    items.add([name.encode() for name in set(names)])
+    lengths.append(len(names))
+  count = max(1, items.count())
+  arguments = collections.OrderedDict(num_buckets=buckets(count)[0])
+  if separator != '|':
+    arguments['separator'] = separator
+  arguments['weights'] = weights
+  if combiner != 'mean':
+    arguments['combiner'] = combiner
+  return Choice(
+      found.name, 'hashed_list', arguments,
+      'items with a weight each%s, %.1f on average and %d at most, %s '
+      'different ones; %s' % (
+          '' if combiner == 'mean' else ', some below 0', np.mean(lengths),
+          max(lengths), format(count, ','),
+          collisions(count, arguments['num_buckets'], None)), 'list')
 
 
 def _separator(found):

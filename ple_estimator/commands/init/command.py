@@ -155,7 +155,7 @@ def _described(files, paths, time):
   describer = describing.Describer(files.names)
   times = collections.Counter() if time else None
   for piece in files.read(paths):
-    describer.add(piece.text)
+    describer.add(piece.text, piece.stored)
     if time:
       times.update(piece.text.column(time).to_pylist())
   described = describer.finish()
@@ -199,7 +199,7 @@ def _choices(files, described, labels, cut):
       choices.append(choosing.Choice(
           name, 'label', arguments, label.reason,
           'text' if is_text else 'number'))
-    elif pa.types.is_nested(arrow_type) and not rows.is_list(arrow_type):
+    elif pa.types.is_nested(arrow_type) and not rows.has_items(arrow_type):
       omitted[name] = 'its type is %s' % arrow_type
     else:
       choices.append(choosing.choose(

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from ple_estimator import errors
+from ple_estimator.commands.init import lists
 from ple_estimator.commands.init import sniffing
 from ple_estimator.data import arrow_values
 from ple_estimator.data import csv_lines
@@ -17,7 +18,6 @@ from ple_estimator.storage import uris
 
 _BATCH_ROWS = 1 << 16
 _BLOCK_BYTES = 4 << 20
-SEPARATOR = '|'  # between the items of what Parquet has as lists
 
 # Rows as the file has them, and the same as text: two pa.Table with the same
 # names. What is text already is stripped of blanks, and null where empty.
@@ -240,16 +240,20 @@ def as_text(array):
 
   Returns:
     pa.Array of string: digits of numbers, `true` and `false`, days and times as
-    ISO 8601 writes them, items of a list with SEPARATOR between them; of
-    structures all are null.
+    ISO 8601 writes them, items of a list with lists.SEPARATOR between them, and
+    with their weights of a map; of structures all are null.
   """
   if pa.types.is_dictionary(array.type):
     array = array.dictionary_decode()
   if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
     text = pc.utf8_trim_whitespace(array.cast(pa.string()))
     return pc.if_else(pc.equal(text, ''), pa.scalar(None, pa.string()), text)
+  if lists.is_vector(array.type):
+    array = lists.plain(array)
   if arrow_values.is_list(array.type):
     return _joined(array)
+  if lists.is_map(array.type):
+    return _utf8(lists.texts_of_maps(array))
   if pa.types.is_nested(array.type):
     return pa.nulls(len(array), pa.string())
   if arrow_values.is_value(array.type):
@@ -277,6 +281,13 @@ def _is_padded(stored, text):
   return bool(pc.any(pc.not_equal(stored.cast(pa.string()), text)).as_py())
 
 
+def has_items(arrow_type):
+  """Whether a column of Parquet has several values in a row that can be read.
+  """
+  return (is_list(arrow_type) or lists.is_map(arrow_type) or
+          lists.is_vector(arrow_type))
+
+
 def _utf8(binary):
   try:
     return binary.cast(pa.string())
@@ -291,9 +302,9 @@ def _joined(array):
   items = as_text(array.flatten())
   lengths = pc.list_value_length(array).fill_null(0).to_numpy()
   offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-  lists = pa.ListArray.from_arrays(
-      pa.array(offsets), items.fill_null('').cast(pa.string()))
-  text = pc.binary_join(lists, SEPARATOR)
+  text = pc.binary_join(pa.ListArray.from_arrays(
+      pa.array(offsets), items.fill_null('').cast(pa.string())),
+                        lists.SEPARATOR)
   return pc.if_else(pc.equal(text, ''), pa.scalar(None, pa.string()), text)
 
 

@@ -8,6 +8,7 @@ from ple_estimator.commands.init import choosing
 _WIDTH = 80
 _FEW_ROWS = 100000
 _MOST_NUMBERS = 40  # for which each number gets vectors of its own in base
+_TOO_MANY_NUMBERS = 100  # the same in small
 _MOST_BUCKETS = 5000000
 _LEAST_CLASS = 10  # rows with the rarer value, for an AUC to say something
 
@@ -187,10 +188,15 @@ def _model(plan):
     if label.num_classes:
       lines.append('%s/MultiClass.num_classes = %d' % (
           label.task, label.num_classes))
-  numbers = sum(choice.kind == 'number' for choice in plan.choices)
+  numbers = sum(
+      1 if choice.kind == 'number' else choice.arguments['width']
+      for choice in plan.choices if choice.kind in ('number', 'vector'))
   if plan.base()[0] == 'gin/base.gin' and 0 < numbers <= _MOST_NUMBERS:
     lines += ['', '# Vectors of the numbers, as in gin/small.gin.',
               'Model.interactions = [@Wide(), @FwFM(), @Periodic(), @Binned()]']
+  elif plan.base()[0] == 'gin/small.gin' and numbers > _TOO_MANY_NUMBERS:
+    lines += ['', '# Of gin/small.gin without vectors for each of %d numbers.' %
+              numbers, 'Model.interactions = [@Wide(), @FwFM()]']
   if plan.has_row_per_value():
     values = sum(choice.arguments.get('num_buckets', 0) // 20
                  for choice in plan.choices)
