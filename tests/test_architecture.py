@@ -68,7 +68,8 @@ ORDER = [
                   'init.rows', 'init.distinct', 'init.dates',
                   'init.describing',
                   'init.choosing', 'init.labels', 'init.splitting',
-                  'init.copying', 'init.writing', 'init.report',
+                  'init.copying', 'init.like_columns', 'init.writing',
+                  'init.report',
                   'init.command']),
     ('run', []),
 ]

@@ -10,7 +10,9 @@ import shlex
 import conftest
 import gin
 import numpy as np
+import object_store
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
@@ -24,11 +26,13 @@ from ple_estimator.commands.init import dates
 from ple_estimator.commands.init import describing
 from ple_estimator.commands.init import distinct
 from ple_estimator.commands.init import labels as labels_lib
+from ple_estimator.commands.init import like_columns
 from ple_estimator.commands.init import rows
 from ple_estimator.commands.init import sniffing
 from ple_estimator.commands.init import splitting
 from ple_estimator.commands.init import writing
 from ple_estimator.data import feature_spec
+from ple_estimator.storage import remote
 
 ADULT = os.path.join(os.path.dirname(conftest.REAL_ROWS), '..', 'adult')
 SMALL = ['PLE.expert_units = (4,)', 'Tower.units = (3,)', 'FwFM.dim = 2',
@@ -227,6 +231,28 @@ def test_a_skewed_number_becomes_its_logarithm():
   low, high = made.arguments['clip']
   assert low <= numbers.min() and numbers.max() <= high
   assert [low, high] == pytest.approx([numbers.min(), numbers.max()], rel=1e-4)
+
+
+def test_a_number_of_which_few_are_huge_is_bucketised():
+  rng = np.random.RandomState(1)
+  numbers = np.round(rng.standard_cauchy(4000), 4)
+  made = chosen([repr(x) for x in numbers], 'x')
+  assert made.kind == 'bucketised' and made.stored == 'number'
+  boundaries = made.arguments['boundaries']
+  assert len(boundaries) == 19
+  counts = np.bincount(np.searchsorted(boundaries, numbers, side='right'))
+  assert len(counts) == 20 and counts.min() > 190 and counts.max() < 210
+  # Of numbers that are 0 in nearly all rows there are no quantiles.
+  few = np.where(np.arange(4000) % 500 == 0, 10.0 ** 6, 0)
+  assert chosen([repr(x) for x in few + 0.5], 'x').kind == 'number'
+  assert chosen([repr(x) for x in rng.normal(size=4000)]).kind == 'number'
+
+
+def test_quantiles_of_few_numbers_ascend():
+  made = choosing.choose(described(
+      ['1', '1', '2', '3', '3', '16777216', '16777217', None]), pa.string(),
+                         bucketise=True)
+  assert made.arguments['boundaries'] == (2.0, 3.0, 16777200.0)
 
 
 def test_decimal_commas():
@@ -686,6 +712,54 @@ def test_classes_and_counts_train(folder, command):
       folder / 'y.gin').read_text()
 
 
+def test_like_columns_are_one_line(folder, command):
+  rng = np.random.RandomState(1)
+  likes = rng.randint(0, 2, 400)
+  numbers = rng.normal(size=(400, 12)) * 2 + likes[:, np.newaxis]
+  numbers[:, 3] += 9  # unlike the others
+  flags = rng.randint(0, 2, (400, 4))
+  lines = ['like,' + ','.join('I%d' % i for i in range(5, 17)) + ',' +
+           ','.join('f%02d_x' % i for i in range(8, 12)) + ',last']
+  for like, row, bits in zip(likes, numbers, flags):
+    lines.append(','.join(map(str, [like] + list(np.round(row, 4)) +
+                              list(bits) + ['b%d' % bits[0]])))
+  (folder / 'x.csv').write_text('\n'.join(lines) + '\n')
+  init(command, 'x.csv', '--labels', 'like', '--out', 'x.gin')
+  entries = columns_of('x.gin')
+  assert [entry.get('name', entry.get('names')) for entry in entries] == [
+      'like', 'I5:I7', 'I8', 'I9:I16', 'f08_x:f11_x', 'last']
+  of = np.round(numbers[:, 4:], 4)
+  assert entries[3]['mean'] == pytest.approx(of.mean(), abs=1e-3)
+  assert entries[3]['std'] == pytest.approx(of.std(), rel=1e-3)
+  assert entries[3]['clip'] == (of.min(), of.max())
+  assert entries[4]['num_buckets'] == choosing.buckets(['0', '1'])[0]
+  assert trained('x.gin')['like/auc'] > 0.7
+  spec = gin.get_configurable(feature_spec.FeatureSpec)()
+  assert [column.name for column in spec.columns] == lines[0].split(',')
+
+
+@pytest.mark.parametrize('names, groups', [
+    (['a1', 'a2', 'a3'], ['a1:a3']), (['a1', 'a2'], ['a1', 'a2']),
+    (['a1', 'a3', 'a4'], ['a1', 'a3', 'a4']),
+    (['a9', 'a010', 'a11'], ['a9', 'a010', 'a11']),
+    (['a', 'a1', 'a2', 'a3', 'b4'], ['a', 'a1:a3', 'b4'])])
+def test_ranges_of_columns(names, groups):
+  found = like_columns.grouped([chosen(['a', 'b'] * 9, n) for n in names])
+  assert [group.choice.name for group in found] == groups
+  assert [m.name for group in found for m in group.members] == names
+
+
+def test_numbers_become_categories(folder, command):
+  init(command, 'shop.csv', '--labels', 'like', '--random', '--bucketise',
+       'price,stars', '--out', 'shop.gin')
+  assert '--bucketise price,stars' in (folder / 'shop.gin').read_text()
+  entries = {c['name']: c for c in columns_of('shop.gin')}
+  for name in ('price', 'stars'):
+    assert entries[name]['kind'] == 'bucketised'
+    assert len(entries[name]['boundaries']) == 19
+  assert trained('shop.gin')['like/auc'] > 0.9  # stars depend on like
+
+
 def test_a_rare_label_does_not_decide(folder, command):
   lines = [line + ',%d' % (i % 150 == 7) for i, line in enumerate(shop())]
   (folder / 'shop.csv').write_text('\n'.join(
@@ -716,10 +790,16 @@ def test_large_tables_have_a_row_per_value(folder, command, monkeypatch):
     (['--labels', 'like', '--encoding', 'utf-99'], '--encoding must be one'),
     (['--labels', 'like', '--delimiter', '#'], 'must have a delimiter'),
     (['--labels', 'like', '--test', 'no.csv'], '--test must name existing'),
-    (['--labels', 'like', '--test', 's3://bucket/x.csv'],
-     "--test must be files of a disk, as they are read several times, got 's3"),
+    (['--labels', 'like', '--test', 'ftp://bucket/x.csv'],
+     '--test must be a path or a URI that begins with s3://, gs://, hdfs:// or '
+     "file://, got 'ftp://bucket/x.csv'"),
+    (['--labels', 'like', '--out', 's3://bucket/x.gin'],
+     "--out must be a path, got the URL 's3://bucket/x.gin'"),
     (['--labels', 'brand=b77'], '--labels brand=b77 must name a value of'),
     (['--labels', 'price>1e9'], '--labels price>1e9 must have rows on both'),
+    (['--labels', 'like', '--bucketise', 'price,like'],
+     '--bucketise must name columns of numbers that are no labels (at, price, '
+     "stars), got 'like'"),
     (['--labels', 'like', '--rows', '1'], '--rows must be at least 2'),
 ])
 def test_refuses(folder, command, args, message):
@@ -773,6 +853,73 @@ def test_a_file_of_another_format_is_refused(folder, command):
         'Options', 'labels columns encoding delimiter rows skip_bad_rows')
     files = rows.Files(['shop.csv'], options([], None, None, None, None, False))
     list(files.read(['x.parquet']))
+
+
+# --------------------------------------------------------------- remote files
+
+
+def copies(folder):
+  """What the Parquet files of a folder hold, a dict by their names."""
+  return {name: stored(os.path.splitext(name)[0], folder).to_pydict()
+          for name in os.listdir(folder)}
+
+
+def shop_of(kind, store):
+  """Writes shop.csv as a file of a kind, here and to a store: (name, URI)."""
+  with open('shop.csv', 'rb') as f:
+    data = f.read()
+  if kind == 'shop.parquet':
+    pa.parquet.write_table(pa.csv.read_csv('shop.csv'), kind,
+                           row_group_size=100)
+  elif kind == 'shop.csv.gz':
+    with gzip.open(kind, 'wb') as f:
+      f.write(data)
+  with open(kind, 'rb') as f:
+    return kind, store.put('rows/init/' + kind, f.read())
+
+
+@pytest.mark.parametrize('kind', ['shop.csv', 'shop.csv.gz', 'shop.parquet'])
+def test_files_of_a_store_are_read_as_of_a_disk(folder, command, store, kind):
+  for i, path in enumerate(shop_of(kind, store)):
+    init(command, path, '--labels', 'like', '--out', '%d.gin' % i)
+  assert copies('0_data') == copies('1_data')
+  here, there = [(folder / name).read_text().partition('FeatureSpec')[2]
+                 for name in ('0.gin', '1.gin')]
+  assert here == there
+
+
+def test_files_of_a_store_are_trained_where_they_are(folder, command, store):
+  name, uri = shop_of('shop.csv', store)
+  init(command, uri, '--validation', 'file://%s' % (folder / name), '--labels',
+       'like', '--out', 'x.gin')
+  assert "train/CsvInput.files = 's3://rows/init/shop.csv'" in (
+      folder / 'x.gin').read_text()
+  assert trained('x.gin')['like/auc'] > 0.7
+
+
+@pytest.mark.parametrize('kind', ['shop.csv', 'shop.parquet'])
+def test_rows_behind_a_broken_connection_are_read_once(
+    folder, command, store, kind, monkeypatch, caplog):
+  (folder / 'shop.csv').write_text('\n'.join(shop(6000)) + '\n')
+  name, uri = shop_of(kind, store)
+  init(command, name, '--labels', 'like', '--out', '0.gin')
+  monkeypatch.setattr(rows, '_BLOCK_BYTES', 1 << 15)
+  monkeypatch.setattr(rows, '_BATCH_ROWS', 1000)
+  monkeypatch.setattr(remote, '_FIRST_WAIT_SECS', 0)
+  proxy = object_store.Proxy(store.address)
+  monkeypatch.setenv('AWS_ENDPOINT_URL', 'http://' + proxy.address)
+  read = rows.Files.read
+
+  def cut(files, paths):  # each time that all rows are read
+    proxy.cuts, proxy.after = 2, 50000
+    return read(files, paths)
+
+  monkeypatch.setattr(rows.Files, 'read', cut)
+  init(command, uri, '--labels', 'like', '--out', '1.gin')
+  proxy.close()
+  assert proxy.cuts == 0
+  assert sum('NETWORK_CONNECTION' in line for line in caplog.messages) >= 2
+  assert copies('0_data') == copies('1_data')
 
 
 # -------------------------------------------------------------- from end to end

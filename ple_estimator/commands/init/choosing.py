@@ -34,6 +34,8 @@ _LEAST_ROWS = 5  # of a text that is listed
 _FEW = 20  # different whole numbers: each can have a vector of its own
 _MANY = 1000
 _SPREAD = 0.25
+_BUCKETS = 20  # of a number, between quantiles
+_LEAST_BOUNDARIES = 4  # without which a number is not bucketised by itself
 _UNIQUE = 0.95  # of the rows: a key of the row, or free text
 _SHARE = 20  # buckets per value: less than 1/20 of the values share one
 _LIST_SHARE = 0.05  # of the rows have more than one item
@@ -72,13 +74,14 @@ class Choice(collections.namedtuple(
     return self.kind not in ('ignored', 'label', 'weight')
 
 
-def choose(found, arrow_type, split_by=None):
+def choose(found, arrow_type, split_by=None, bucketise=False):
   """Chooses what a column is, unless it is a label.
 
   Args:
     found: describing.Description.
     arrow_type: pa.DataType, that of the file.
     split_by: None, or 'user' or 'time' if rows are cut by this column.
+    bucketise: bool, whether numbers are to be categories.
 
   Returns:
     Choice.
@@ -86,6 +89,8 @@ def choose(found, arrow_type, split_by=None):
   filled, count = found.filled(), found.distinct()
   if split_by or not filled or count < 2:
     return _ignored(found, _why_ignored(found, split_by))
+  if bucketise:
+    return _bucketised(found, 'named by --bucketise')
   if rows.has_items(arrow_type):
     return _nested(found, arrow_type)
   if _is_time(found):
@@ -195,6 +200,19 @@ def words_of(name):
   return words
 
 
+def short(value, low=-np.inf, high=np.inf):
+  """Rounds a number to four digits, but not beyond bounds.
+
+  Args:
+    value: number.
+    low: number, the lower bound; high is the upper one.
+
+  Returns:
+    float.
+  """
+  return min(max(float('%.4g' % value), float(low)), float(high))
+
+
 def _alone(ids):
   return int(np.sum(np.unique(ids, return_counts=True)[1] == 1))
 
@@ -288,11 +306,40 @@ def _number(found):
     arguments['log1p'] = True
     reason += '; skewness %.1f, of log(1 + x) %.1f' % (skew, of_log)
   seen = np.log1p(sample) if 'log1p' in arguments else sample
-  arguments['mean'] = _short(seen.mean())
-  arguments['std'] = _short(seen.std()) or 1.0
-  arguments['default'] = _short(np.median(sample), low, high)
+  if _is_heavy_tailed(seen) and len(_quantiles(sample)) >= _LEAST_BOUNDARIES:
+    return _bucketised(found, 'a few are so large that 98 % of the rows lie '
+                       'within one standard deviation')
+  arguments['mean'] = short(seen.mean())
+  arguments['std'] = short(seen.std()) or 1.0
+  arguments['default'] = short(np.median(sample), low, high)
   arguments['clip'] = (_below(low), _above(high))
   return Choice(found.name, 'number', arguments, reason, 'number')
+
+
+def _is_heavy_tailed(seen):
+  """Whether a few numbers make all others nearly alike once standardised."""
+  low, high = np.percentile(seen, [1, 99])
+  return bool(high - low < seen.std())
+
+
+def _quantiles(sample):
+  """The different quantiles of numbers, but for the least one: a list."""
+  ranked = np.sort(sample)
+  places = len(ranked) * np.arange(1, _BUCKETS) // _BUCKETS
+  found = [float('%.6g' % value) for value in ranked[places]]
+  found = [value for value in found if value > ranked[0]]
+  _, first = np.unique(np.array(found, np.float32), return_index=True)
+  return [found[i] for i in first]
+
+
+def _bucketised(found, why):
+  """A category of numbers, whose buckets have as many rows each as they can."""
+  boundaries = _quantiles(found.sample_numbers())
+  return Choice(
+      found.name, 'bucketised',
+      collections.OrderedDict(boundaries=tuple(boundaries)),
+      'numbers, %.7g to %.7g; %s; %d buckets between quantiles' % (
+          found.low, found.high, why, len(boundaries) + 1), 'number')
 
 
 def _category(found):
@@ -354,9 +401,9 @@ def _vector(found):
   arguments = collections.OrderedDict(width=vectors.width())
   if vectors.separator != lists.SEPARATOR:
     arguments['separator'] = vectors.separator
-  arguments['mean'] = _short(sample.mean())
-  arguments['std'] = _short(sample.std()) or 1.0
-  arguments['default'] = _short(np.median(sample), vectors.low, vectors.high)
+  arguments['mean'] = short(sample.mean())
+  arguments['std'] = short(sample.std()) or 1.0
+  arguments['default'] = short(np.median(sample), vectors.low, vectors.high)
   arguments['clip'] = (_below(vectors.low), _above(vectors.high))
   return Choice(
       found.name, 'vector', arguments, '%d numbers in each row, %.7g to %.7g' %
@@ -454,11 +501,6 @@ def _most_common(values):
 
 def _shown(value):
   return value if len(value) <= 20 else value[:17] + '...'
-
-
-def _short(value, low=-np.inf, high=np.inf):
-  """A float with four digits, inside of bounds."""
-  return min(max(float('%.4g' % value), float(low)), float(high))
 
 
 def _below(value):

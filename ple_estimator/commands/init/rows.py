@@ -14,6 +14,7 @@ from ple_estimator.data import arrow_values
 from ple_estimator.data import csv_lines
 from ple_estimator.data import input_files
 from ple_estimator.data import parquet_files
+from ple_estimator.storage import sources
 from ple_estimator.storage import uris
 
 _BATCH_ROWS = 1 << 16
@@ -29,26 +30,24 @@ def find(binding, entries):
 
   Args:
     binding: str, what the user knows the argument as.
-    entries: list of str, files, folders or patterns.
+    entries: list of str, files, folders or patterns; paths or URIs, see
+      storage/uris.py.
 
   Returns:
     list of str, or [] without entries.
 
   Raises:
-    UserError: if an entry names nothing, or a URL.
+    UserError: if an entry names nothing.
   """
   if not entries:
     return []
-  remote = [entry for entry in entries if uris.is_remote(entry)]
-  errors.check(
-      not remote, '%s must be files of a disk, as they are read several times, '
-      'got %r: copy it to one.', binding, (remote or [''])[0])
+  uris.check(binding, entries)
   return input_files.find('', entries, '', binding)
 
 
 def is_parquet(path):
   """Whether a file begins as Parquet files do."""
-  with open(path, 'rb') as stream:
+  with sources.opened(path, end=4) as stream:
     return stream.read(4) == b'PAR1'
 
 
@@ -180,12 +179,19 @@ class Files:
     convert = pa.csv.ConvertOptions(
         column_types={name: pa.string() for name in names},
         strings_can_be_null=True, null_values=[''])
-    self._bad = None
-    try:
-      with pa.input_stream(path, compression=csv_lines.codec(path)) as stream:
+    skipped = self.skipped
+
+    def batches():
+      self._bad, self.skipped = None, skipped
+      with _opened(path) as stream:
         with pa.csv.open_csv(stream, read, parse, convert) as parsed:
-          for batch in parsed:
-            yield self._selected(path, pa.Table.from_batches([batch]))
+          yield from parsed
+
+    try:
+      for table in _resumed(path, batches):
+        yield self._selected(path, table)
+    except errors.UserError:
+      raise
     except (pa.ArrowException, UnicodeError, OSError) as error:
       raise errors.UserError(self._problem(path, error))
 
@@ -210,11 +216,14 @@ class Files:
     return '%s cannot be read as CSV: %s' % (path, text)
 
   def _parquet(self, path):
-    opened = parquet_files.opened(path)
-    have = [name for name in self.names if name in opened.schema_arrow.names]
+    have = [name for name in self.names
+            if name in parquet_files.opened(path).schema_arrow.names]
     try:
-      for batch in opened.iter_batches(_BATCH_ROWS, columns=have):
-        yield self._selected(path, pa.Table.from_batches([batch]))
+      for table in _resumed(path, lambda: parquet_files.opened(
+          path).iter_batches(_BATCH_ROWS, columns=have)):
+        yield self._selected(path, table)
+    except errors.UserError:
+      raise
     except (pa.ArrowException, OSError) as error:
       raise errors.UserError('%s cannot be read: %s' % (
           path, parquet_files.one_line(error)))
@@ -230,6 +239,55 @@ class Files:
     errors.check(not lacking, '%s must have the columns of the first file, got '
                  'none called %s.', path, ', '.join(lacking))
     return table.select(self.names)
+
+
+def _opened(path):
+  """Opens the text of a CSV file as pa.NativeFile."""
+  compression = csv_lines.codec(path)
+  if not uris.is_remote(path):
+    return pa.input_stream(path, compression=compression)
+  stream = sources.native(path)
+  return pa.CompressedInputStream(
+      stream, compression) if compression else stream
+
+
+def _resumed(path, batches):
+  """Yields the rows of a file; goes on where a connection to a store broke.
+
+  Args:
+    path: str.
+    batches: function without arguments to an iterator over pa.RecordBatch, from
+      the first row of the file on, in the same order each time.
+
+  Yields:
+    pa.Table.
+
+  Raises:
+    UserError: if the store refuses, or does not answer often enough.
+  """
+  found, rows, skipped = None, 0, 0
+
+  def following():
+    nonlocal found, skipped
+    if found is None:
+      found, skipped = batches(), 0
+    try:
+      for batch in found:
+        if skipped + batch.num_rows > rows:
+          batch = batch.slice(rows - skipped)
+          skipped = rows + batch.num_rows
+          return batch
+        skipped += batch.num_rows
+    except OSError:
+      found = None
+      raise
+
+  while True:
+    batch = sources.retried(path, following)
+    if batch is None:
+      return
+    rows += batch.num_rows
+    yield pa.Table.from_batches([batch])
 
 
 def as_text(array):

@@ -4,6 +4,7 @@ import collections
 import textwrap
 
 from ple_estimator.commands.init import choosing
+from ple_estimator.commands.init import like_columns
 
 _WIDTH = 80
 _FEW_ROWS = 100000
@@ -134,12 +135,12 @@ def _input(plan):
 def _columns(plan):
   lines = ['FeatureSpec.columns = [']
   reasons = {label.name: label.reason for label in plan.labels}
-  for choice in plan.choices:
+  for members, choice in like_columns.grouped(plan.choices):
     reason = reasons.get(choice.name, choice.reason)
-    lines += _comment('%s: %s; %s.' % (
-        choice.name, choosing.seen(plan.described[choice.name]), reason),
-                      '    # ')
-    lines += _dict(_entry(choice))
+    seen = '' if len(members) > 1 else (
+        choosing.seen(plan.described[choice.name]) + '; ')
+    lines += _comment('%s: %s%s.' % (choice.name, seen, reason), '    # ')
+    lines += _dict(_entry(choice, len(members) > 1))
   for name, reason in plan.omitted.items():
     lines += _comment('%s is left out: %s.' % (name, reason), '    # ')
   return lines + [']']
@@ -169,9 +170,10 @@ def _dict(entry):
   return lines
 
 
-def _entry(choice):
+def _entry(choice, is_range):
   return collections.OrderedDict(
-      [('name', choice.name), ('kind', choice.kind)], **choice.arguments)
+      [('names' if is_range else 'name', choice.name), ('kind', choice.kind)],
+      **choice.arguments)
 
 
 def _model(plan):
