@@ -143,6 +143,7 @@ class Model:
     _check_interactions(self._interactions, network, tasks)
     if isinstance(network, transfer.AIT):
       network.check_tasks(list(_widths(tasks)))
+      tasks = network.calibrated(tasks)
     self._categories = self._interactions.widened(features.categories)
     self.features = features.used_by(_label_uses(tasks))
     self.tasks = list(tasks)

@@ -140,6 +140,7 @@ LEGAL = {
     'Task.gamma': FRACTION, 'WorkQueue.lease_secs': FRACTION,
     'Model.embedding_dropout': FRACTION, 'Model.interactions': [[]],
     'Task.positive_weight': FRACTION, 'Task.negative_rate': FRACTION,
+    'AIT.calibrator_weight': FRACTION,
     'Task.initial_bias': [-1, 0.5], 'Tower.bias_scale': FRACTION,
     'Wide.scale': FRACTION, 'FM.scale': FRACTION, 'FwFM.scale': FRACTION,
     'FwFM.weight_scale': FRACTION, 'Binned.width': FRACTION,

@@ -102,17 +102,22 @@ def losses(tasks, targets, logits, training=False):
     tasks: list of tasks.Task.
     targets: Targets.
     logits: dict of task name to [batch] or [batch, num_logits] float32.
-    training: bool, whether the labels are smoothed, see Task.label_smoothing.
+    training: bool, whether the labels are smoothed, see Task.label_smoothing,
+      and what lies above the task before is added, see Task.calibrated.
 
   Returns:
     dict of task name to float32 scalar, not yet weighted; see Task.loss.
   """
   def of(task):
     labels = task.target(targets.labels)
-    return task.loss(
-        task.smoothed(labels) if training else labels, logits[task.name],
-        targets.weights[task.name],
-        targets.totals and targets.totals[task.name])
+    weights = targets.weights[task.name]
+    total_weight = targets.totals and targets.totals[task.name]
+    if not training:
+      return task.loss(labels, logits[task.name], weights, total_weight)
+    found = task.loss(
+        task.smoothed(labels), logits[task.name], weights, total_weight)
+    return found + task.excess(
+        logits, weights, total_weight) if task.calibrator else found
 
   return {task.name: of(task) for task in tasks}
 

@@ -21,6 +21,7 @@ from ple_estimator.network import ple
 from ple_estimator.network import precision
 from ple_estimator.network import tasks
 from ple_estimator.network import towers
+from ple_estimator.network import transfer
 from ple_estimator.optimizers import averaging
 from ple_estimator.optimizers import factories
 
@@ -237,3 +238,25 @@ def test_averages_and_embedding_variables(kind):
   averaged = {name for name in of_balancing if name.endswith('/average')}
   assert bool(averaged) == (kind == 'uncertainty')
   assert bool(of_balancing) == (kind != 'pcgrad')
+
+
+@pytest.mark.parametrize('kind', [None] + sorted(EACH))
+def test_the_calibrator_of_ait_is_part_of_what_is_balanced(kind):
+  tower = towers.Tower((3,), batch_norm=False)
+  found = {}
+  for weight, slices in [(0.0, 1), (5.0, 1), (5.0, 2)]:
+    with tf.Graph().as_default() as graph, tf.Session() as sess:
+      built(TRAIN, kind and EACH[kind](), micro_batches=slices,
+            network=transfer.AIT(ple.PLE((5,), (), num_levels=1,
+                                         batch_norm=False), None, weight),
+            # The second one starts far above the first one.
+            tasks=[tasks.Task('ctr', 'clk', tower, initial_bias=-2.0),
+                   tasks.Task('cvr', 'clk', tower, initial_bias=2.0)])
+      sess.run([tf.global_variables_initializer(), tf.tables_initializer()])
+      found[weight, slices] = sess.run(
+          graph.get_tensor_by_name('all_losses:0'))
+  # Logits are small beside their biases in the first step.
+  above = 5 * (1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(2)))
+  np.testing.assert_allclose(
+      (found[5.0, 1] - found[0.0, 1])[:2], [0, above], atol=0.8)
+  np.testing.assert_allclose(found[5.0, 2], found[5.0, 1], rtol=1e-4)
