@@ -29,7 +29,7 @@ class Hashed(base.Column):
   can_be_crossed = True
 
   def __init__(self, name, num_buckets, dim, default='', stddev=None, l2=None,
-               trainable=True, vectors=None):
+               trainable=True, vectors=None, table=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -49,11 +49,14 @@ class Hashed(base.Column):
         of lists of dim numbers: where training starts, the vectors that the
         experts read are those of the file. A bucket of several of its values
         starts from their mean. None, and other values, start at random.
+      table: str, a name: columns that name the same table share its rows, so
+        that a value has one vector in all of them. What they must agree in is
+        in tables.py. None is rows of its own.
     """
     super().__init__(name)
     errors.check(isinstance(default, str), 'default must be a text, got %s.',
                  errors.written(default))
-    self._set_vectors(stddev, l2, trainable, vectors)
+    self._set_vectors(stddev, l2, trainable, vectors, table)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     self._default = default
@@ -106,7 +109,8 @@ class HashedList(Hashed):
 
   def __init__(self, name, num_buckets, dim, default='', separator='|',
                combiner='mean', stddev=None, l2=None, max_items=None,
-               keep='first', trainable=True, weights=None, vectors=None):
+               keep='first', trainable=True, weights=None, vectors=None,
+               table=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -127,9 +131,10 @@ class HashedList(Hashed):
         'a:0.5|b:2', and a map of Parquet from items to numbers. The weight is
         behind the last one of an item. None has no weights.
       vectors: str, as Hashed; the values of the file are single items.
+      table: str, as Hashed.
     """
     super().__init__(name, num_buckets, dim, default, stddev, l2, trainable,
-                     vectors)
+                     vectors, table)
     errors.check_text('separator', separator)
     errors.check_choice('combiner', combiner, ('mean', 'sum', 'sqrtn'))
     errors.check_integer('max_items', max_items, 1, _MOST_ITEMS, or_none=True)
@@ -297,7 +302,7 @@ class Integer(numbers.Numeric):
   wants = 'an integer, or text or another number that is one'
 
   def __init__(self, name, num_buckets, dim, default=base.NO_ID, stddev=None,
-               l2=None, trainable=True, vectors=None):
+               l2=None, trainable=True, vectors=None, table=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -311,9 +316,10 @@ class Integer(numbers.Numeric):
       trainable: bool, as Hashed.
       vectors: str, as Hashed; or the path of a .npy file [num_buckets, dim],
         which has a row for each id.
+      table: str, as Hashed.
     """
     super().__init__(name)
-    self._set_vectors(stddev, l2, trainable, vectors, by_id=True)
+    self._set_vectors(stddev, l2, trainable, vectors, table, by_id=True)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     errors.check(
