@@ -236,8 +236,8 @@ class Transfer:
     for piece in pieces:
       _put(tensors, name, self._source.weights(piece.there), piece)
     slots = self._take_slots(name, endings, tensors, pieces)
-    return [Line('%s [%s]' % (name, column), taken, piece.there if piece else '',
-                 slots if piece else '', why)
+    return [Line('%s [%s]' % (name, column), taken,
+                 piece.there if piece else '', slots if piece else '', why)
             for column, piece, taken, why in found]
 
   def _column(self, column, rows):
