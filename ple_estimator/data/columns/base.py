@@ -50,6 +50,8 @@ class Column:
     vectors: str, of a category: the file that its vectors start from, or None.
     table: str, of a category: columns that name the same table share the rows
       of their values (tables.py); None is rows of its own.
+    aligned: str, of a list: lists that give the same name have the same length
+      in each row (aligned.py); None has any.
     wants: str, the types that `accepts` takes, for errors.
   """
 
@@ -67,6 +69,7 @@ class Column:
   trainable = True
   vectors = None
   table = None
+  aligned = None
   wants = 'text, or a number that is whole'
 
   def __init__(self, name):
