@@ -131,13 +131,18 @@ def _parts(columns):
   for column in columns:
     how = ((column.combiner, column.weighted)
            if hasattr(column, 'combiner') else None)
-    if not runs or how and runs[-1][1] not in (None, how):
+    if not runs or not _alike(runs[-1][1], how):
       runs.append(([column], how))
     else:
       runs[-1] = runs[-1][0] + [column], how or runs[-1][1]
   begins = np.cumsum([0] + [len(run) for run, _ in runs]).tolist()
   return [Part(run, begin, len(columns), how)
           for (run, how), begin in zip(runs, begins)]
+
+
+def _alike(one, other):
+  """Whether two columns are pooled alike: how lists are, None is one id."""
+  return one == other or None in (one, other)
 
 
 class Group:
