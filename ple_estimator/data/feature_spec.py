@@ -9,7 +9,9 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.data import column_kinds
+from ple_estimator.data.columns import aligned
 from ple_estimator.data.columns import ranges
+from ple_estimator.data.columns import tables
 
 
 @gin.register
@@ -41,7 +43,9 @@ class FeatureSpec:
 
     Raises:
       UserError: if a column has an unknown kind or argument, lacks one, or
-        two have one name; if an override is of no column.
+        two have one name; if an override is of no column; if columns do not
+        go together that are to share a table (columns/tables.py) or to have
+        one length (columns/aligned.py).
     """
     errors.check_list(
         'FeatureSpec.columns', columns, lambda entry: isinstance(entry, dict),
@@ -70,6 +74,8 @@ class FeatureSpec:
     for column in self.categories:
       if column.sources != (column.name,):
         column.join(self.columns)
+    tables.check(self.categories)
+    aligned.join(self.categories)
     numbers = [c for c in self.columns if isinstance(
         c, (column_kinds.Number, column_kinds.Vector))]
     self.numbers = [c.name for c in numbers]

@@ -121,10 +121,12 @@ CASES = {
                             'adagrad_decay.decay_steps = 3']),
     'base_async': ('base', ['Model.optimizer = @adam_async',
                             'adam_async.epsilon = 1e-3']),
+    'base_shared': ('base', [experiments.SHARED_TABLE]),
     'multi_hash': ('multi_hash', []),
     'ev': ('ev', COUNTER),
     'ev_cbf': ('ev', CBF + ['Model.optimizer = @adam_async',
                             'adam_async.epsilon = 1e-3']),
+    'ev_shared': ('ev', [experiments.SHARED_TABLE]),
     'ev_adagrad': ('ev', ['Model.optimizer = @adagrad']),
     'base_averaging': ('base', AVERAGING + ['HashEmbedding.l2 = 0.001']),
     'ev_averaging': ('ev', COUNTER + AVERAGING + [
