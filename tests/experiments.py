@@ -18,10 +18,17 @@ from ple_estimator.training import incremental
 
 # A row of a table costs when tables are made and saved: 710,310 of base take
 # 1.7 seconds of a processor for every training.
-SMALL_TABLES = 'FeatureSpec.overrides = %r' % {
-    name: {'num_buckets': 1000} for name in [
-        'adgroup_id', 'cate_id', 'campaign_id', 'customer', 'brand', 'user_id',
-        'tag_category_list', 'tag_brand_list']}
+_SMALLER = {name: {'num_buckets': 1000} for name in [
+    'adgroup_id', 'cate_id', 'campaign_id', 'customer', 'brand', 'user_id',
+    'tag_category_list', 'tag_brand_list']}
+SMALL_TABLES = 'FeatureSpec.overrides = %r' % _SMALLER
+# The same for gin/din.gin, with lists that may be empty and are cut.
+SMALL_DIN = 'FeatureSpec.overrides = %r' % dict(
+    _SMALLER,
+    tag_category_list={'num_buckets': 1000, 'combiner': 'attention',
+                       'query': 'cate_id', 'default': '', 'max_items': 3},
+    tag_brand_list={'num_buckets': 1000, 'combiner': 'attention',
+                    'query': 'brand'})
 # A small PLE and nothing beside it: tests of interactions, averaged weights and
 # dropout bind them again.
 SMALL = [

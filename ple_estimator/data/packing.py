@@ -83,7 +83,9 @@ class Group:
     dim: int, width of their vectors.
     own_dim: int, how many dimensions at the end only interactions read.
     own_l2: tuple of (width, float), the penalty on each part of these.
-    combiner: 'mean', 'sum' or 'sqrtn'.
+    combiner: 'mean', 'sum', 'sqrtn' or 'attention'.
+    attends: bool, whether it is 'attention', for which an embedding returns the
+      items of the lists as they are (hashed.Items).
     weighted: bool, whether the columns are lists whose items have weights.
     stddev: float, what the columns say of the start of their rows, or None.
     l2: float, what the columns say of the penalty on their rows, or None.
@@ -105,6 +107,7 @@ class Group:
     self.own_dim = columns[0].own_dim
     self.own_l2 = columns[0].own_l2
     self.combiner = _combiner(columns[0])
+    self.attends = columns[0].query is not None
     self.weighted = columns[0].weighted
     self.stddev = columns[0].stddev
     self.l2 = columns[0].l2
