@@ -13,6 +13,7 @@ from ple_estimator.cluster.work_queue import work_queue  # noqa: F401
 from ple_estimator.data import feature_spec  # noqa: F401
 from ple_estimator.data import inputs  # noqa: F401
 from ple_estimator.embeddings import admission  # noqa: F401
+from ple_estimator.embeddings import attention  # noqa: F401
 from ple_estimator.embeddings import hashed  # noqa: F401
 from ple_estimator.embeddings import keyed  # noqa: F401
 from ple_estimator.engine import forms  # noqa: F401

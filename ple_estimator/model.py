@@ -13,6 +13,7 @@ from ple_estimator.data import column_kinds
 from ple_estimator.data import feature_spec
 from ple_estimator.data import reading
 from ple_estimator.data import sampling
+from ple_estimator.embeddings import attention as attention_lib
 from ple_estimator.embeddings import hashed
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import native
@@ -65,7 +66,8 @@ class Model:
                interactions=(),
                embedding_dropout=0.0,
                averaging=None,
-               balancing=None):
+               balancing=None,
+               attention=None):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -113,6 +115,9 @@ class Model:
         DynamicWeightAverage, GradNorm or PCGrad: how much the losses of the
         tasks count in a step of training, besides Task.weight; None leaves it
         at Task.weight.
+      attention: attention.Attention, how the items of lists with the combiner
+        'attention' are weighed; None where there is no such list. It weighs
+        those of a whole batch at once, also with micro_batches.
 
     Raises:
       UserError: if a value is out of range, or if tasks and columns do not fit
@@ -136,6 +141,7 @@ class Model:
         '@UncertaintyWeights()', or_none=True)
     if balancing:
       balancing.check(tasks)
+    attention_lib.check(attention, features.categories)
     factories.check(optimizer)
     self._interactions = combined.Interactions(
         interactions, features.categories, features.num_numbers,
@@ -154,6 +160,7 @@ class Model:
     self.keep = sorted({task.sample_space[0] for task in tasks
                         if task.sample_space})
     self._embedding = embedding
+    self._attention = attention
     self._network = network
     self._precision = precision
     self._optimizer = optimizer
@@ -245,6 +252,11 @@ class Model:
     """Returns what interactions and network read, [batch, n] float32."""
     with _cut(purpose.num_ps, self._input_part_bytes):
       vectors = self._embedding(features, self._categories, purpose)
+    if self._attention:
+      with _cut(purpose.num_ps, self._dense_part_bytes):
+        vectors = self._attention(
+            vectors, [part for group in self.groups for part in group.parts],
+            purpose)
     return tf.concat(vectors + self.features.numbers_of(features), axis=1)
 
   def input_names(self):

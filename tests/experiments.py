@@ -27,6 +27,13 @@ SMALL_TABLES = 'FeatureSpec.overrides = %r' % _SMALL_TABLES
 SHARED_TABLE = 'FeatureSpec.overrides = %r' % dict(_SMALL_TABLES, **{
     name: {'num_buckets': 1000, 'table': 'category'}
     for name in ('cate_id', 'tag_category_list')})
+# The same for gin/din.gin, with lists that may be empty and are cut.
+SMALL_DIN = 'FeatureSpec.overrides = %r' % dict(
+    _SMALL_TABLES,
+    tag_category_list={'num_buckets': 1000, 'combiner': 'attention',
+                       'query': 'cate_id', 'default': '', 'max_items': 3},
+    tag_brand_list={'num_buckets': 1000, 'combiner': 'attention',
+                    'query': 'brand'})
 # A small PLE and nothing beside it: tests of interactions, averaged weights and
 # dropout bind them again.
 SMALL = [

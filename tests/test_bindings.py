@@ -83,6 +83,9 @@ IN_USE = {
         'Model.tasks = [@ctr/Task(), @cvr/Task(), @ProductTask()]',
         "ProductTask.name = 'both'",
         'ProductTask.of = [@ctr/Task(), @cvr/Task()]'],
+    'Attention': ['Model.attention = @Attention()',
+                  "FeatureSpec.overrides = {'tag_brand_list': {"
+                  "'combiner': 'attention', 'query': 'brand'}}"],
     'AIT': ['Model.network = @AIT()', 'AIT.network = @PLE()'],
     'Tweedie': ['cvr/Task.loss = @Tweedie()'],
     'MultiClass': ['cvr/Task.loss = @MultiClass()',
@@ -126,7 +129,7 @@ LEGAL = {
     'CsvInput.escape': ['x'], 'CsvInput.null_values': [[]],
     # lists that may be empty; [3] are the widths of layers
     'PLE.expert_units': [[3]], 'PLE.gate_units': [[], [3]],
-    'Tower.units': [[], [3]],
+    'Tower.units': [[], [3]], 'Attention.units': [[], [3]],
     'DynamicDimensionEmbedding.frequencies': [[3]],
     'Experiment.predict_columns': [[]],
     'Experiment.hooks': [[]], 'adamw.exclude': [[]], 'Engine.forms': [[]],
@@ -136,7 +139,8 @@ LEGAL = {
     # numbers
     'ftrl.learning_rate_power': [-1],
     'Model.clip_norm': FRACTION, 'PLE.dropout': FRACTION, 'PLE.l2': FRACTION,
-    'Tower.dropout': FRACTION, 'Tower.l2': FRACTION, 'Task.weight': FRACTION,
+    'Tower.dropout': FRACTION, 'Tower.l2': FRACTION,
+    'Attention.dropout': FRACTION, 'Task.weight': FRACTION,
     'Task.gamma': FRACTION, 'WorkQueue.lease_secs': FRACTION,
     'Model.embedding_dropout': FRACTION, 'Model.interactions': [[]],
     'Task.positive_weight': FRACTION, 'Task.negative_rate': FRACTION,

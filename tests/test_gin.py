@@ -75,9 +75,22 @@ def test_is_listed(path):
     assert '`%s`' % os.path.basename(path) in f.read()
 
 
+def _small_tables(path):
+  """What a file says of columns, with SMALL_TABLES."""
+  config.load(path)
+  bound = gin.config_str().count('FeatureSpec.overrides') and (
+      gin.query_parameter('FeatureSpec.overrides'))
+  gin.clear_config()
+  found = {name: dict(entry) for name, entry in (bound or {}).items()}
+  for name, entry in SMALL_TABLES.items():
+    found.setdefault(name, {}).update(entry)
+  return found
+
+
 @pytest.mark.parametrize('path', ON_TAOBAO, ids=os.path.basename)
 def test_trains_two_steps(path, taobao, tmp_path):
   config.load(path, SMALL + [
+      'FeatureSpec.overrides = %r' % _small_tables(path),
       'DATA_DIR = %r' % taobao, 'Experiment.model_dir = %r' % str(tmp_path),
       'Experiment.eval_input = None', 'Experiment.early_stopping = None'])
   experiment.Experiment().train()

@@ -35,6 +35,7 @@ Packed = collections.namedtuple('Packed', 'rows index splits weights')
 Packed.__new__.__defaults__ = ((),)  # without weights
 _WEIGHTS = 'weights/'  # prefix of a column of `to_ids` with weights of ids
 _SINGLE = 'mean'  # of a field with one id, where combiners do not differ
+_ATTENTION = 'attention'  # which also differs where a field has one id
 
 
 def groups(columns, fused=True, prefix='', kind=None):
@@ -86,7 +87,9 @@ class Part:
   Attributes:
     columns: list of column_kinds.Column.
     dim: int, width of their vectors.
-    combiner: 'mean', 'sum' or 'sqrtn'.
+    combiner: 'mean', 'sum', 'sqrtn' or 'attention'.
+    attends: bool, whether it is 'attention', for which an embedding returns the
+      items of the lists as they are (hashed.Items).
     weighted: bool, whether the columns are lists whose items have weights.
   """
 
@@ -102,6 +105,7 @@ class Part:
     self.columns = columns
     self.dim = columns[0].dim
     self.combiner, self.weighted = how or (_SINGLE, False)
+    self.attends = self.combiner == _ATTENTION
     self._begin = begin
     self._count = count
 
@@ -142,7 +146,8 @@ def _parts(columns):
 
 def _alike(one, other):
   """Whether two columns are pooled alike: how lists are, None is one id."""
-  return one == other or None in (one, other)
+  return one == other or None in (one, other) and (
+      (_ATTENTION, False) not in (one, other))
 
 
 class Group:
@@ -160,7 +165,7 @@ class Group:
     dim: int, width of their vectors.
     own_dim: int, how many dimensions at the end only interactions read.
     own_l2: tuple of (width, float), the penalty on each part of these.
-    combiner: 'mean', 'sum' or 'sqrtn', of the first of parts.
+    combiner: 'mean', 'sum', 'sqrtn' or 'attention', of the first of parts.
     weighted: bool, whether some columns are lists whose items have weights.
     stddev: float, what the columns say of the start of their rows, or None.
     l2: float, what the columns say of the penalty on their rows, or None.

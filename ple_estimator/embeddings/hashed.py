@@ -1,10 +1,12 @@
 """Embeddings with tables of a fixed height, and their base class.
 
 An embedding packs its columns in groups (packing.py) and has one lookup and one
-pooling per group. `Embedding` is the base class; a subclass defines what the
-vectors of packed rows are.
+pooling per group; the lists of groups with attention are pooled later, by
+attention.py. `Embedding` is the base class; a subclass defines what the vectors
+of packed rows are.
 """
 
+import collections
 import math
 
 import gin
@@ -15,6 +17,14 @@ from ple_estimator import errors
 from ple_estimator.data import packing
 from ple_estimator.embeddings import deeprec
 from ple_estimator.engine import native
+
+Items = collections.namedtuple('Items', 'vectors packed')
+Items.__doc__ = """The items of a group of lists, not combined.
+
+Attributes:
+  vectors: [n, group.dim] float32, the vectors of packed.rows.
+  packed: packing.Packed.
+"""
 
 
 class Embedding:
@@ -80,9 +90,10 @@ class Embedding:
         scope cuts.
 
     Returns:
-      list of [batch, n] float32. Concatenated they are the vectors of all
-      columns, [batch, sum of column.dim]. The vector is zero where a row has
-      no id.
+      list with [batch, columns * dim] float32 for each part of `groups`, or
+      Items of a part that attends. Concatenated, these combined, they are the
+      vectors of all columns, [batch, sum of column.dim]. The vector is zero
+      where a row has no id.
     """
     return [vectors for group in self.groups(columns)
             for vectors in self._pooled(group, group.take(features), purpose)]
@@ -91,7 +102,8 @@ class Embedding:
     """Looks up and pools the vectors of a group.
 
     Returns:
-      list of [batch, columns * dim] float32, one for each of group.parts.
+      list of [batch, columns * dim] float32, or Items of a part that attends,
+      one for each of group.parts.
     """
     vectors, rows = self._vectors_and_rows(group, packed, purpose)
     if purpose.training and self._strength(group):
@@ -102,7 +114,8 @@ class Embedding:
           self._strength(group) * tf.add_n([tf.nn.l2_loss(x) for x in rows]))
     if purpose.training:
       _penalise_own(group, vectors)
-    return [pool(vectors, part.take(packed), part, purpose.fused)
+    return [Items(vectors, part.take(packed)) if part.attends else
+            pool(vectors, part.take(packed), part, purpose.fused)
             for part in group.parts]
 
   def _vectors_and_rows(self, group, packed, purpose):
@@ -266,7 +279,8 @@ class HashEmbedding(Embedding):
     return False
 
   def _pooled(self, group, packed, purpose):
-    if (not self._emb_fusion or not group.trainable or
+    if (not self._emb_fusion or not group.trainable or any(
+        part.attends for part in group.parts) or
         self._is_composed(group.columns[0]) or not purpose.engine.uses(
             'fused_lookup', 'HashEmbedding.emb_fusion')):
       return super()._pooled(group, packed, purpose)

@@ -13,6 +13,7 @@ from ple_estimator.balancing import pcgrad
 from ple_estimator.balancing import uncertainty_weights
 from ple_estimator.data import feature_spec
 from ple_estimator.data import packing
+from ple_estimator.embeddings import attention
 from ple_estimator.embeddings import hashed
 from ple_estimator.embeddings import keyed
 from ple_estimator.engine import compat
@@ -32,6 +33,8 @@ COLUMNS = [
     {'name': 'stay', 'kind': 'label'},
     {'name': 'ad', 'kind': 'hashed', 'num_buckets': 11},
     {'name': 'tags', 'kind': 'hashed_list', 'num_buckets': 13},
+    {'name': 'seen', 'kind': 'hashed_list', 'num_buckets': 13,
+     'combiner': 'attention', 'query': 'ad'},
     {'name': 'age', 'kind': 'number'},
 ]
 RAW = {
@@ -39,6 +42,7 @@ RAW = {
     'stay': RNG.rand(10).astype('f') - 3,
     'ad': list('abcabcabaa'), 'age': RNG.randn(10).astype('f'),
     'tags': ['x|y', '', 'z', 'y', 'x', 'x|z', '', 'u|v|x', 'v', 'z|z'],
+    'seen': ['', 'a', 'b|c', 'a|a', 'c', '', 'b', 'a|c|d', 'd', 'b|a'],
 }
 NAMES = ['ctr', 'dwell']
 EACH = {'uncertainty': uncertainty_weights.UncertaintyWeights,
@@ -60,7 +64,7 @@ def built(mode, balancing=None, num_ps=0, **kwargs):
              tasks.Task('dwell', 'stay', tower, 'regression', weight=2.0,
                         sample_space=('clk', 1), initial_bias=0.0)],
       precision=precision.Precision(), optimizer=lambda: factories.sgd(1.0),
-      interactions=[wide.Wide()])
+      interactions=[wide.Wide()], attention=attention.Attention((3,), l2=0.1))
   made = model.Model(balancing=balancing, **dict(parts, **kwargs))
   raw = {name: tf.placeholder_with_default(value, [None])
          for name, value in RAW.items()}
@@ -123,7 +127,8 @@ def of_evaluation():
 def shared(of_network=False):
   ctr, dwell = of_evaluation()[1][:2]
   return [name for name in sorted(ctr) if name in dwell and not (
-      of_network and ('embedding' in name or name.startswith('wide')))]
+      of_network and ('embedding' in name or name.startswith(
+          ('wide', 'attention'))))]
 
 
 def summed(factors, shared_factors=None):

@@ -132,7 +132,10 @@ CASES = {
     'ev_averaging': ('ev', COUNTER + AVERAGING + [
         'EmbeddingVariable.l2 = 0.001']),
     'adaptive': ('adaptive', []),
-    'dynamic_dim': ('dynamic_dim', ['Model.clip_norm = 0.1'])}
+    'dynamic_dim': ('dynamic_dim', ['Model.clip_norm = 0.1']),
+    'din': ('din', ['FeatureSpec.overrides = %r' % {
+        'tag_category_list': {'combiner': 'attention', 'query': 'cate_id'}},
+                    'Attention.l2 = 0.01'])}
 
 
 @pytest.mark.cluster

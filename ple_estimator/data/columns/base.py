@@ -37,6 +37,8 @@ class Column:
     can_be_crossed: bool, whether it is a category with one id per row, see
       crossed.py.
     weighted: bool, whether it is a list whose items have weights.
+    query: str, the category column by which attention weighs the items of this
+      list; None has no attention.
     sources: tuple of str, the columns of the files that `encode` and `ids`
       take; its own name, unless it is made of others.
     own_dim: int, how many dimensions at the end of a category's vectors only
@@ -62,6 +64,7 @@ class Column:
   is_category = False
   can_be_crossed = False
   weighted = False
+  query = None
   own_dim = 0
   own_l2 = ()
   stddev = None

@@ -103,6 +103,9 @@ class HashedList(Hashed):
   It is the zero vector where the divisor is 0. A row of a file with a weight
   that is missing, no number, or out of range is a bad row. A served model,
   which cannot refuse a row, drops such an item.
+
+  With the combiner 'attention' a network finds the weight of each item, by how
+  it goes with the value of another column (embeddings/attention.py).
   """
 
   can_be_crossed = False
@@ -111,7 +114,7 @@ class HashedList(Hashed):
   def __init__(self, name, num_buckets, dim, default='', separator='|',
                combiner='mean', stddev=None, l2=None, max_items=None,
                keep='first', trainable=True, weights=None, vectors=None,
-               table=None, aligned=None):
+               table=None, aligned=None, query=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -121,7 +124,8 @@ class HashedList(Hashed):
       default: str, what an empty field stands for; '' gives it no id, and so
         the zero vector.
       separator: str, between the items of a field; empty items are dropped.
-      combiner: 'mean', 'sum' or 'sqrtn', as in tf.nn.embedding_lookup_sparse.
+      combiner: 'mean', 'sum' or 'sqrtn', as in tf.nn.embedding_lookup_sparse;
+        or 'attention', see Model.attention.
       stddev: float, as Hashed.
       l2: float, as Hashed.
       max_items: int, how many items of a field count, after empty ones have
@@ -137,11 +141,16 @@ class HashedList(Hashed):
         the same number of items, of which empty ones keep their places. They
         must have the same max_items and keep, which counts places. A served
         model, which cannot refuse a row, takes each list as it is.
+      query: str, with the combiner 'attention': the name of another category
+        column of the same dim, such as the item that is shown to a user whose
+        history this list is. If that is a list, its combined vector counts.
     """
     super().__init__(name, num_buckets, dim, default, stddev, l2, trainable,
                      vectors, table)
     errors.check_text('separator', separator)
-    errors.check_choice('combiner', combiner, ('mean', 'sum', 'sqrtn'))
+    errors.check_choice('combiner', combiner,
+                        ('mean', 'sum', 'sqrtn', 'attention'))
+    self._attend(combiner, query, weights)
     errors.check_integer('max_items', max_items, 1, _MOST_ITEMS, or_none=True)
     errors.check_choice('keep', keep, ('first', 'last'))
     errors.check(keep == 'first' or max_items, "keep must be 'first' without "
@@ -158,6 +167,24 @@ class HashedList(Hashed):
     self._as_long_as = None
     if weights is not None:
       self._weigh(weights, default)
+
+  def _attend(self, combiner, query, weights):
+    """Checks and stores by which column attention weighs the items."""
+    errors.check_text('query', query, or_none=True)
+    if combiner == 'attention':
+      errors.check(
+          query is not None, "query must be the name of a category column with "
+          "the combiner 'attention', such as 'item_id', got None.")
+      errors.check(
+          weights is None, "weights must be None with the combiner 'attention',"
+          " which finds a weight for each item, got %s: with 'mean', 'sum' or "
+          "'sqrtn' the items have these weights.", errors.written(weights))
+    else:
+      errors.check(
+          query is None, 'query must be None with the combiner %r, got %r: '
+          "items are weighed by another column with 'combiner': 'attention'.",
+          combiner, query)
+    self.query = query
 
   def _weigh(self, weights, default):
     """Reads a weight behind each item."""
