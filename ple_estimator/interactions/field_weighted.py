@@ -96,10 +96,10 @@ class FwFM(interaction.Interaction):
     """
     count, dim = vectors.shape[1].value, self._dim
     tasks = weights.shape[2].value
-    matrices = np.eye(dim, dtype=np.float32) + (
-        self._matrix_scale * tf.convert_to_tensor(tf.get_variable(
-            'matrices', [tasks, count, dim, dim], tf.float32,
-            tf.zeros_initializer())))
+    matrices = np.eye(dim, dtype=np.float32) + self._matrix_scale * (
+        tf.transpose(tf.convert_to_tensor(tf.get_variable(
+            'matrices', [count, dim, dim, tasks], tf.float32,
+            tf.zeros_initializer())), [3, 0, 1, 2]))
     # All products are of large matrices: [batch, dim] x [dim, dim] for each
     # task and column, then [columns, columns] x [columns, batch * dim] for each
     # task.

@@ -11,11 +11,12 @@ polynomial-decay average of Shamir and Zhang ("Stochastic Gradient Descent for
 Non-smooth Optimization", ICML 2013, section 4, with eta = 9): a(1) is 1, so
 that the weights before the first update count nothing, and then an average is
 over the last eleventh of all updates or so, since a young network changes fast.
-After update T = floor(10 / (1 - d) - 9) it is the exponential moving average. One that
-is exponential from the start, without the bias of its start, as Adam has it for
-its moments, is over more than half of the first 1 / (1 - d) updates. After 100
-steps of base.gin it lagged so far behind that the predictions were 5 to 20 %
-too low.
+After update T = floor(10 / (1 - d) - 9) it is the exponential moving average.
+
+An average that is exponential from the start, without the bias of its start as
+Adam has it for its moments, is over more than half of the first 1 / (1 - d)
+updates. With it the predictions after 100 steps of base.gin were 5 to 20 % too
+low, those of the weights themselves 2 % too low to 7 % too high.
 
 Of an embedding table a step only updates the rows that its batch touches. While
 the weights w of a row stay as they are, from update a to update b, its average
@@ -212,8 +213,8 @@ class Averages:
       list of tf.Operation.
     """
     done = tf.cast(self._done, tf.float64)
-    share = tf.cast(tf.maximum(
-        tf.cast(1 - self.decay, tf.float64), _RAMP / (done + _RAMP)), tf.float32)
+    share = tf.cast(tf.maximum(_RAMP / (done + _RAMP), tf.cast(
+        1 - self.decay, tf.float64)), tf.float32)
     by_device = {}
     for variable in self._dense:
       by_device.setdefault(variable.device, []).append(variable)

@@ -186,8 +186,8 @@ def test_matrices_of_fwfm_give_each_pair_a_bilinear_form_by_task():
     for i in range(5):
       for j in range(i + 1, 5):
         # A vector is a row here, so the matrices stand on its right.
-        form = (np.eye(3) + 0.5 * values['fwfm/matrices'][k, i]).dot(
-            (np.eye(3) + 0.5 * values['fwfm/matrices'][k, j]).T)
+        form = (np.eye(3) + 0.5 * values['fwfm/matrices'][i, :, :, k]).dot(
+            (np.eye(3) + 0.5 * values['fwfm/matrices'][j, :, :, k]).T)
         wanted[:, k] += (1 + 5 * values['fwfm/weights'][i, j, k]) * np.einsum(
             'bd,de,be->b', every[:, i], form, every[:, j])
   np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-3)
@@ -281,7 +281,8 @@ def test_binned_looks_up_the_bin_of_each_number():
 
 @pytest.mark.parametrize('part', [
     wide.Wide(), factorization_machine.FM(2), field_weighted.FwFM(2),
-    field_weighted.FwFM(2, matrix_scale=1.0), binned.Binned(), periodic.Periodic(), cross_net.CrossNet()])
+    field_weighted.FwFM(2, matrix_scale=1.0), binned.Binned(),
+    periodic.Periodic(), cross_net.CrossNet()])
 def test_a_missing_number_spoils_its_own_row_alone(part):
   with tf.Graph().as_default(), tf.Session() as sess:
     made = combined.Interactions([part], [], 2, 2)
