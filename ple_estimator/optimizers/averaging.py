@@ -4,14 +4,14 @@ After update t = 1, 2, ... of a training the average of a variable moves towards
 the weights w(t) by
 
   average(t) = average(t - 1) + a(t) * (w(t) - average(t - 1))
-  a(t) = max(1 - d, 10 / (t + 9))
+  a(t) = max(1 - d, 5 / (t + 4))
 
-with the decay d. At first, while 10 / (t + 9) is the larger, this is the
+with the decay d. At first, while 5 / (t + 4) is the larger, this is the
 polynomial-decay average of Shamir and Zhang ("Stochastic Gradient Descent for
-Non-smooth Optimization", ICML 2013, section 4, with eta = 9): a(1) is 1, so
+Non-smooth Optimization", ICML 2013, section 4, with eta = 4): a(1) is 1, so
 that the weights before the first update count nothing, and then an average is
-over the last eleventh of all updates or so, since a young network changes fast.
-After update T = floor(10 / (1 - d) - 9) it is the exponential moving average.
+over the last sixth of all updates or so, since a young network changes fast.
+After update T = floor(5 / (1 - d) - 4) it is the exponential moving average.
 
 An average that is exponential from the start, without the bias of its start as
 Adam has it for its moments, is over more than half of the first 1 / (1 - d)
@@ -24,7 +24,7 @@ becomes
 
   average(b) = D * average(a) + (1 - D) * w
   D = p(min(a, T)) / p(min(b, T)) * d^(max(b, T) - max(a, T))
-  p(t) = t (t + 1) ... (t + 9)
+  p(t) = t (t + 1) (t + 2) (t + 3) (t + 4)
 
 where D is the product of 1 - a(t) for t from a + 1 to b. So the average of a
 row has to be brought up to date only before the optimizer updates the row, and
@@ -62,7 +62,7 @@ SUFFIX = '/average'  # of the name of a variable in a checkpoint
 START = 'averaging/start'
 DECAY = 'averaging/decay'  # in incremental checkpoints
 STEP = '/average_step'
-_RAMP = 10.0  # a(t) is at least _RAMP / (t + _RAMP - 1)
+_RAMP = 5.0  # a(t) is at least _RAMP / (t + _RAMP - 1)
 
 
 @gin.register
@@ -77,7 +77,7 @@ class Averaging:
 
     Args:
       decay: float d in (0, 1): an average is over about 1 / (1 - d) steps, and
-        at global step t over about t / 11 while that is less.
+        at global step t over about t / 6 while that is less.
 
     Raises:
       UserError: if decay is out of range.

@@ -13,7 +13,7 @@ from ple_estimator.optimizers import averaging
 from ple_estimator.optimizers import factories
 from ple_estimator.training import saver
 
-DECAY = 0.5  # exponential from update 11 on
+DECAY = 0.6  # exponential from update 9 on
 HEIGHT = 7
 RATE = 0.3
 
@@ -118,7 +118,7 @@ def average(weights):
   """The average by its definition, one update after the other."""
   found = 0
   for t, weight in enumerate(weights, 1):
-    found += max(1 - DECAY, 10 / (t + 9)) * (np.array(weight) - found)
+    found += max(1 - DECAY, 5 / (t + 4)) * (np.array(weight) - found)
   return found
 
 
