@@ -312,7 +312,7 @@ class Transfer:
     if axis == 0 and name.endswith('/numbers'):
       found = layout_lib.labels(layout['numbers'])
     elif axis == len(shape) - 1 and axis and (
-        name.endswith('/weights') or name == 'wide/numbers'):
+        name.endswith(('/weights', '/matrices')) or name == 'wide/numbers'):
       found = layout['tasks']
     else:
       return None
