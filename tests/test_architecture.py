@@ -69,7 +69,12 @@ ORDER = [
                   'init.distinct', 'init.dates', 'init.describing',
                   'init.choosing', 'init.labels', 'init.splitting',
                   'init.copying', 'init.writing', 'init.report',
-                  'init.command']),
+                  'init.command',
+                  'sweep.space', 'sweep.trials', 'sweep.search',
+                  'sweep.optuna_search', 'sweep.stopping', 'sweep.sweep',
+                  'sweep.records', 'sweep.checking', 'sweep.pool',
+                  'sweep.runs', 'sweep.training', 'sweep.results',
+                  'sweep.command']),
     ('run', []),
 ]
 RANK = {}
