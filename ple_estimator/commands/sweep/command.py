@@ -202,19 +202,22 @@ def _tell(sweep, found):
   _say('The tables are in %s, all numbers in %s.' % (
       os.path.join(sweep.out, 'table.md'),
       os.path.join(sweep.out, 'sweep.json')))
-  _report(sweep, [run.run_dir for row in found.rows for run in row.runs
-                  if run.state == 'done'])
+  report(sweep.out, [run.run_dir for row in found.rows for run in row.runs
+                     if run.state == 'done'])
 
 
-def _report(sweep, run_dirs):
-  """Makes the report of the runs, if there is the command."""
+def report(out, run_dirs):
+  """Makes the report of runs; says where curves are without that command.
+
+  Args:
+    out: str, the folder of the sweep.
+    run_dirs: list of str, the folders of runs that are done.
+  """
   if 'report' not in words.MODULES:
-    _say('Curves: tensorboard --logdir=%s' % sweep.out)
-    return
-  if run_dirs:
+    _say('Curves: tensorboard --logdir=%s' % out)
+  elif run_dirs:
     with contextlib.suppress(SystemExit):  # argparse; it has said why
-      words.run('report', run_dirs + ['--out', os.path.join(
-          sweep.out, 'report')])
+      words.run('report', run_dirs + ['--out', os.path.join(out, 'report')])
 
 
 def _say(line):

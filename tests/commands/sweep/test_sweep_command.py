@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,9 @@ import conftest
 from experiments import SMALL
 from experiments import SMALL_TABLES
 import pytest
+
+from ple_estimator.commands import words
+from ple_estimator.commands.sweep import command as sweep_command
 
 FAMILY = ['single_tasks', 'shared_bottom', 'MMoE', 'CGC', 'PLE']
 
@@ -23,6 +27,32 @@ def test_the_family_of_networks_is_listed(command):
   assert [line for line in said.splitlines()[1:] if line[0] != ' '] == FAMILY
   assert ("    ple-estimator --gin_file=gin/base.gin --gin_file=gin/mmoe.gin "
           "'--gin_bindings=Experiment.exports = None'") in said
+
+
+def test_the_sweep_of_the_documents_is_one(command, tmp_path):
+  with open(os.path.join(conftest.ROOT, 'gin', 'README.md')) as f:
+    text, = re.findall(r'^```\n(# [^`]*^Sweep:.*?)^```', f.read(), re.M | re.S)
+  status, said, err = command('sweep', written(
+      tmp_path, text.replace('my/shop.gin', 'gin/base.gin')), '--dry_run')
+  assert status == 0, err
+  assert said.startswith('30 trials, each with the seeds 1, 2, 3:')
+  assert '--gin_file=gin/ev.gin' in said and '--gin_file=gin/adamw.gin' in said
+
+
+def test_the_report_is_made_of_the_runs_that_are_done(monkeypatch):
+  asked = []
+  monkeypatch.setitem(words.MODULES, 'report', 'report.command')
+  monkeypatch.setattr(words, 'run', lambda *args: asked.append(args))
+  sweep_command.report('result/x', ['a/seed-1', 'b/seed-1'])
+  sweep_command.report('result/x', [])
+  assert asked == [('report', [
+      'a/seed-1', 'b/seed-1', '--out', 'result/x/report'])]
+
+
+def test_without_the_report_there_are_curves(monkeypatch, capsys):
+  monkeypatch.delitem(words.MODULES, 'report', raising=False)
+  sweep_command.report('result/x', ['a/seed-1'])
+  assert capsys.readouterr().out == 'Curves: tensorboard --logdir=result/x\n'
 
 
 def written(tmp_path, text):
