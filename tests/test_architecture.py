@@ -76,8 +76,12 @@ ORDER = [
                   'init.describing',
                   'init.choosing', 'init.labels', 'init.splitting',
                   'init.copying', 'init.like_columns', 'init.writing',
-                  'init.report',
-                  'init.command']),
+                  'init.report', 'init.command',
+                  'sweep.space', 'sweep.trials', 'sweep.search',
+                  'sweep.optuna_search', 'sweep.stopping', 'sweep.sweep',
+                  'sweep.records', 'sweep.checking', 'sweep.pool',
+                  'sweep.runs', 'sweep.training', 'sweep.results',
+                  'sweep.command']),
     ('run', []),
 ]
 RANK = {}

@@ -18,6 +18,8 @@ import time
 
 import study_report
 
+from ple_estimator import files
+
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _EVAL_BATCH = 1000
 _TUNING_SEED = 0  # seeds from 1 on are those that are tested
@@ -306,10 +308,10 @@ def run(out, settings, job, folder):
   shutil.rmtree(model_dir, ignore_errors=True)
   made = load(settings, job, folder, model_dir).experiment
   data = data_of(settings.data, settings.nonlinear)
-  files = [os.path.join(folder, data.files % part)
+  paths = [os.path.join(folder, data.files % part)
            for part in ('validation', 'test')]
   validation = KeptEvaluation(made, inputs.ParquetInput(
-      [files[0]], batch_size=_EVAL_BATCH))
+      [paths[0]], batch_size=_EVAL_BATCH))
   made.trainer.evaluate_by(validation)
   made.train()
   best = exports.best_checkpoint(model_dir)
@@ -319,7 +321,7 @@ def run(out, settings, job, folder):
   test = None
   if not is_tuning(job):
     kept = KeptEvaluation(made, inputs.ParquetInput(
-        [files[1]], batch_size=_EVAL_BATCH))
+        [paths[1]], batch_size=_EVAL_BATCH))
     test = of_tasks(data, kept(best))
     kept.close()
   steps = math.ceil(settings.train_rows / settings.batch_size)
@@ -374,12 +376,9 @@ def result_path(out, job):
 
 
 def write_json(path, value):
-  """Writes a file, whole or not at all."""
+  """Writes a file, whole or not at all, and its folder."""
   os.makedirs(os.path.dirname(path), exist_ok=True)
-  with open(path + '.partial', 'w') as f:
-    json.dump(value, f, indent=2, sort_keys=True)
-    f.write('\n')
-  os.replace(path + '.partial', path)
+  files.write_json(path, value, indent=2)
 
 
 # ---------------------------------------------------------- equal parameters

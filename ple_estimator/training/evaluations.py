@@ -108,6 +108,14 @@ class Evaluations:
     """The evaluation that was made last, a dict; None without any."""
     return self._list[-1] if self._list else None
 
+  def values(self, metric):
+    """A metric of all evaluations in their order, a list of float.
+
+    Args:
+      metric: str or tuple of str, see comparison.stored.
+    """
+    return [comparison.value_of(of, metric) for of in self._list]
+
   def best(self, metric):
     """The best evaluation by a metric, the earliest of equals.
 

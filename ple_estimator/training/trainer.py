@@ -260,12 +260,31 @@ class Trainer:
     before = marker.latest_step(model_dir) or 0
     if is_chief:
       marker.remove_mark(model_dir)
+    if self._has_missed(before):
+      self._evaluation.run()
+      if self._ending.stopped():
+        return
     self.estimator.train(
         self._training_input_fn, self._hooks(), max_steps=self._last_step())
     if is_chief:
       self._ending.check_trained(
           before, marker.latest_step(model_dir) or 0, self._last_step(),
           self._train_input.batch_size)
+
+  def _has_missed(self, step):
+    """Whether a run was killed when the evaluation of a checkpoint was due.
+
+    Args:
+      step: int, the global step of the checkpoint that training goes on from.
+    """
+    if not (step and self._eval_input and self._config.is_chief) or (
+        self._role.has_evaluator or self._schedule.eval_secs):
+      return False
+    last = self._schedule.results.evaluations.last
+    if last and last['global_step'] >= step:
+      return False
+    return (self._evaluations.is_due(step - 1, step) if self._evaluations else
+            step % self._config.save_checkpoints_steps == 0)
 
   def input_fn(self):
     """What a training that starts now reads, to be looked at.
