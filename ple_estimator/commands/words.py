@@ -9,6 +9,7 @@ MODULES = collections.OrderedDict([
     ('csv-to-parquet', 'csv_to_parquet'),
     ('inspect-embeddings', 'inspect_embeddings'),
     ('local-cluster', 'local_cluster'),
+    ('metrics', 'measure'),
     ('sweep', 'sweep.command'),
 ])
 

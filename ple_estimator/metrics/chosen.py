@@ -221,7 +221,7 @@ def _text(value):
       value, bytes) else str(value)
 
 
-def function(name, user=None, binding='Metrics'):
+def function(name, user=None, binding='Metrics.'):
   """The function of Measured of a metric, see Metrics.names.
 
   Args:
@@ -234,18 +234,18 @@ def function(name, user=None, binding='Metrics'):
   """
   base, at, written = name.partition('@')
   if not at and name in _PLAIN:
-    errors.check(name != 'gauc' or user, '%s.user must name the column of the '
+    errors.check(name != 'gauc' or user, '%suser must name the column of the '
                  "user for 'gauc', got %s.", binding, user)
     return _PLAIN[name]
   errors.check(
-      at and base in _AT, '%s.names must be of %s, got %r.', binding,
+      at and base in _AT, '%snames must be of %s, got %r.', binding,
       ', '.join(list(_PLAIN) + ['%s@K' % name for name in _AT]), name)
   k = _number(written)
   errors.check(
       k is not None and (0 < k < 1 or k >= 1 and k == int(k)),
-      '%s.names must have after @ a share of the rows between 0 and 1 or a '
+      '%snames must have after @ a share of the rows between 0 and 1 or a '
       'whole number of rows of each user, got %r.', binding, name)
-  errors.check(k < 1 or user, '%s.user must name the column of the user for '
+  errors.check(k < 1 or user, '%suser must name the column of the user for '
                '%r, got %s.', binding, name, user)
   metric = _AT[base]
   return functools.partial(_at, metric, k if k < 1 else int(k))
