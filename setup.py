@@ -49,6 +49,7 @@ setuptools.setup(
         'report': ['vl-convert-python>=1.9', 'jinja2>=3'],
         'plots': ['matplotlib'],  # the figure of tools/study.py
         'reference': ['scikit-learn'],  # tools/linear_reference.py
+        'sweep': ['optuna>=3.6'],  # @Optuna(); 4.0 is the last for Python 3.7
         'test': [
             'pytest',
             'pytest-timeout',
@@ -61,6 +62,7 @@ setuptools.setup(
             'moto[s3]>=4.2',
             'flask',
             'flask-cors',
+            'optuna>=3.6',
             # For the manifests; what kubernetes-validate needs is not for 3.7.
             'jsonschema',
             'pyyaml',

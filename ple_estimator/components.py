@@ -13,6 +13,7 @@ from ple_estimator.cluster.work_queue import work_queue  # noqa: F401
 from ple_estimator.data import feature_spec  # noqa: F401
 from ple_estimator.data import inputs  # noqa: F401
 from ple_estimator.embeddings import admission  # noqa: F401
+from ple_estimator.embeddings import attention  # noqa: F401
 from ple_estimator.embeddings import hashed  # noqa: F401
 from ple_estimator.embeddings import keyed  # noqa: F401
 from ple_estimator.engine import forms  # noqa: F401
@@ -23,6 +24,7 @@ from ple_estimator.interactions import factorization_machine  # noqa: F401
 from ple_estimator.interactions import field_weighted  # noqa: F401
 from ple_estimator.interactions import periodic  # noqa: F401
 from ple_estimator.interactions import wide  # noqa: F401
+from ple_estimator.metrics import chosen  # noqa: F401
 from ple_estimator.network import batch_norm  # noqa: F401
 from ple_estimator.network import losses  # noqa: F401
 from ple_estimator.network import ple  # noqa: F401

@@ -18,6 +18,7 @@ from ple_estimator.data import predictions
 from ple_estimator.data import serving
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import forms
+from ple_estimator.metrics import chosen
 from ple_estimator.storage import uris
 from ple_estimator.training import checkpoints
 from ple_estimator.training import comparison
@@ -25,8 +26,10 @@ from ple_estimator.training import daily as daily_lib
 from ple_estimator.training import disk
 from ple_estimator.training import early_stopping as early_stopping_lib
 from ple_estimator.training import estimator
+from ple_estimator.training import evaluated_rows
 from ple_estimator.training import evaluation
 from ple_estimator.training import evaluations as evaluations_lib
+from ple_estimator.training import evaluator
 from ple_estimator.training import exports as exports_lib
 from ple_estimator.training import incremental as incremental_lib
 from ple_estimator.training import metrics_file
@@ -78,7 +81,8 @@ class Experiment:
                work_queue=None,
                on_changed_files='error',
                warm_start=None,
-               daily=None):
+               daily=None,
+               metrics=None):
     """Checks the bindings; reads no data and builds no graph.
 
     Args:
@@ -128,6 +132,8 @@ class Experiment:
         from initial values.
       daily: daily.Daily, what a day is and when its model is exported, for mode
         daily.
+      metrics: chosen.Metrics, what evaluations measure beside the usual, and
+        the rows that they keep; None is Metrics().
 
     Raises:
       UserError: if a value is out of range or names an unknown metric.
@@ -141,15 +147,15 @@ class Experiment:
     if eval_steps is None and eval_epochs is None:
       eval_epochs = _EVAL_EPOCHS
     _check_parts(model, early_stopping, exports, incremental, engine,
-                 work_queue, hooks, warm_start, daily)
+                 work_queue, hooks, warm_start, daily, metrics)
     _check_inputs(train_input, eval_input, test_input, predict_input)
     errors.check_choice('Experiment.on_changed_files', on_changed_files,
                         ('error', 'restart'))
     model_dir = _checked_folder(model_dir)
     _check_predictions(predict_columns, predictions_path, model)
-    _check_evaluations(eval_input, early_stopping, exports, model.tasks)
-    if daily:
-      comparison.check('Daily.metric', daily.metric, model.tasks)
+    self._metrics = metrics or chosen.Metrics()
+    _check_evaluations(eval_input, early_stopping, exports, daily, model,
+                       self._metrics)
     self.model = model
     self.model_dir = model_dir
     self._inputs = [train_input, eval_input, test_input, predict_input]
@@ -178,7 +184,7 @@ class Experiment:
             max_steps, eval_steps, eval_epochs, eval_secs,
             self._results(early_stopping, exports), timeline_steps,
             list(hooks), incremental, peer_timeout_secs, on_changed_files,
-            warm_start),
+            warm_start, self._metrics),
         work_queue)
     self._estimator = self.trainer.estimator
 
@@ -258,12 +264,17 @@ class Experiment:
 
   def _measured(self, path, source, name, binding):
     """The metrics of a checkpoint on the rows of an input; see `evaluate`."""
-    reading = self.model.reading()
+    rows = evaluated_rows.EvaluatedRows(
+        self._metrics, self.model.tasks, {
+            'evaluate': evaluated_rows.path_of(self.model_dir, 'eval'),
+            'test': evaluated_rows.path_of(self.model_dir, 'test'),
+        }.get(name), source)
+    reading = self.model.reading(rows.columns)
     source.check(reading)
     with self._user_errors():
-      found = self._estimator.evaluate(
-          lambda: self._dataset(source, reading), checkpoint_path=path,
-          name=name)
+      found = evaluator.Evaluator(
+          self._estimator, lambda: self._dataset(source, reading), rows,
+          name)(path)
       metrics_file.check_values(found, self.model.tasks, binding)
     return found
 
@@ -298,8 +309,7 @@ class Experiment:
 
   def _evaluated_on(self, paths):
     """The metrics of the last checkpoint on training files, for Daily."""
-    source = self._train_input.of(paths)
-    source.epochs, source.shuffle_rows = 1, 0
+    source = self._train_input.of(paths).as_it_is()
     self._inputs = self._inputs[:_NUM_INPUTS] + [source]
     found = metrics_file.as_json(self._measured(
         self._checkpoint('last'), source, 'daily', 'Experiment.train_input'))
@@ -422,7 +432,7 @@ class Experiment:
 
 
 def _check_parts(model, early_stopping, exports, incremental, engine,
-                 work_queue, hooks, warm_start, daily):
+                 work_queue, hooks, warm_start, daily, metrics):
   errors.check_is_a('Experiment.model', model, model_lib.Model, '@Model()')
   for name, value, kind in [
       ('early_stopping', early_stopping, early_stopping_lib.EarlyStopping),
@@ -431,7 +441,8 @@ def _check_parts(model, early_stopping, exports, incremental, engine,
       ('engine', engine, forms.Engine),
       ('work_queue', work_queue, work_queue_lib.WorkQueue),
       ('warm_start', warm_start, warm_start_lib.WarmStart),
-      ('daily', daily, daily_lib.Daily)]:
+      ('daily', daily, daily_lib.Daily),
+      ('metrics', metrics, chosen.Metrics)]:
     errors.check_is_a('Experiment.' + name, value, kind,
                       '@%s()' % kind.__name__, or_none=True)
   errors.check_list(
@@ -546,12 +557,16 @@ def _check_predictions(predict_columns, predictions_path, model):
         name)
 
 
-def _check_evaluations(eval_input, early_stopping, exports, tasks):
+def _check_evaluations(eval_input, early_stopping, exports, daily, model,
+                       metrics):
+  metrics.check([column.name for column in model.features.columns],
+                {task.name: task.is_binary for task in model.tasks})
   errors.check(eval_input or not (early_stopping or exports),
                'Experiment.eval_input must be given for '
                'Experiment.early_stopping and Experiment.exports: both go by '
                'evaluations. Set them to None to train without.')
-  if early_stopping:
-    comparison.check('EarlyStopping.metric', early_stopping.metric, tasks)
-  if exports:
-    comparison.check('Exports.best_metric', exports.metric, tasks)
+  for binding, rule in [('EarlyStopping.metric', early_stopping),
+                        ('Exports.best_metric', exports),
+                        ('Daily.metric', daily)]:
+    if rule:
+      comparison.check(binding, rule.metric, model.tasks, metrics.names)

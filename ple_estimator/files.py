@@ -115,7 +115,7 @@ def read_json(path, default=None, keys=()):
   except (OSError, ValueError, RecursionError) as error:
     _warn_once('%s cannot be read and counts as missing: %s.', path, error)
     return default
-  if keys and not _has(value, keys):
+  if keys and not has_keys(value, keys):
     _warn_once('%s counts as missing: it must hold %s, got %s.', path,
                ', '.join(sorted(keys)), json.dumps(value)[:60])
     return default
@@ -123,7 +123,36 @@ def read_json(path, default=None, keys=()):
   return value
 
 
-def _has(value, keys):
+def read_needed_json(path, remedy, keys=()):
+  """Returns the value of a JSON file that must not be lost, or None.
+
+  Args:
+    path: str.
+    remedy: str, a sentence: what to do about a file that cannot be used.
+    keys: as read_json.
+
+  Returns:
+    what the file holds; None if there is no such file.
+
+  Raises:
+    UserError: if the file is there and cannot be read, is no JSON, or has not
+      the keys.
+  """
+  try:
+    with open(path) as f:
+      value = json.load(f)
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  except (OSError, ValueError, RecursionError) as error:
+    raise errors.UserError('%s cannot be read: %s. %s' % (
+        path, ' '.join(str(error).split()), remedy))
+  errors.check(not keys or has_keys(value, keys), '%s must hold %s, got %s. %s',
+               path, ', '.join(sorted(keys)), json.dumps(value)[:60], remedy)
+  return value
+
+
+def has_keys(value, keys):
+  """Whether a value of JSON has the keys that read_json asks for."""
   if not isinstance(value, dict) or not set(keys) <= set(value):
     return False
   return not isinstance(keys, dict) or all(

@@ -13,9 +13,9 @@ from ple_estimator.data import column_kinds
 from ple_estimator.data import feature_spec
 from ple_estimator.data import reading
 from ple_estimator.data import sampling
+from ple_estimator.embeddings import attention as attention_lib
 from ple_estimator.embeddings import hashed
 from ple_estimator.embeddings import keyed_table
-from ple_estimator.engine import compat
 from ple_estimator.engine import native
 from ple_estimator.engine import purpose as purpose_lib
 from ple_estimator.interactions import combined
@@ -66,7 +66,8 @@ class Model:
                interactions=(),
                embedding_dropout=0.0,
                averaging=None,
-               balancing=None):
+               balancing=None,
+               attention=None):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -114,6 +115,9 @@ class Model:
         DynamicWeightAverage, GradNorm or PCGrad: how much the losses of the
         tasks count in a step of training, besides Task.weight; None leaves it
         at Task.weight.
+      attention: attention.Attention, how the items of lists with the combiner
+        'attention' are weighed; None where there is no such list. It weighs
+        those of a whole batch at once, also with micro_batches.
 
     Raises:
       UserError: if a value is out of range, or if tasks and columns do not fit
@@ -137,6 +141,7 @@ class Model:
         '@UncertaintyWeights()', or_none=True)
     if balancing:
       balancing.check(tasks)
+    attention_lib.check(attention, features.categories)
     factories.check(optimizer)
     self._interactions = combined.Interactions(
         interactions, features.categories, features.num_numbers,
@@ -144,6 +149,7 @@ class Model:
     _check_interactions(self._interactions, network, tasks)
     if isinstance(network, transfer.AIT):
       network.check_tasks(list(_widths(tasks)))
+      tasks = network.calibrated(tasks)
     self._categories = self._interactions.widened(features.categories)
     self.features = features.used_by(_label_uses(tasks))
     self.tasks = list(tasks)
@@ -154,6 +160,7 @@ class Model:
     self.keep = sorted({task.sample_space[0] for task in tasks
                         if task.sample_space})
     self._embedding = embedding
+    self._attention = attention
     self._network = network
     self._precision = precision
     self._optimizer = optimizer
@@ -170,10 +177,15 @@ class Model:
     """
     return self.op_fusion and native.available()
 
-  def reading(self):
-    """Returns the reading.Reading of all rows: the columns that it needs."""
-    return reading.Reading(self.features, tuple(self.keep), self.groups,
-                           self.is_fused(), with_labels=True)
+  def reading(self, more=()):
+    """Returns the reading.Reading of all rows: the columns that it needs.
+
+    Args:
+      more: names of columns that are to come along as the files have them.
+    """
+    keep = tuple(self.keep) + tuple(n for n in more if n not in self.keep)
+    return reading.Reading(self.features, keep, self.groups, self.is_fused(),
+                           with_labels=True)
 
   def training_reading(self):
     """Returns the same of the rows that training has."""
@@ -228,9 +240,11 @@ class Model:
     losses = objective.losses(self.tasks, targets, logits)
     return tf.estimator.EstimatorSpec(
         mode, loss=objective.total(self.tasks, losses),
-        eval_metric_ops=compat.EvalMetrics(
+        predictions=dict(_kept_columns(features), **objective.evaluated(
+            self.tasks, targets, logits)),
+        eval_metric_ops=dict(
             objective.metrics(self.tasks, targets, logits, gates),
-            objective.loss_metric(self.tasks, targets, logits)))
+            loss=objective.loss_metric(self.tasks, targets, logits)))
 
   # ------------------------------------------------ from features to logits
 
@@ -238,6 +252,11 @@ class Model:
     """Returns what interactions and network read, [batch, n] float32."""
     with _cut(purpose.num_ps, self._input_part_bytes):
       vectors = self._embedding(features, self._categories, purpose)
+    if self._attention:
+      with _cut(purpose.num_ps, self._dense_part_bytes):
+        vectors = self._attention(
+            vectors, [part for group in self.groups for part in group.parts],
+            purpose)
     return tf.concat(vectors + self.features.numbers_of(features), axis=1)
 
   def input_names(self):
@@ -332,7 +351,7 @@ class Model:
     objective.start_biases(first, {
         name: bias for name, bias in self._biases().items()
         if name not in kept_biases}, losses.values())
-    objective.summarize(losses, of_batch.gates)
+    objective.summarize(self.tasks, losses, of_batch.gates)
     objective.name_weights(self.tasks, targets)
     trained = embedded + sources + tf.trainable_variables()[len(embedded):]
     return tf.estimator.EstimatorSpec(

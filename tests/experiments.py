@@ -18,10 +18,22 @@ from ple_estimator.training import incremental
 
 # A row of a table costs when tables are made and saved: 710,310 of base take
 # 1.7 seconds of a processor for every training.
-SMALL_TABLES = 'FeatureSpec.overrides = %r' % {
+_SMALL_TABLES = {
     name: {'num_buckets': 1000} for name in [
         'adgroup_id', 'cate_id', 'campaign_id', 'customer', 'brand', 'user_id',
         'tag_category_list', 'tag_brand_list']}
+SMALL_TABLES = 'FeatureSpec.overrides = %r' % _SMALL_TABLES
+# The same, and the categories that a user looked at are those of the rows.
+SHARED_TABLE = 'FeatureSpec.overrides = %r' % dict(_SMALL_TABLES, **{
+    name: {'num_buckets': 1000, 'table': 'category'}
+    for name in ('cate_id', 'tag_category_list')})
+# The same for gin/din.gin, with lists that may be empty and are cut.
+SMALL_DIN = 'FeatureSpec.overrides = %r' % dict(
+    _SMALL_TABLES,
+    tag_category_list={'num_buckets': 1000, 'combiner': 'attention',
+                       'query': 'cate_id', 'default': '', 'max_items': 3},
+    tag_brand_list={'num_buckets': 1000, 'combiner': 'attention',
+                    'query': 'brand'})
 # A small PLE and nothing beside it: tests of interactions, averaged weights and
 # dropout bind them again.
 SMALL = [
@@ -78,7 +90,7 @@ with tf.Session(graph=tf.Graph()) as sess:
   # An Example leaves out what is missing.
   examples = [tf.train.Example(features=tf.train.Features(feature={
       k: feature(v[i]) for k, v in rows.items() if v[i] != ''
-      })).SerializeToString() for i in range(len(rows['pid']))]
+      })).SerializeToString() for i in range(len(next(iter(rows.values()))))]
   name, = [n for n in made.signature_def if n.startswith('examples')
            and n.endswith('serving_default')]
   parsed = ask(name, {made_input: examples for made_input in
@@ -88,10 +100,17 @@ json.dump([{k: v.tolist() for k, v in found.items()}
 '''
 
 
-def served(model_dir, taobao, tmp_path):
-  """What the SavedModel says of what is predicted, and as Examples."""
+def served(model_dir, taobao, tmp_path, columns=None):
+  """What the SavedModel says of what is predicted, and as Examples.
+
+  Args:
+    model_dir: pathlib.Path, whose export/saved_model has it.
+    taobao: str, the folder of the rows.
+    tmp_path: pathlib.Path, for files.
+    columns: names of the columns to send; None sends those of gin/taobao.gin.
+  """
   rows = pa.parquet.read_table(taobao + '/taobao_validation_data.parquet')
-  names = [n for n in rows.column_names
+  names = [n for n in columns or rows.column_names
            if n not in ('clk', 'buy', 'final_gender_code')]
   path = tmp_path / 'rows.json'
   path.write_text(json.dumps({n: rows[n].to_pylist() for n in names}))

@@ -19,6 +19,7 @@ from ple_estimator import experiment
 from ple_estimator.balancing import uncertainty_weights
 from ple_estimator.cluster import roles
 from ple_estimator.cluster.work_queue import work_queue
+from ple_estimator.commands.sweep import sweep
 from ple_estimator.data import column_kinds
 from ple_estimator.data import feature_spec
 from ple_estimator.data import inputs
@@ -44,6 +45,7 @@ VALUES = [None, 'x', '', True, -1, 0.5, float('inf'), float('nan'), 1e39, 2**70,
 EV = 'Model.embedding = @EmbeddingVariable()'
 COUNTER = 'CounterFilter.filter_freq = 3'
 IN_USE = {
+    'Metrics': ['Experiment.metrics = @Metrics()'],
     'MultiHashEmbedding': ['Model.embedding = @MultiHashEmbedding()',
                            "MultiHashEmbedding.operation = 'concat'"],
     'EmbeddingVariable': [EV],
@@ -82,6 +84,9 @@ IN_USE = {
         'Model.tasks = [@ctr/Task(), @cvr/Task(), @ProductTask()]',
         "ProductTask.name = 'both'",
         'ProductTask.of = [@ctr/Task(), @cvr/Task()]'],
+    'Attention': ['Model.attention = @Attention()',
+                  "FeatureSpec.overrides = {'tag_brand_list': {"
+                  "'combiner': 'attention', 'query': 'brand'}}"],
     'AIT': ['Model.network = @AIT()', 'AIT.network = @PLE()'],
     'Tweedie': ['cvr/Task.loss = @Tweedie()'],
     'MultiClass': ['cvr/Task.loss = @MultiClass()',
@@ -103,6 +108,13 @@ IN_USE.update({name: ['Model.balancing = @%s()' % name] for name in [
     'UncertaintyWeights', 'DynamicWeightAverage', 'GradNorm', 'PCGrad']})
 IN_USE.update({name: ['Model.optimizer = @' + name] for name in [
     'adam', 'adam_async', 'adamw', 'adagrad', 'adagrad_decay', 'ftrl', 'sgd']})
+# What is bound in the .gin file of a sweep, and puts it into the Sweep.
+IN_SWEEP = {
+    'Sweep': [], 'Grid': ['Sweep.search = @Grid()'],
+    'Random': ['Sweep.search = @Random()'],
+    'Optuna': ['Sweep.search = @Optuna()'],
+    'MedianStopping': ['Sweep.stopping = @MedianStopping()'],
+}
 # What the .gin files bind in a scope, which wins over a binding without.
 SCOPES = {'Task': 'ctr/', 'ParquetInput': 'train/'}
 
@@ -111,6 +123,7 @@ SCOPES = {'Task': 'ctr/', 'ParquetInput': 'train/'}
 FRACTION = [0.5]
 LEGAL = {
     # texts
+    'Metrics.names': [[]], 'Metrics.slices': [[]],
     'Experiment.model_dir': ['x'], 'Task.name': ['x'],
     'ProductTask.name': ['x'], 'ProductTask.weight': FRACTION,
     'ProductTask.gamma': FRACTION,
@@ -124,23 +137,28 @@ LEGAL = {
     'CsvInput.escape': ['x'], 'CsvInput.null_values': [[]],
     # lists that may be empty; [3] are the widths of layers
     'PLE.expert_units': [[3]], 'PLE.gate_units': [[], [3]],
-    'Tower.units': [[], [3]],
+    'Tower.units': [[], [3]], 'Attention.units': [[], [3]],
     'DynamicDimensionEmbedding.frequencies': [[3]],
     'Experiment.predict_columns': [[]],
     'Experiment.hooks': [[]], 'adamw.exclude': [[]], 'Engine.forms': [[]],
     'FeatureSpec.overrides': [{}], 'MultiHashEmbedding.rows': [{}],
+    'Sweep.metric': ['x'], 'Sweep.out': ['x'], 'Sweep.lines': [[]],
+    'Sweep.choices': [{}], 'Sweep.bindings': [{}], 'Sweep.seeds': [[3]],
     # objects
     'Model.precision': [VALUES[-2]],
     # numbers
     'ftrl.learning_rate_power': [-1],
     'Model.clip_norm': FRACTION, 'PLE.dropout': FRACTION, 'PLE.l2': FRACTION,
-    'Tower.dropout': FRACTION, 'Tower.l2': FRACTION, 'Task.weight': FRACTION,
+    'Tower.dropout': FRACTION, 'Tower.l2': FRACTION,
+    'Attention.dropout': FRACTION, 'Task.weight': FRACTION,
     'Task.gamma': FRACTION, 'WorkQueue.lease_secs': FRACTION,
     'Model.embedding_dropout': FRACTION, 'Model.interactions': [[]],
     'Task.positive_weight': FRACTION, 'Task.negative_rate': FRACTION,
+    'AIT.calibrator_weight': FRACTION,
     'Task.initial_bias': [-1, 0.5], 'Tower.bias_scale': FRACTION,
     'Wide.scale': FRACTION, 'FM.scale': FRACTION, 'FwFM.scale': FRACTION,
-    'FwFM.weight_scale': FRACTION, 'Binned.width': FRACTION,
+    'FwFM.weight_scale': FRACTION, 'FwFM.matrix_scale': FRACTION,
+    'Binned.width': FRACTION,
     'Binned.scale': FRACTION,
     'UncertaintyWeights.scale': FRACTION, 'GradNorm.alpha': FRACTION,
     'DynamicWeightAverage.temperature': FRACTION,
@@ -203,7 +221,14 @@ def is_legal(name, parameter, default, value):
   return any(value is x or type(value) is type(x) and value == x for x in legal)
 
 
-def load(bindings):
+def load(bindings, name=None):
+  if name in IN_SWEEP:
+    return config.load(
+        os.path.join(conftest.ROOT, 'gin', 'sweep.gin'), bindings + [
+            "Sweep.choices = {'network': ['gin/cgc.gin', 'gin/mmoe.gin']}",
+            "Sweep.bindings = {'LEARNING_RATE': {'low': 1e-3, 'high': 1e-2}}"
+            if name in ('Random', 'Optuna') else 'Sweep.bindings = None'] +
+        IN_SWEEP[name], roots=('Sweep',))
   return config.load(os.path.join(conftest.ROOT, 'gin', 'base.gin'), bindings)
 
 
@@ -215,11 +240,11 @@ def value_before(scope, bound, default):
   return default
 
 
-def outcome(loaded):
-  """The UserError of building the Experiment as text, or None."""
+def outcome(loaded, root=experiment.Experiment):
+  """The UserError of building the root as text, or None."""
   try:
     with config.explained(loaded):
-      experiment.Experiment()
+      root()
   except errors.UserError as error:
     return str(error)
 
@@ -240,15 +265,16 @@ def test_the_walk_finds_what_there_is():
 
 @pytest.mark.parametrize('name', sorted(CONFIGURABLES))
 def test_a_wrong_value_is_told_in_one_line(name):
-  loaded = load(IN_USE.get(name, []))
+  loaded = load(IN_USE.get(name, []), name)
+  root = sweep.Sweep if name in IN_SWEEP else experiment.Experiment
   for parameter, declared in parameters(CONFIGURABLES[name]).items():
     bound = '%s.%s' % (name, parameter)
     before = value_before(SCOPES.get(name, ''), bound, declared.default)
-    assert outcome(loaded) is None
+    assert outcome(loaded, root) is None
     for value in VALUES:
       with gin.unlock_config():
         gin.bind_parameter(SCOPES.get(name, '') + bound, value)
-      said = outcome(loaded)
+      said = outcome(loaded, root)
       if is_legal(name, parameter, declared.default, value):
         assert said is None, (bound, value)
       else:

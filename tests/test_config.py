@@ -41,7 +41,8 @@ CHOICES = {
 }
 BESIDES = ['base', 'taobao', 'cvr_on_clicks', 'micro_batch', 'work_queue',
            'incremental_checkpoint', 'mtl_regression', 'matching', 'zoo',
-           'ait', 'esmm', 'multi_class', 'poisson', 'tweedie', 'daily']
+           'ait', 'aitm', 'esmm', 'multi_class', 'poisson', 'tweedie', 'daily',
+           'metrics', 'din']
 # Two steps of a small network.
 TINY = ['Tower.units = (4,)', 'PLE.expert_units = (5,)', 'PLE.num_levels = 1',
         'Experiment.exports = None', 'Experiment.max_steps = 2',

@@ -66,10 +66,30 @@ def test_curves_of_training_are_in_the_event_files(trained):
   assert any(b'level_1/ctr/expert_0/dense_0/kernel' in event.graph_def
              for event in events)
   tags = {value.tag for event in events for value in event.summary.value}
-  assert {'loss', 'ctr/train_loss', 'cvr/train_loss', 'learning_rate',
-          'gradient_norm', 'global_step/sec',
-          'gate/level_0/shared/ctr/expert_0',
-          'gate/level_1/cvr/shared/expert_0'} <= tags
+  assert {'loss', 'ctr/log_loss', 'cvr/log_loss', 'learning_rate',
+          'gradient_norm', 'global_step/sec'} | set(GATES) <= tags
+
+
+GATES = [
+    'gates/level_0 (rows: ctr, cvr, shared; columns: ctr/expert_0, '
+    'ctr/expert_1, cvr/expert_0, cvr/expert_1, shared/expert_0)/image',
+    'gates/level_1 (rows: ctr, cvr; columns: ctr/expert_0, ctr/expert_1, '
+    'cvr/expert_0, cvr/expert_1, shared/expert_0)/image']
+
+
+def test_curves_of_evaluations_have_the_names_of_those_of_training(trained):
+  events = [event for path in glob.glob(str(trained / 'eval/*.tfevents.*'))
+            for event in tf.train.summary_iterator(path)]
+  by_step = {event.step: {v.tag: v for v in event.summary.value}
+             for event in events if event.summary.value}
+  assert sorted(by_step) == [20, 40]
+  found = by_step[40]
+  assert {'loss', 'ctr/log_loss', 'ctr/auc', 'cvr/calibration'} <= set(found)
+  assert found['ctr/auc'].simple_value == pytest.approx(
+      metrics_of(trained)['ctr/auc'])
+  assert [name for name in found if name.startswith('gate')] == GATES
+  image = found[GATES[1]].image
+  assert (image.height, image.width) == (2 * 32, 5 * 32)
 
 
 @pytest.mark.slow

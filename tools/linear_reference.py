@@ -177,6 +177,10 @@ class Columns:
         raise ValueError("The columns must be without 'weights' of items, got "
                          '%r: override them with None, and bind the file '
                          'without them.' % column.name)
+      if column.table is not None:
+        raise ValueError("The columns must be without 'table', which gives a "
+                         'value one weight in several columns, got %r: '
+                         'override it with None.' % column.name)
       if isinstance(column, column_kinds.HashedList):
         values, rows = items_of(values, column)
       found[column.name] = values, rows

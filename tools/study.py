@@ -14,6 +14,11 @@ as wide as it needs to have --parameters trained numbers.
 Every run that is done is a file in OUT/runs and is not done again: after an
 interruption, or with more seeds or correlations, the same command goes on. It
 prints the tables at the end and writes OUT/study.json. See tools/README.md.
+
+`ple-estimator sweep` compares networks on rows of your own. This program has
+runs of its own because it makes the rows of each seed, chooses learning rates
+with another seed than it tests with, and trains in processes that stay: its
+runs take some seconds, of which a process for each would be most.
 """
 
 import argparse
@@ -26,7 +31,6 @@ import multiprocessing
 import os
 import shutil
 import sys
-import threading
 import time
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -34,6 +38,8 @@ sys.path[:0] = [_ROOT, os.path.dirname(os.path.abspath(__file__))]
 
 import study_report
 import study_runs
+
+from ple_estimator.commands.sweep import pool as pool_lib
 
 # What a kind of data needs; see study_runs.Settings.
 _DEFAULTS = {
@@ -192,12 +198,7 @@ def _read(path):
 
 def _begin_worker(parent):
   """Quiets a process of the pool, and ends it when its parent has died."""
-  def watch():
-    while os.getppid() == parent:
-      time.sleep(0.5)
-    os._exit(1)
-  threading.Thread(target=watch, daemon=True).start()
-
+  pool_lib.end_with(parent)
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   from absl import logging
 

@@ -18,6 +18,8 @@ import time
 
 import study_report
 
+from ple_estimator import files
+
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _EVAL_BATCH = 1000
 _TUNING_SEED = 0  # seeds from 1 on are those that are tested
@@ -238,7 +240,6 @@ class KeptEvaluation:
       spec = made.trainer.model_fn(
           *rows.get_next(), tf.estimator.ModeKeys.EVAL, config)
       found = spec.eval_metric_ops
-      found['loss'] = None  # which EvalMetrics fills in, as for Estimator
       self._values = {name: tf.convert_to_tensor(value)
                       for name, (value, _) in found.items()}
       self._values['global_step'] = tf.train.get_global_step()
@@ -251,18 +252,15 @@ class KeptEvaluation:
     self._session = tf.Session(graph=self._graph, config=config.session_config)
     self._end = tf.errors.OutOfRangeError
 
-  def evaluate(self, input_fn, checkpoint_path, name=None):
-    """Evaluates a checkpoint, as tf.estimator.Estimator.evaluate.
+  def __call__(self, checkpoint_path):
+    """Evaluates a checkpoint, as training/evaluator.Evaluator.
 
     Args:
-      input_fn: not called: the rows are those of __init__.
       checkpoint_path: str.
-      name: not used, since no event files are written.
 
     Returns:
       dict of metric name to number, of 'loss' and of 'global_step'.
     """
-    del input_fn, name
     self._saver.restore(self._session, checkpoint_path)
     self._session.run(self._start)
     try:
@@ -270,6 +268,9 @@ class KeptEvaluation:
         self._session.run(self._updates)
     except self._end:
       return self._session.run(self._values)
+
+  def forget(self):
+    """Keeps the graph: the files do not change in a run."""
 
   def close(self):
     self._session.close()
@@ -307,21 +308,21 @@ def run(out, settings, job, folder):
   shutil.rmtree(model_dir, ignore_errors=True)
   made = load(settings, job, folder, model_dir).experiment
   data = data_of(settings.data, settings.nonlinear)
-  files = [os.path.join(folder, data.files % part)
+  paths = [os.path.join(folder, data.files % part)
            for part in ('validation', 'test')]
   validation = KeptEvaluation(made, inputs.ParquetInput(
-      [files[0]], batch_size=_EVAL_BATCH))
-  made.trainer.estimator.evaluate = validation.evaluate
+      [paths[0]], batch_size=_EVAL_BATCH))
+  made.trainer.evaluate_by(validation)
   made.train()
   best = exports.best_checkpoint(model_dir)
   found = {name: float(value)
-           for name, value in validation.evaluate(None, best).items()}
+           for name, value in validation(best).items()}
   validation.close()
   test = None
   if not is_tuning(job):
     kept = KeptEvaluation(made, inputs.ParquetInput(
-        [files[1]], batch_size=_EVAL_BATCH))
-    test = of_tasks(data, kept.evaluate(None, best))
+        [paths[1]], batch_size=_EVAL_BATCH))
+    test = of_tasks(data, kept(best))
     kept.close()
   steps = math.ceil(settings.train_rows / settings.batch_size)
   result = dict(
@@ -375,12 +376,9 @@ def result_path(out, job):
 
 
 def write_json(path, value):
-  """Writes a file, whole or not at all."""
+  """Writes a file, whole or not at all, and its folder."""
   os.makedirs(os.path.dirname(path), exist_ok=True)
-  with open(path + '.partial', 'w') as f:
-    json.dump(value, f, indent=2, sort_keys=True)
-    f.write('\n')
-  os.replace(path + '.partial', path)
+  files.write_json(path, value, indent=2)
 
 
 # ---------------------------------------------------------- equal parameters

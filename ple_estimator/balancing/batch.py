@@ -61,8 +61,8 @@ class Batch:
       plain: a function like `build`, for another graph, without fused ops.
       is_beside: function of a variable's name to whether the variable belongs
         to an interaction and not to the network.
-      tables: list of what the embeddings train: variables, and sources of keyed
-        tables.
+      tables: list of what lies below the inputs: the variables of embeddings
+        and attention, and sources of keyed tables.
     """
     self.tasks = tasks
     self.step = tf.train.get_or_create_global_step().read_value()
@@ -142,8 +142,8 @@ class Batch:
       of_network: bool, whether to leave out those of interactions.
 
     Returns:
-      frozenset of names. Embedding tables are not among them: they lie below
-      the input of the network, and all tasks share them.
+      frozenset of names. Embedding tables and attention are not among them:
+      they lie below the input of the network, and all tasks share them.
     """
     names = _shared(self._plain, self.tasks, self._inputs, self._targets)
     return frozenset(name for name in names
@@ -156,8 +156,8 @@ class Batch:
       apart: Apart.
 
     Returns:
-      [tasks, tasks] float32: over the variables of `shared` and over the rows
-      of embeddings that the batch looks up.
+      [tasks, tasks] float32: over the variables of `shared`, over those of
+      attention, and over the rows of embeddings that the batch looks up.
 
     Raises:
       UserError: if the tasks share nothing.

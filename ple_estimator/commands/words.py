@@ -11,6 +11,8 @@ MODULES = collections.OrderedDict([
     ('local-cluster', 'local_cluster'),
     ('report', 'report.command'),
     ('compare', 'report.compare'),
+    ('metrics', 'measure'),
+    ('sweep', 'sweep.command'),
 ])
 
 

@@ -9,7 +9,9 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.data import column_kinds
+from ple_estimator.data.columns import aligned
 from ple_estimator.data.columns import ranges
+from ple_estimator.data.columns import tables
 
 
 @gin.register
@@ -41,7 +43,9 @@ class FeatureSpec:
 
     Raises:
       UserError: if a column has an unknown kind or argument, lacks one, or
-        two have one name; if an override is of no column.
+        two have one name; if an override or a query is of no column; if
+        columns do not go together that are to share a table (columns/tables.py)
+        or to have one length (columns/aligned.py).
     """
     errors.check_list(
         'FeatureSpec.columns', columns, lambda entry: isinstance(entry, dict),
@@ -70,6 +74,9 @@ class FeatureSpec:
     for column in self.categories:
       if column.sources != (column.name,):
         column.join(self.columns)
+    tables.check(self.categories)
+    aligned.join(self.categories)
+    _check_queries(self.categories)
     numbers = [c for c in self.columns if isinstance(
         c, (column_kinds.Number, column_kinds.Vector))]
     self.numbers = [c.name for c in numbers]
@@ -153,6 +160,23 @@ class FeatureSpec:
     """
     return [tf.reshape(features[name], [-1, width])
             for name, width in self.number_widths()]
+
+
+def _check_queries(categories):
+  """Raises UserError unless attention can compare its lists with columns."""
+  possible = {c.name: c.dim for c in categories if c.query is None}
+  for column in categories:
+    if column.query is None:
+      continue
+    where = 'FeatureSpec.columns, %r' % column.name
+    errors.check(
+        column.query in possible, "%s: query must be a category column without "
+        'attention (%s), got %r.', where, ', '.join(possible) or 'there are '
+        'none', column.query)
+    errors.check(
+        column.dim == possible[column.query], '%s: dim must be that of the '
+        'query %r, %d, got %d.', where, column.query, possible[column.query],
+        column.dim)
 
 
 def _column(entry, override, dim):

@@ -121,6 +121,12 @@ class FileInput:
     return self.selection or input_files.find(
         self._data_dir, self._files, self.suffix, self._name + '.files')
 
+  def as_it_is(self):
+    """Returns an input that reads the same rows once, in the files' order."""
+    part = copy.copy(self)
+    part.epochs, part.shuffle_rows = 1, 0
+    return part
+
   def of(self, paths):
     """Returns an input that reads some of the files, in a given order.
 

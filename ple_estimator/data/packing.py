@@ -4,7 +4,8 @@ Columns of one width and combiner form a group, whose embedding tables lie in
 one table: the rows of the first column, then those of the second, and so on.
 Columns that say how their rows start, how these are penalised, or that they are
 not trained, form a group with those alone that say the same. So do lists whose
-items have weights.
+items have weights. Columns that share a table are a group of their own, in
+which all have the same rows, and whose `parts` are pooled one by one.
 The row of an id is the id plus the offset of its column. A packed batch lists
 each row that occurs in it once, so that a training step reads and updates it
 once, however many ids refer to it:
@@ -13,7 +14,8 @@ once, however many ids refer to it:
   index   [ids] int32, the position in `rows` of each id
   splits  [columns * batch + 1] int32: the ids of field (column c, row b) are
           index[splits[c * batch + b] to splits[c * batch + b + 1])
-  weights [ids] float32, of each id; only in a group of weighted lists
+  weights [ids] float32, of each id; only in a group with weighted lists, where
+          an id of another column has the weight 1
 
 Packing is done in the input pipeline, at the same time as the step before. The
 "rows" of a KeyedGroup are keys.
@@ -26,12 +28,14 @@ import numpy as np
 import pyarrow as pa
 import tensorflow.compat.v1 as tf
 
+from ple_estimator.data.columns import tables
 from ple_estimator.engine import native
 
 Packed = collections.namedtuple('Packed', 'rows index splits weights')
 Packed.__new__.__defaults__ = ((),)  # without weights
 _WEIGHTS = 'weights/'  # prefix of a column of `to_ids` with weights of ids
 _SINGLE = 'mean'  # of a field with one id, where combiners do not differ
+_ATTENTION = 'attention'  # which also differs where a field has one id
 
 
 def groups(columns, fused=True, prefix='', kind=None):
@@ -41,6 +45,7 @@ def groups(columns, fused=True, prefix='', kind=None):
     columns: list of column_kinds.Column with is_category.
     fused: bool, whether columns of one dim, combiner, stddev, l2 and trainable
       form a group; else each forms one of its own, under its own name.
+      Columns that share a table form a group either way.
     prefix: str, before the names of fused groups; needed where two groups of
       one dim and combiner must be told apart.
     kind: Group, the default, or KeyedGroup.
@@ -51,7 +56,9 @@ def groups(columns, fused=True, prefix='', kind=None):
   columns_of = collections.OrderedDict()
   for column in columns:
     name = column.scope
-    if fused:
+    if column.table is not None:
+      name = tables.scope(column.table)
+    elif fused:
       name = prefix + _name(column)
     columns_of.setdefault(name, []).append(column)
   return [(kind or Group)(*group) for group in columns_of.items()]
@@ -74,22 +81,97 @@ def _combiner(column):
   return getattr(column, 'combiner', _SINGLE)
 
 
+class Part:
+  """Columns of a group, next to each other, that are pooled alike.
+
+  Attributes:
+    columns: list of column_kinds.Column.
+    dim: int, width of their vectors.
+    combiner: 'mean', 'sum', 'sqrtn' or 'attention'.
+    attends: bool, whether it is 'attention', for which an embedding returns the
+      items of the lists as they are (hashed.Items).
+    weighted: bool, whether the columns are lists whose items have weights.
+  """
+
+  def __init__(self, columns, begin, count, how):
+    """Stores the arguments.
+
+    Args:
+      columns: list of column_kinds.Column.
+      begin: int, the place of the first one in the group.
+      count: int, the number of all columns of the group.
+      how: (combiner, weighted), or None where each field has one id.
+    """
+    self.columns = columns
+    self.dim = columns[0].dim
+    self.combiner, self.weighted = how or (_SINGLE, False)
+    self.attends = self.combiner == _ATTENTION
+    self._begin = begin
+    self._count = count
+
+  def take(self, packed):
+    """Returns the ids of these columns as a Packed with the rows of the group.
+
+    Args:
+      packed: Packed, the ids of the whole group.
+    """
+    if len(self.columns) == self._count:
+      return packed
+    batch = (tf.size(packed.splits) - 1) // self._count
+    begin = self._begin * batch
+    splits = packed.splits[begin:begin + len(self.columns) * batch + 1]
+    first, end = splits[0], splits[-1]
+    return Packed(packed.rows, packed.index[first:end], splits - first,
+                  packed.weights[first:end] if self.weighted else ())
+
+
+def _parts(columns):
+  """Cuts the columns of a group into a list of Part.
+
+  A column with one id per row joins the columns before or behind it: combiners
+  do not differ there.
+  """
+  runs = []  # lists of columns, and how they are pooled
+  for column in columns:
+    how = ((column.combiner, column.weighted)
+           if hasattr(column, 'combiner') else None)
+    if not runs or not _alike(runs[-1][1], how):
+      runs.append(([column], how))
+    else:
+      runs[-1] = runs[-1][0] + [column], how or runs[-1][1]
+  begins = np.cumsum([0] + [len(run) for run, _ in runs]).tolist()
+  return [Part(run, begin, len(columns), how)
+          for (run, how), begin in zip(runs, begins)]
+
+
+def _alike(one, other):
+  """Whether two columns are pooled alike: how lists are, None is one id."""
+  return one == other or None in (one, other) and (
+      (_ATTENTION, False) not in (one, other))
+
+
 class Group:
   """Columns whose rows are numbered together.
 
   Attributes:
     name: str, e.g. 'dim_16_mean'.
-    columns: list of column_kinds.Column of one dim, combiner, stddev and l2.
+    columns: list of column_kinds.Column of one dim, stddev and l2, and of one
+      combiner or one table.
+    owners: list of those of them that have rows of their own: of columns that
+      share a table the first, else all.
+    parts: list of Part, the columns by how they are pooled; one, unless columns
+      share a table.
+    table: str, the table that the columns share, or None.
     dim: int, width of their vectors.
     own_dim: int, how many dimensions at the end only interactions read.
     own_l2: tuple of (width, float), the penalty on each part of these.
-    combiner: 'mean', 'sum' or 'sqrtn'.
-    weighted: bool, whether the columns are lists whose items have weights.
+    combiner: 'mean', 'sum', 'sqrtn' or 'attention', of the first of parts.
+    weighted: bool, whether some columns are lists whose items have weights.
     stddev: float, what the columns say of the start of their rows, or None.
     l2: float, what the columns say of the penalty on their rows, or None.
     trainable: bool, whether training changes their vectors.
     offsets: list of int, the first row of each column.
-    num_rows: int, the sum of num_buckets.
+    num_rows: int, the sum of num_buckets of the owners.
   """
 
   def __init__(self, name, columns):
@@ -97,21 +179,23 @@ class Group:
 
     Args:
       name: str.
-      columns: list of column_kinds.Column of one dim, combiner, stddev and l2.
+      columns: list of column_kinds.Column, as in the attribute.
     """
     self.name = name
     self.columns = columns
+    self.table = columns[0].table
+    self.owners = columns if self.table is None else columns[:1]
+    self.parts = _parts(columns)
     self.dim = columns[0].dim
     self.own_dim = columns[0].own_dim
     self.own_l2 = columns[0].own_l2
-    self.combiner = _combiner(columns[0])
-    self.weighted = columns[0].weighted
+    self.combiner = self.parts[0].combiner
+    self.weighted = any(part.weighted for part in self.parts)
     self.stddev = columns[0].stddev
     self.l2 = columns[0].l2
     self.trainable = columns[0].trainable
-    ends = np.cumsum([0] + [c.num_buckets for c in columns])
-    self.offsets = [int(end) for end in ends[:-1]]
-    self.num_rows = int(ends[-1])
+    self.offsets, self.num_rows = firsts(
+        [c.num_buckets for c in columns], self.table)
 
   def _rows(self, ids, i):
     """Returns the rows of ids of column i, a tensor or numpy array of int64."""
@@ -142,9 +226,8 @@ class Group:
     values, lengths, weights = [], [], []
     for i, column in enumerate(self.columns):
       ids = features[column.name]
-      if self.weighted:
+      if column.weighted:
         ids, of_ids = ids
-        weights.append(of_ids.values)
       if isinstance(ids, tf.SparseTensor):
         lengths.append(tf.math.unsorted_segment_sum(
             tf.ones_like(ids.values, tf.int32), ids.indices[:, 0],
@@ -155,6 +238,9 @@ class Group:
         lengths.append(tf.cast(known, tf.int32))
         ids = tf.boolean_mask(ids, known)
       values.append(self._rows(ids, i))
+      if self.weighted:
+        weights.append(of_ids.values if column.weighted else
+                       tf.ones_like(ids, tf.float32))
     rows, index = tf.unique(tf.concat(values, axis=0))
     splits = tf.concat(
         [[0], tf.cumsum(tf.concat(lengths, axis=0))], axis=0)
@@ -186,8 +272,9 @@ class Group:
           ids = ids[known]
       values.append(self._rows(ids, i))
       if self.weighted:
-        weights.append(to_numpy(
-            one_chunk(table.column(_WEIGHTS + column.name)).flatten()))
+        weights.append(to_numpy(one_chunk(
+            table.column(_WEIGHTS + column.name)).flatten())
+                       if column.weighted else np.ones(len(ids), np.float32))
     rows, index = native.unique(np.concatenate(values))
     packed = rows, index, np.cumsum(np.concatenate(lengths), dtype=np.int32)
     return packed + (np.concatenate(weights),) if self.weighted else packed
@@ -197,21 +284,38 @@ class KeyedGroup(Group):
   """A group with keys in place of rows: every value has a key of its own.
 
   A key has 63 bits: the hash of a text, or the integer itself. A value that
-  occurs in two columns must have two rows. So where a group has several
-  columns, a salt of its column is combined with each key by exclusive or.
+  occurs in two columns must have two rows, unless they share a table. So where
+  a group has several columns, a salt of its column is combined with each key by
+  exclusive or.
   """
 
   def __init__(self, name, columns):
     """As Group."""
     super().__init__(name, columns)
     self.columns = [column.keyed() for column in columns]
-    self._salts = [np.int64(salt(column.name) if len(columns) > 1 else 0)
+    self._salts = [np.int64(salt(column.name) if len(self.owners) > 1 else 0)
                    for column in columns]
 
   def _rows(self, ids, i):
     if isinstance(ids, np.ndarray):
       return ids ^ self._salts[i]
     return tf.bitwise.bitwise_xor(ids, self._salts[i])
+
+
+def firsts(num_buckets, table=None):
+  """Numbers the rows of the columns of a group, of a table of a fixed height.
+
+  Args:
+    num_buckets: list of int, of each column.
+    table: str, the table that the columns share; None if each has own rows.
+
+  Returns:
+    (firsts, num_rows): list of int, the first row of each column; and int.
+  """
+  if table is not None:
+    return [0] * len(num_buckets), num_buckets[0]
+  ends = np.cumsum([0] + list(num_buckets))
+  return [int(end) for end in ends[:-1]], int(ends[-1])
 
 
 def salt(name):

@@ -11,6 +11,8 @@ from ple_estimator import errors
 from ple_estimator import files
 from ple_estimator.data import parquet_files
 
+_COLUMNS = 'Experiment.predict_columns'
+
 
 def check_path(path):
   """Raises UserError unless the ending of path is .parquet or .csv."""
@@ -71,13 +73,15 @@ def finite(batches, names):
     yield batch
 
 
-def write(path, batches):
+def write(path, batches, metadata=None, binding=_COLUMNS):
   """Writes batches of rows as one Parquet or CSV (with header) file.
 
   Args:
     path: str, ending in .parquet or .csv.
     batches: iterable of dicts of column name to [batch] numpy array of one
       dtype; bytes become text, and [batch, n] a list of n, in Parquet only.
+    metadata: dict of bytes to bytes, which the schema of a Parquet file gets.
+    binding: str, what names the columns, for messages.
 
   Returns:
     Predictions.
@@ -89,10 +93,12 @@ def write(path, batches):
   try:
     for batch in batches:
       table = _as_text(pa.Table.from_arrays(
-          [_array(values) for values in batch.values()], list(batch)), path)
+          [_array(values) for values in batch.values()], list(batch)), path,
+                       binding)
       if writer is None:
-        writer = _open(partial, path, table.schema)
-      writer.write_table(table)
+        schema = table.schema.with_metadata(metadata)
+        writer = _open(partial, path, schema)
+      writer.write_table(table.cast(schema))
       rows += table.num_rows
   except BaseException:
     if writer is not None:
@@ -111,20 +117,20 @@ def _open(partial, path, schema):
   return parquet_files.writer(partial, schema)
 
 
-def _as_text(table, path):
+def _as_text(table, path, binding):
   """Turns columns of bytes, as the input had them, into text."""
   for i, field in enumerate(table.schema):
     errors.check(
         not (pa.types.is_list(field.type) and path.endswith('.csv')),
         'Experiment.predictions_path must end in .parquet for the vector %r of '
-        'Experiment.predict_columns, got %r.', field.name, path)
+        '%s, got %r.', field.name, binding, path)
     if pa.types.is_binary(field.type):
       try:
         text = table.column(i).cast(pa.string())
       except pa.ArrowInvalid:
         raise errors.UserError(
             'Column %r must be UTF-8 to be written to %s; leave it out of '
-            'Experiment.predict_columns.' % (field.name, path))
+            '%s.' % (field.name, path, binding))
       table = table.set_column(i, field.name, text)
   return table
 

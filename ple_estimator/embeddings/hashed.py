@@ -1,10 +1,12 @@
 """Embeddings with tables of a fixed height, and their base class.
 
 An embedding packs its columns in groups (packing.py) and has one lookup and one
-pooling per group. `Embedding` is the base class; a subclass defines what the
-vectors of packed rows are.
+pooling per group; the lists of groups with attention are pooled later, by
+attention.py. `Embedding` is the base class; a subclass defines what the vectors
+of packed rows are.
 """
 
+import collections
 import math
 
 import gin
@@ -15,6 +17,14 @@ from ple_estimator import errors
 from ple_estimator.data import packing
 from ple_estimator.embeddings import deeprec
 from ple_estimator.engine import native
+
+Items = collections.namedtuple('Items', 'vectors packed')
+Items.__doc__ = """The items of a group of lists, not combined.
+
+Attributes:
+  vectors: [n, group.dim] float32, the vectors of packed.rows.
+  packed: packing.Packed.
+"""
 
 
 class Embedding:
@@ -80,15 +90,21 @@ class Embedding:
         scope cuts.
 
     Returns:
-      list of [batch, n] float32. Concatenated they are the vectors of all
-      columns, [batch, sum of column.dim]. The vector is zero where a row has
-      no id.
+      list with [batch, columns * dim] float32 for each part of `groups`, or
+      Items of a part that attends. Concatenated, these combined, they are the
+      vectors of all columns, [batch, sum of column.dim]. The vector is zero
+      where a row has no id.
     """
-    return [self._pooled(group, group.take(features), purpose)
-            for group in self.groups(columns)]
+    return [vectors for group in self.groups(columns)
+            for vectors in self._pooled(group, group.take(features), purpose)]
 
   def _pooled(self, group, packed, purpose):
-    """Returns the [batch, columns * dim] float32 vectors of a group."""
+    """Looks up and pools the vectors of a group.
+
+    Returns:
+      list of [batch, columns * dim] float32, or Items of a part that attends,
+      one for each of group.parts.
+    """
     vectors, rows = self._vectors_and_rows(group, packed, purpose)
     if purpose.training and self._strength(group):
       # Only here: what is evaluated is the loss without this penalty, which
@@ -98,7 +114,9 @@ class Embedding:
           self._strength(group) * tf.add_n([tf.nn.l2_loss(x) for x in rows]))
     if purpose.training:
       _penalise_own(group, vectors)
-    return pool(vectors, packed, group, purpose.fused)
+    return [Items(vectors, part.take(packed)) if part.attends else
+            pool(vectors, part.take(packed), part, purpose.fused)
+            for part in group.parts]
 
   def _vectors_and_rows(self, group, packed, purpose):
     """Looks up the vectors of a batch and the rows that they consist of.
@@ -159,31 +177,31 @@ def _penalise_own(group, vectors):
     begin += width
 
 
-def pool(vectors, packed, group, fused=False):
-  """Combines the vectors of each field by the combiner of the group.
+def pool(vectors, packed, part, fused=False):
+  """Combines the vectors of each field by the combiner of its columns.
 
   Args:
-    vectors: [n, group.dim] float32, the vectors of packed.rows.
-    packed: packing.Packed, the ids of a batch.
-    group: packing.Group that packed them.
+    vectors: [n, part.dim] float32, the vectors of packed.rows.
+    packed: packing.Packed, the ids of a batch, that part.take returned.
+    part: packing.Part.
     fused: bool, whether to use the fused op of native.py.
 
   Returns:
-    [batch, columns * dim] float32, the columns in the order of the group. The
+    [batch, columns * dim] float32, the columns in the order of the part. The
     vector is zero where a field has no id.
   """
-  if group.weighted:
-    return _by_row(_weighted_sums(vectors, packed, group.combiner), group)
+  if part.weighted:
+    return _by_row(_weighted_sums(vectors, packed, part.combiner), part)
   if fused:
     return native.pool(vectors, packed.index, packed.splits,
-                       len(group.columns), group.combiner)
+                       len(part.columns), part.combiner)
   fields = tf.size(packed.splits) - 1
   field = tf.repeat(
       tf.range(fields), packed.splits[1:] - packed.splits[:-1])
   combine = {'mean': tf.sparse.segment_mean, 'sum': tf.sparse.segment_sum,
-             'sqrtn': tf.sparse.segment_sqrt_n}[group.combiner]
+             'sqrtn': tf.sparse.segment_sqrt_n}[part.combiner]
   return _by_row(
-      combine(vectors, packed.index, field, num_segments=fields), group)
+      combine(vectors, packed.index, field, num_segments=fields), part)
 
 
 def _weighted_sums(vectors, packed, combiner):
@@ -221,12 +239,12 @@ def _weighted_sums(vectors, packed, combiner):
   return tf.sparse.sparse_dense_matmul(matrix, vectors)
 
 
-def _by_row(by_field, group):
+def _by_row(by_field, part):
   """[columns * batch, dim] -> [batch, columns * dim]."""
-  count = len(group.columns)
+  count = len(part.columns)
   by_row = tf.transpose(
-      tf.reshape(by_field, [count, -1, group.dim]), [1, 0, 2])
-  return tf.reshape(by_row, [-1, count * group.dim])
+      tf.reshape(by_field, [count, -1, part.dim]), [1, 0, 2])
+  return tf.reshape(by_row, [-1, count * part.dim])
 
 
 @gin.register
@@ -261,7 +279,8 @@ class HashEmbedding(Embedding):
     return False
 
   def _pooled(self, group, packed, purpose):
-    if (not self._emb_fusion or not group.trainable or
+    if (not self._emb_fusion or not group.trainable or any(
+        part.attends for part in group.parts) or
         self._is_composed(group.columns[0]) or not purpose.engine.uses(
             'fused_lookup', 'HashEmbedding.emb_fusion')):
       return super()._pooled(group, packed, purpose)
@@ -274,8 +293,13 @@ class HashEmbedding(Embedding):
         not group.weighted, "FeatureSpec.columns, %r: 'weights' must be None "
         "with DeepRec's fused lookup: leave 'fused_lookup' out of "
         'Engine.forms.', group.columns[0].name)
-    return _by_row(deeprec.fused_lookup(
-        self._table(group), packed, group.combiner), group)
+    errors.check(
+        len(group.parts) == 1, "FeatureSpec.columns, %r: 'combiner' must be "
+        "the same in all lists of the 'table' %r with DeepRec's fused lookup: "
+        "leave 'fused_lookup' out of Engine.forms.", group.columns[0].name,
+        group.table)
+    return [_by_row(deeprec.fused_lookup(
+        self._table(group), packed, group.combiner), group.parts[0])]
 
   def _vectors(self, group, packed, purpose):
     del purpose  # every bucket has its row
@@ -387,8 +411,10 @@ class MultiHashEmbedding(HashEmbedding):
                  ', '.join(unknown))
     for column in large:
       self._check(column)
-    return (packing.groups(small, self._emb_fusion) +
-            packing.groups(large, self._emb_fusion, 'multi_hash_'))
+    composed = packing.groups(large, self._emb_fusion, 'multi_hash_')
+    for group in composed:
+      self._check_shared(group)
+    return packing.groups(small, self._emb_fusion) + composed
 
   def _is_composed(self, column):
     return column.num_buckets >= self._min_buckets
@@ -423,10 +449,20 @@ class MultiHashEmbedding(HashEmbedding):
         '= %d of the column %r, got %r.', column.dim - column.own_dim,
         column.name, quotient_dim)
 
+  def _check_shared(self, group):
+    """Raises UserError if columns of a table have other `rows`."""
+    first = group.columns[0]
+    for column in group.columns[1:] if group.table else ():
+      errors.check(
+          self._heights(column) == self._heights(first),
+          'MultiHashEmbedding.rows must be the same for %r and %r, which have '
+          'the table %r, got %r and %r.', first.name, column.name, group.table,
+          self._heights(first), self._heights(column))
+
   def _heights(self, column):
     """The rows of Q and R that belong to a column."""
     side = math.ceil(math.sqrt(column.num_buckets))
-    return self._rows.get(column.name, (side, side))
+    return tuple(self._rows.get(column.name, (side, side)))
 
   def _widths(self, dim):
     """The widths of Q and R."""
@@ -438,7 +474,7 @@ class MultiHashEmbedding(HashEmbedding):
   def _vectors_and_rows(self, group, packed, purpose):
     if not self._is_composed(group.columns[0]):
       return super()._vectors_and_rows(group, packed, purpose)
-    heights = np.array([self._heights(c) for c in group.columns])
+    heights = np.array([self._heights(c) for c in group.owners])
     places = _split(group, packed.rows, heights)
     compose, spread = _OPERATIONS[self._operation]
     stddev = spread(self._spread(group))
@@ -478,14 +514,15 @@ def _split(group, rows, heights):
   Args:
     group: packing.Group.
     rows: [n] int64, the ids, each with the offset of its column in the group.
-    heights: [columns, 2] int array, the rows that each column has in Q and R.
+    heights: [owners, 2] int array, the rows that each of group.owners has in Q
+      and R.
 
   Returns:
     (quotients, remainders): [n] int64 rows of Q and of R.
   """
   firsts = np.cumsum(heights, axis=0) - heights  # the first row of each column
   by_column = tf.constant(np.column_stack(
-      [group.offsets, heights[:, 1], firsts]), tf.int64)
+      [group.offsets[:len(heights)], heights[:, 1], firsts]), tf.int64)
   column = tf.reduce_sum(tf.cast(
       rows[:, tf.newaxis] >= by_column[:, 0], tf.int32), axis=1) - 1
   offset, divisor, first_quotient, first_remainder = tf.unstack(

@@ -416,27 +416,6 @@ class CheckpointSaverHook(tf.train.CheckpointSaverHook):
       self._listeners = listeners
 
 
-class EvalMetrics(dict):
-  """The eval_metric_ops of an EstimatorSpec, with a 'loss' of its own.
-
-  Estimator puts in the mean of the losses of batches, and refuses a metric of
-  that name that is already there.
-  """
-
-  def __init__(self, by_name, loss):
-    """Keeps the metrics.
-
-    Args:
-      by_name: dict of name to (value, update_op).
-      loss: (value, update_op), what 'loss' is to be.
-    """
-    super().__init__(by_name)
-    self._loss = loss
-
-  def __setitem__(self, name, value):
-    super().__setitem__(name, self._loss if name == 'loss' else value)
-
-
 def with_own_threads(dataset, count):
   """Returns a tf.data.Dataset that runs in threads of its own.
 

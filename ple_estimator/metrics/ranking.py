@@ -176,8 +176,9 @@ def recall_at(labels, scores, k, groups=None, weights=None):
     scores: [rows].
     k: float below 1, the share of all rows (by weight) that is taken; or int
       from 1, the number of rows that is taken of each user, and the recall is
-      the mean over the users that have a positive.
-    groups: [rows], the user of each row, for an int k.
+      the mean over the users that have a positive, each counted by the sum of
+      the weights of its rows as in `gauc`.
+    groups: [rows], the user of each row; needed for an int k.
     weights: [rows] or None.
 
   Returns:

@@ -33,6 +33,8 @@ class Loss:
       odds of 1.
     measures: tuple of str, the metrics that evaluations are compared by, each
       one of MEASURES.
+    loss_measure: str, the name that the loss has in TensorBoard: that of the
+      measure that it is the mean of rows of, else 'loss'.
     least_label: float, labels of rows that count have to be at least this; None
       is no bound.
     may_be_negative: bool, whether the loss of a good prediction may be below 0,
@@ -43,6 +45,7 @@ class Loss:
   num_predictions = 1
   is_binary = False
   measures = ('rmse', 'mae')
+  loss_measure = 'loss'
   least_label = None
   may_be_negative = False
 
@@ -75,6 +78,17 @@ class Loss:
       logits: [batch] or [batch, num_logits] float32.
     """
     raise NotImplementedError
+
+  def row_weights(self, labels):
+    """What training multiplies the weights of rows by, besides Task.
+
+    Args:
+      labels: [batch] float32.
+
+    Returns:
+      [batch] float32, or None for 1.
+    """
+    del labels
 
   def first_bias(self, labels, weights):
     """What the bias of the logits starts from, given the first batch.
@@ -116,6 +130,7 @@ class Binary(Loss):
 
   is_binary = True
   measures = ('auc', 'log_loss', 'accuracy')
+  loss_measure = 'log_loss'
 
   def check_label(self, task, label, values):
     errors.check(
@@ -261,6 +276,7 @@ class LogNormal(Loss):
 
   num_logits = 2
   measures = ('nll', 'rmse', 'mae')
+  loss_measure = 'nll'
   least_label = _TINY
   may_be_negative = True
 
@@ -301,21 +317,42 @@ class MultiClass(Loss):
 
   There are n logits z. The prediction is a probability for each class, p =
   softmax(z), [batch, n] float32, and the loss of a row is -log(p_y).
+
+  With class weights w the loss that is trained, the mean over a batch, is
+  sum_i w_y(i) loss(i) / sum_i w_y(i), so that rare classes can count as much as
+  frequent ones (King and Zeng, "Logistic Regression in Rare Events Data",
+  Political Analysis 2001, section 4.2). The probability of class c is then
+  w_c p_c / sum_k w_k p_k for the shares p that the rows have. Evaluations do
+  not weigh classes.
   """
 
   measures = ('log_loss', 'accuracy')
+  loss_measure = 'log_loss'
 
-  def __init__(self, num_classes=gin.REQUIRED):
-    """Checks and stores the number of classes.
+  def __init__(self, num_classes=gin.REQUIRED, class_weights=None):
+    """Checks and stores the number of classes and their weights.
 
     Args:
       num_classes: int n, at least 2.
+      class_weights: n positive numbers w, how many times a row of each class
+        counts in the loss of training; None are ones.
 
     Raises:
-      UserError: if it is out of range.
+      UserError: if a value is out of range.
     """
     errors.check_integer('MultiClass.num_classes', num_classes, 2, 10**6)
+    if class_weights is not None:
+      what = 'one positive number for each class, such as (1.0, 5.0)'
+      errors.check_list(
+          'MultiClass.class_weights', class_weights,
+          lambda weight: errors.is_number(weight) and np.float32(weight) > 0,
+          what)
+      errors.check(
+          len(class_weights) == num_classes, 'MultiClass.class_weights must be '
+          '%s, so %d of them, got %s.', what, num_classes,
+          errors.written(class_weights))
     self.num_logits = self.num_predictions = num_classes
+    self._class_weights = class_weights
 
   def check_label(self, task, label, values):
     classes = set(range(self.num_logits))
@@ -331,6 +368,13 @@ class MultiClass(Loss):
   def of_rows(self, labels, logits):
     return tf.nn.sparse_softmax_cross_entropy_with_logits(
         labels=tf.cast(labels, tf.int32), logits=logits)
+
+  def row_weights(self, labels):
+    """As Loss: the weight of the class of each row."""
+    if self._class_weights is None:
+      return None
+    return tf.gather(tf.constant(self._class_weights, tf.float32),
+                     tf.cast(labels, tf.int32))
 
   def first_bias(self, labels, weights):
     """As Loss: the logarithms of the shares of the classes.

@@ -7,6 +7,8 @@ import math
 
 import tensorflow.compat.v1 as tf
 
+from ple_estimator.metrics import chosen
+
 _AUC_BINS = 2**20
 _AUC_LOGIT_RANGE = 32.0  # beyond it (probabilities below 1e-14) rows are ties
 
@@ -77,24 +79,48 @@ def mean(values, weights, of_none=math.nan):
   return ratio(values * weights, weights, of_none)
 
 
+def means(columns):
+  """The means of several columns, which share two variables.
+
+  Args:
+    columns: dict of name to [batch] float32.
+
+  Returns:
+    dict of name to (value, update_op): float32 scalar, NaN without a row, and
+    an operation, the same for all.
+  """
+  names = list(columns)
+  if not names:
+    return {}
+  with tf.variable_scope(None, 'means'):
+    rows = tf.stack([columns[name] for name in names], axis=1)
+    totals, add = _total(rows, 'numerator', [len(names)])
+    count, add_count = _total(tf.ones_like(rows[:, 0]), 'denominator')
+    values = tf.unstack(tf.cast(totals / count, tf.float32))
+    update = tf.group(add, add_count)
+  return {name: (value, update) for name, value in zip(names, values)}
+
+
 def root(metric):
   """The square root of a metric's (value, update_op)."""
   value, update = metric
   return tf.sqrt(value), update
 
 
-def _total(values, name):
+def _total(values, name, shape=()):
   total = tf.get_variable(
-      name, [], tf.float64, tf.zeros_initializer(), trainable=False,
+      name, list(shape), tf.float64, tf.zeros_initializer(), trainable=False,
       collections=[
           tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES])
-  update = tf.assign_add(total, tf.reduce_sum(tf.cast(values, tf.float64)))
+  update = tf.assign_add(
+      total, tf.reduce_sum(tf.cast(values, tf.float64), axis=0))
   return total.read_value(), update.op
 
 
 def grows(metric):
   """Whether a metric, e.g. 'ctr/auc', improves when it grows."""
-  return metric.split('/')[-1] in ('auc', 'accuracy')
+  measure = metric.split('/')[-1]
+  return measure in ('auc', 'accuracy') or chosen.grows(measure)
 
 
 def is_better(metric, value, than):

@@ -8,6 +8,7 @@ import collections
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
+from ple_estimator.network import gate_pictures
 from ple_estimator.network import metrics as metrics_lib
 
 
@@ -101,17 +102,22 @@ def losses(tasks, targets, logits, training=False):
     tasks: list of tasks.Task.
     targets: Targets.
     logits: dict of task name to [batch] or [batch, num_logits] float32.
-    training: bool, whether the labels are smoothed, see Task.label_smoothing.
+    training: bool, whether the labels are smoothed, see Task.label_smoothing,
+      and what lies above the task before is added, see Task.calibrated.
 
   Returns:
     dict of task name to float32 scalar, not yet weighted; see Task.loss.
   """
   def of(task):
     labels = task.target(targets.labels)
-    return task.loss(
-        task.smoothed(labels) if training else labels, logits[task.name],
-        targets.weights[task.name],
-        targets.totals and targets.totals[task.name])
+    weights = targets.weights[task.name]
+    total_weight = targets.totals and targets.totals[task.name]
+    if not training:
+      return task.loss(labels, logits[task.name], weights, total_weight)
+    found = task.loss(
+        task.smoothed(labels), logits[task.name], weights, total_weight)
+    return found + task.excess(
+        logits, weights, total_weight) if task.calibrator else found
 
   return {task.name: of(task) for task in tasks}
 
@@ -252,17 +258,46 @@ def metrics(tasks, targets, logits, gates):
     by_name.update(task.metrics(
         task.target(targets.labels), logits[task.name],
         targets.weights[task.name]))
-  for gate, shares in gates.items():
-    for expert, share in shares.items():
-      by_name['gate/%s/%s' % (gate, expert)] = metrics_lib.mean(
-          share, tf.ones_like(share))
+  by_name.update(metrics_lib.means(collections.OrderedDict(
+      ('gate/%s/%s' % (gate, expert), share)
+      for gate, shares in gates.items() for expert, share in shares.items())))
   return by_name
 
 
-def summarize(by_task, gates):
-  """Shows losses and mean gate weights, float32 scalars, in TensorBoard."""
-  for name, loss in by_task.items():
-    tf.summary.scalar('%s/train_loss' % name, loss)
-  for gate, shares in gates.items():
-    for expert, share in shares.items():
-      tf.summary.scalar('gate/%s/%s' % (gate, expert), share)
+def evaluated(tasks, targets, logits):
+  """What evaluations keep of each row, see training/evaluated_rows.py.
+
+  Args:
+    tasks: list of tasks.Task.
+    targets: Targets.
+    logits: dict of task name to [batch] or [batch, num_logits] float32.
+
+  Returns:
+    dict of '<task>/label', '<task>/prediction' and '<task>/weight' to [batch]
+    float32; the prediction of a task with several classes is [batch, n].
+  """
+  by_name = collections.OrderedDict()
+  for task in tasks:
+    by_name[task.name + '/label'] = task.target(targets.labels)
+    by_name[task.name + '/prediction'] = task.predictions(logits[task.name])
+    by_name[task.name + '/weight'] = targets.weights[task.name]
+  return by_name
+
+
+def summarize(tasks, by_task, gates):
+  """Shows the losses and gates of training in TensorBoard.
+
+  A loss has the name of the metric of evaluations that it is, so that one chart
+  shows both; see Loss.loss_measure.
+
+  Args:
+    tasks: list of tasks.Task.
+    by_task: dict of task name to float32 scalar.
+    gates: dict of gate name to a dict of expert name to float32 scalar.
+  """
+  for task in tasks:
+    # tf.summary.scalar would take the name '<task>/loss' of the tensor itself.
+    tf.add_to_collection(tf.GraphKeys.SUMMARIES, tf.raw_ops.ScalarSummary(
+        tags='%s/%s' % (task.name, task.kind.loss_measure),
+        values=by_task[task.name]))
+  gate_pictures.show(gates)

@@ -1,5 +1,7 @@
 """One task: its loss, its metrics and its predictions."""
 
+import collections
+import copy
 import functools
 import math
 import operator
@@ -12,6 +14,10 @@ from ple_estimator import errors
 from ple_estimator.network import losses
 from ple_estimator.network import metrics
 from ple_estimator.network import towers
+
+# What adds to the loss of a task how far its probability lies above that of the
+# task before it: the name of that task, and a float, see Task.calibrated.
+Calibrator = collections.namedtuple('Calibrator', 'before weight')
 
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_-]*\Z')
 
@@ -34,11 +40,14 @@ class Task:
     sample_space: (column, value) or None.
     weight_column: str or None.
     has_initial_bias: bool, whether the first step sets the bias of its logit.
+    positive_weight: float, how many times a row of label 1 counts in training.
     negative_rate: float, the share of rows of label 0 that training has.
     of: tuple of str, the tasks that a ProductTask multiplies; else empty.
+    calibrator: Calibrator, or None.
   """
 
   of = ()
+  calibrator = None
 
   def __init__(self,
                name=gin.REQUIRED,
@@ -124,7 +133,7 @@ class Task:
     self._gamma = gamma
     self._smoothing = label_smoothing
     self.weight_column = weight_column
-    self._positive_weight = positive_weight
+    self.positive_weight = positive_weight
     self.negative_rate = negative_rate
 
   def target(self, labels):
@@ -172,9 +181,12 @@ class Task:
     if self.negative_rate < 1:
       counts = tf.logical_or(labels > 0, chance < self.negative_rate)
       weights *= tf.cast(counts, tf.float32)
-    if self._positive_weight == 1:
+    by_class = self.kind.row_weights(labels)
+    if by_class is not None:
+      weights *= by_class
+    if self.positive_weight == 1:
       return weights
-    return weights * (1 + (self._positive_weight - 1) * labels)
+    return weights * (1 + (self.positive_weight - 1) * labels)
 
   def corrected(self, logits):
     """Returns logits as they are without the sampling of training."""
@@ -201,6 +213,57 @@ class Task:
       total_weight = tf.reduce_sum(weights)
     return tf.div_no_nan(tf.reduce_sum(
         weights * self.kind.of_rows(labels, logits)), total_weight)
+
+  def calibrated(self, before, weight):
+    """Returns the same task with a behavioural expectation calibrator.
+
+    What follows an event cannot be more likely than the event. So the loss of
+    training has the term L_lc of Xi et al., KDD 2021, in which p is the
+    probability of this task and q that of the one before it:
+
+      weight * sum_i delta(i) max(p(i) - q(i), 0) / sum_i delta(i)
+
+    It is part of the loss of this task, so Task.weight multiplies it too. Its
+    gradient moves both probabilities.
+
+    Args:
+      before: Task.
+      weight: float.
+
+    Raises:
+      UserError: if one of the probabilities is not that of all rows.
+    """
+    for task in (before, self):
+      errors.check(
+          task.is_binary and not task.sample_space and
+          task.negative_rate == task.positive_weight == 1,
+          'AIT.calibrator_weight must be 0 where the probability of a task of '
+          'AIT.order is not that of all rows, as in task %s: it must be '
+          'binary, without sample_space, negative_rate and positive_weight.',
+          task.name)
+    found = copy.copy(self)
+    found.calibrator = Calibrator(before.name, weight)
+    return found
+
+  def excess(self, logits, weights, total_weight=None):
+    """The term that `calibrated` adds to the loss of training.
+
+    Args:
+      logits: dict of task name to [batch] float32.
+      weights: [batch] float32, as in `loss`.
+      total_weight: float32 scalar, as in `loss`.
+
+    Returns:
+      float32 scalar; 0 without a calibrator.
+    """
+    if not self.calibrator:
+      return tf.zeros([])
+    if total_weight is None:
+      total_weight = tf.reduce_sum(weights)
+    above = tf.nn.relu(tf.sigmoid(logits[self.name]) -
+                       tf.sigmoid(logits[self.calibrator.before]))
+    return self.calibrator.weight * tf.div_no_nan(
+        tf.reduce_sum(weights * above), total_weight)
 
   def loss_metric(self, labels, logits, weights):
     """The mean loss over all rows that are evaluated, 0 without any.
@@ -292,7 +355,7 @@ class ProductTask(Task):
     self._weight = weight
     self._gamma = gamma
     self._smoothing = 0.0
-    self._positive_weight = self.negative_rate = 1.0
+    self.positive_weight = self.negative_rate = 1.0
 
   def target(self, labels):
     return functools.reduce(

@@ -1,5 +1,7 @@
 """Ordered tasks: what a task has found out is handed to the one after it."""
 
+import collections
+
 import gin
 import tensorflow.compat.v1 as tf
 
@@ -22,11 +24,13 @@ class AIT:
     w_u = softmax over u of <h2(u), h3(u)> / sqrt(d)
 
   and its tower reads z_t. h1, h2 and h3 are dense layers without activation.
-  The penalty of the paper on probabilities that grow from task to task is not
-  part of it: those of a ProductTask cannot grow.
+
+  The behavioural expectation calibrator of the paper adds to the loss of
+  training how far the probability of a task lies above that of the one before
+  it: see tasks.Task.calibrated.
   """
 
-  def __init__(self, network=gin.REQUIRED, order=None):
+  def __init__(self, network=gin.REQUIRED, order=None, calibrator_weight=0.0):
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
@@ -34,6 +38,8 @@ class AIT:
       order: names of tasks, at least two, such as ('ctr', 'cvr'); tasks that it
         does not name have what the other network gives. None is all tasks in
         the order of Model.tasks, but for products.
+      calibrator_weight: float, what the mean over a batch of the calibrator is
+        multiplied by; 0.6 in the authors' code. 0 leaves the calibrator out.
 
     Raises:
       UserError: if a value is out of range.
@@ -43,8 +49,10 @@ class AIT:
     if order is not None:
       errors.check_list('AIT.order', order, lambda name: isinstance(name, str),
                         "names of tasks, such as ('ctr', 'cvr')")
+    errors.check_number('AIT.calibrator_weight', calibrator_weight, least=0)
     self._network = network
     self._order = order
+    self._calibrator_weight = calibrator_weight
 
   def check_tasks(self, tasks):
     """Raises UserError unless the order is one of tasks.
@@ -57,6 +65,24 @@ class AIT:
         set(order) <= set(tasks) and len(set(order)) == len(order) > 1,
         'AIT.order must be at least two different tasks of Model.tasks (%s), '
         'got %s.', ', '.join(tasks), errors.written(self._order))
+
+  def calibrated(self, tasks):
+    """Returns tasks with the calibrator of their order, see Task.calibrated.
+
+    Args:
+      tasks: list of tasks.Task of the model.
+
+    Raises:
+      UserError: if one of the order cannot have it.
+    """
+    if not self._calibrator_weight:
+      return tasks
+    by_name = collections.OrderedDict((task.name, task) for task in tasks)
+    order = self._order or [task.name for task in tasks if not task.of]
+    for before, name in zip(order, order[1:]):
+      by_name[name] = by_name[name].calibrated(
+          by_name[before], self._calibrator_weight)
+    return list(by_name.values())
 
   def __call__(self, inputs, tasks, purpose):
     """Builds both in the default graph; as PLE.

@@ -4,19 +4,27 @@ After update t = 1, 2, ... of a training the average of a variable moves towards
 the weights w(t) by
 
   average(t) = average(t - 1) + a(t) * (w(t) - average(t - 1))
-  a(t) = (1 - d) / (1 - d^t)
+  a(t) = max(1 - d, 5 / (t + 4))
 
-with the decay d. This is the exponential moving average without the bias of its
-start, as Adam has it for its moments (Kingma and Ba, ICLR 2015, section 3):
+with the decay d. At first, while 5 / (t + 4) is the larger, this is the
+polynomial-decay average of Shamir and Zhang ("Stochastic Gradient Descent for
+Non-smooth Optimization", ICML 2013, section 4, with eta = 4): a(1) is 1, so
+that the weights before the first update count nothing, and then an average is
+over the last sixth of all updates or so, since a young network changes fast.
+After update T = floor(5 / (1 - d) - 4) it is the exponential moving average.
 
-  average(t) = (1 - d) / (1 - d^t) * sum over i <= t of d^(t - i) * w(i)
+An average that is exponential from the start, without the bias of its start as
+Adam has it for its moments, is over more than half of the first 1 / (1 - d)
+updates. With it the predictions after 100 steps of base.gin were 5 to 20 % too
+low, those of the weights themselves 2 % too low to 7 % too high.
 
 Of an embedding table a step only updates the rows that its batch touches. While
 the weights w of a row stay as they are, from update a to update b, its average
 becomes
 
   average(b) = D * average(a) + (1 - D) * w
-  D = d^(b - a) * (1 - d^a) / (1 - d^b)
+  D = p(min(a, T)) / p(min(b, T)) * d^(max(b, T) - max(a, T))
+  p(t) = t (t + 1) (t + 2) (t + 3) (t + 4)
 
 where D is the product of 1 - a(t) for t from a + 1 to b. So the average of a
 row has to be brought up to date only before the optimizer updates the row, and
@@ -54,6 +62,7 @@ SUFFIX = '/average'  # of the name of a variable in a checkpoint
 START = 'averaging/start'
 DECAY = 'averaging/decay'  # in incremental checkpoints
 STEP = '/average_step'
+_RAMP = 5.0  # a(t) is at least _RAMP / (t + _RAMP - 1)
 
 
 @gin.register
@@ -67,7 +76,8 @@ class Averaging:
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
-      decay: float d in (0, 1): an average is over about 1 / (1 - d) steps.
+      decay: float d in (0, 1): an average is over about 1 / (1 - d) steps, and
+        at global step t over about t / 6 while that is less.
 
     Raises:
       UserError: if decay is out of range.
@@ -96,7 +106,7 @@ def caught_up(tensors, decay):
   Returns:
     dict of name to numpy array, the tensors that change.
   """
-  found, log = {}, math.log(decay)
+  found = {}
   done = tensors[tf.GraphKeys.GLOBAL_STEP] - tensors[START]
   for name, last in tensors.items():
     table, _, ending = name.rpartition(STEP)
@@ -106,14 +116,33 @@ def caught_up(tensors, decay):
     now = np.maximum(of, done)
     since, until = of - first, now - first
     with np.errstate(invalid='ignore'):
-      kept = np.exp((until - since) * log) * (
-          np.expm1(since * log) / np.expm1(until * log))
+      kept = _kept(np, since.astype(float), until.astype(float), decay)
     kept = np.where(since > 0, kept, 0).astype(np.float32)[:, np.newaxis]
     average = table + SUFFIX + ending
     found[average] = (kept * tensors[average] +
                       (1 - kept) * tensors[table + ending])
     found[name] = now if last.ndim == 1 else np.stack([first, now], axis=1)
   return found
+
+
+def _kept(xp, since, until, decay):
+  """The share D of an average after `since` updates that it has after `until`.
+
+  Args:
+    xp: tf.math or np, whose functions are used.
+    since: [n] float64.
+    until: [n] float64, not less; where it is 0, the result is not a number.
+    decay: float.
+
+  Returns:
+    [n] float64.
+  """
+  turn = max(1, math.floor(_RAMP / (1 - decay) - _RAMP + 1))  # T
+  share = decay ** (xp.maximum(until, turn) - xp.maximum(since, turn))
+  since, until = xp.minimum(since, turn), xp.minimum(until, turn)
+  for i in range(int(_RAMP)):
+    share *= (since + i) / (until + i)
+  return share
 
 
 class Averages:
@@ -137,7 +166,7 @@ class Averages:
       keyed: list of keyed_table.KeyedTable, likewise.
       fused: bool, whether to use the op of native.py for all other variables.
     """
-    self.decay, self._log = decay, math.log(decay)
+    self.decay = decay
     self._fused = fused
     apart = {id(v) for v in tables} | {
         id(v) for table in keyed_table.of_graph() for v in table.variables}
@@ -183,8 +212,9 @@ class Averages:
     Returns:
       list of tf.Operation.
     """
-    share = tf.cast(
-        (self.decay - 1) / self._expm1(self._done + 1), tf.float32)
+    done = tf.cast(self._done, tf.float64)
+    share = tf.cast(tf.maximum(_RAMP / (done + _RAMP), tf.cast(
+        1 - self.decay, tf.float64)), tf.float32)
     by_device = {}
     for variable in self._dense:
       by_device.setdefault(variable.device, []).append(variable)
@@ -204,10 +234,6 @@ class Averages:
     """The average and the last updates of a table, a list of variables."""
     return [self._of_rows.get_slot(variable, name) for name in (SUFFIX, STEP)]
 
-  def _expm1(self, updates):
-    """Returns d^updates - 1, float64."""
-    return tf.math.expm1(tf.cast(updates, tf.float64) * self._log)
-
   def _moved(self, weights, average, last):
     """Averages of rows whose weights have not changed since their last update.
 
@@ -225,8 +251,8 @@ class Averages:
     # Another worker may have brought a row further than this one's step.
     now = tf.maximum(of, self._done)
     since, until = of - first, now - first
-    kept = tf.exp(tf.cast(until - since, tf.float64) * self._log) * (
-        self._expm1(since) / self._expm1(until))
+    kept = _kept(tf.math, tf.cast(since, tf.float64),
+                 tf.cast(until, tf.float64), self.decay)
     # A row that was never averaged has 0 / 0 at the very first step.
     kept = tf.cast(tf.where(since > 0, kept, tf.zeros_like(kept)), tf.float32)
     kept = kept[:, tf.newaxis]

@@ -14,6 +14,7 @@ A mean is not a number if one of its metrics is not. If a task is called mean,
 import math
 
 from ple_estimator import errors
+from ple_estimator.metrics import chosen
 from ple_estimator.network import losses
 from ple_estimator.network import metrics
 
@@ -40,25 +41,28 @@ def stored(metric):
   return metric if isinstance(metric, str) else tuple(metric)
 
 
-def check(binding, metric, tasks):
+def check(binding, metric, tasks, more=()):
   """Raises UserError unless a binding names what evaluations of tasks have.
 
   Args:
     binding: str, e.g. 'EarlyStopping.metric'.
     metric: str or tuple of str, see `stored`.
     tasks: list of tasks.Task.
+    more: names of further metrics of binary tasks, see Metrics.names.
   """
   names = (metric,) if isinstance(metric, str) else metric
-  known = _known(tasks)
+  known = _known(tasks, more)
   for name in names:
     task, _, measure = name.partition('/')
     errors.check(
         name in known or isinstance(metric, str) and task == _MEAN and any(
             other.endswith('/' + measure) for other in known if measure),
         "%s must be 'loss' or a task (%s) and a metric of it, such as '%s', "
-        "or a mean of these, such as '%s', got %r.", binding,
+        "or a mean of these, such as '%s', got %r.%s", binding,
         ', '.join(task.name for task in tasks), known[1],
-        _MEAN + '/' + known[1].partition('/')[2], name)
+        _MEAN + '/' + known[1].partition('/')[2], name,
+        ' Bind Metrics.names = [%r].' % measure if chosen.is_one(
+            measure) else '')
   grow = [name for name in names if metrics.grows(name)]
   errors.check(
       len(grow) in (0, len(names)), '%s must not mix metrics that improve when '
@@ -66,17 +70,19 @@ def check(binding, metric, tasks):
       ', '.join(grow), ', '.join(n for n in names if n not in grow))
 
 
-def _known(tasks):
+def _known(tasks, more):
   """The metrics that evaluations of some tasks can be compared by."""
   return ['loss'] + [
       '%s/%s' % (task.name, measure) for task in tasks
-      for measure in task.kind.measures]
+      for measure in task.kind.measures + (
+          tuple(more) if task.is_binary else ())]
 
 
 def is_known(name):
   """Whether an entry of an evaluation is a metric to compare by."""
   return name == 'loss' or (
-      name.count('/') == 1 and name.split('/')[1] in losses.MEASURES)
+      name.count('/') == 1 and (name.split('/')[1] in losses.MEASURES or
+                                chosen.is_one(name.split('/')[1])))
 
 
 def name_of(metric):

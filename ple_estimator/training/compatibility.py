@@ -33,8 +33,9 @@ _CONFIG = re.compile(r'operative_config-(\d+)\.gin$')
 # Bindings that define a model beyond the shapes of its variables. If one of
 # them differs, the checkpoint is of another model.
 _IDENTITY = re.compile(
-    r'(\w+/)*((PLE|Tower)\.(?!dropout$|l2$)|FeatureSpec\.|'
-    r'(Product)?Task\.(label|loss|of|negative_rate)$|Tweedie\.|MultiClass\.|AIT\.|'
+    r'(\w+/)*((PLE|Tower|Attention)\.(?!dropout$|l2$)|FeatureSpec\.|'
+    r'(Product)?Task\.(label|loss|of|negative_rate)$|Tweedie\.|'
+    r'MultiClass\.(?!class_weights$)|AIT\.(?!calibrator_weight$)|'
     r'MultiHashEmbedding\.(operation|rows)$|'
     r'Model\.interactions$|(Wide|FM|FwFM|Binned)\.(?!l2$)|'
     r'(DotProducts|CrossNet)\.|BatchNorm\.epsilon$|'

@@ -12,10 +12,14 @@ a file. Each new one
 model_dir/daily.json holds what was done, and model_dir/daily.md the same as a
 table. It is written when a day has been evaluated and when it is done. So the
 same command goes on, also after a kill: with the day in hand, from its last
-checkpoint, which says what rows were read, and then with the next.
+checkpoint, which says what rows were read, and then with the next. The file is
+written whole, and one that is damaged all the same ends the run: as if it were
+missing, days that are done would be evaluated by a model that was trained on
+them, and exported again.
 """
 
 import collections
+import json
 import os
 import time
 
@@ -29,6 +33,14 @@ from ple_estimator.storage import uris
 from ple_estimator.training import comparison
 
 _RECORD = 'daily.json'
+_REMEDY = (
+    'It says which days are done. Put a copy of it in its place. Without one, '
+    'remove it and take the files of the days that are done out of the '
+    'training input: all days that the input names then count as new.')
+# What a day has that is done, and what one has that was begun.
+_BEGUN = {'day': str, 'files': list, 'before': (dict, type(None))}
+_DONE = dict(_BEGUN, step=int, gate=(dict, type(None)), why=str,
+             export=(str, type(None)), seconds=(int, float))
 _TABLE = 'daily.md'
 
 Actions = collections.namedtuple('Actions', [
@@ -194,9 +206,8 @@ class _Record:
   def __init__(self, model_dir, metric):
     self._folder = model_dir
     self._metric = metric
-    found = files.read_json(os.path.join(model_dir, _RECORD),
-                            keys={'days': list}) or {'days': []}
-    self.days, self._in_hand = found['days'], found.get('in_hand')
+    found = _read(os.path.join(model_dir, _RECORD))
+    self.days, self._in_hand = found['days'], found['in_hand']
 
   def in_hand(self, name):
     """The day that was begun and is not done, if it is this one; or None."""
@@ -239,6 +250,24 @@ class _Record:
     files.write_json(os.path.join(self._folder, _RECORD),
                      {'days': self.days, 'in_hand': self._in_hand}, indent=1,
                      sync=True)
+
+
+def _read(path):
+  """Returns what daily.json holds, or what it holds at first.
+
+  Raises:
+    UserError: if it is damaged.
+  """
+  found = files.read_needed_json(path, _REMEDY, {
+      'days': list, 'in_hand': (dict, type(None))})
+  if found is None:
+    return {'days': [], 'in_hand': None}
+  for day, keys in [(day, _DONE) for day in found['days']] + [
+      (found['in_hand'], _BEGUN)] * bool(found['in_hand']):
+    errors.check(files.has_keys(day, keys), '%s must hold days with %s, got '
+                 '%s. %s', path, ', '.join(sorted(keys)),
+                 json.dumps(day)[:60], _REMEDY)
+  return found
 
 
 def _check_order(name, days, partition):

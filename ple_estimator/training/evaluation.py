@@ -28,26 +28,34 @@ class Evaluation:
   """Evaluates checkpoints, the same in every process that does.
 
   Attributes:
+    evaluators: dict, see __init__.
     step: int, the global step of the last evaluation, or None.
   """
 
-  def __init__(self, estimator, input_fn, tasks, results, pause):
+  def __init__(self, estimator, evaluators, tasks, results, pause):
     """Keeps the parts.
 
     Args:
       estimator: tf.estimator.Estimator.
-      input_fn: function without arguments to the rows.
+      evaluators: dict of what the names of metrics end with to the
+        evaluator.Evaluator of their rows: '' of those that decide, and
+        '/train' of a sample of the training rows.
       tasks: list of tasks.Task.
       results: Results.
       pause: function without arguments to a context manager, for work that may
         take any time.
     """
     self._estimator = estimator
-    self._input_fn = input_fn
+    self.evaluators = evaluators
     self._tasks = tasks
     self._results = results
     self._pause = pause
     self.step = None
+
+  def start(self):
+    """Is to be called at the start of a run: its files may be new ones."""
+    for of_rows in self.evaluators.values():
+      of_rows.forget()
 
   def run(self, is_final=False):
     """Evaluates the newest checkpoint, then exports it.
@@ -72,7 +80,12 @@ class Evaluation:
                       'run_config.keep_checkpoint_max checkpoints.', path)
 
   def _run(self, path, is_final):
-    found = self._estimator.evaluate(self._input_fn, checkpoint_path=path)
+    found = self.evaluators[''](path)
+    for ending, of_rows in self.evaluators.items():
+      if ending:
+        found.update({name + ending: value
+                      for name, value in of_rows(path).items()
+                      if name.count('/') == 1})
     self._check(found, path)
     model_dir, results = self._estimator.model_dir, self._results
     results.evaluations.read()

@@ -83,8 +83,7 @@ class Evaluations:
     Returns:
       dict, the evaluation as the file has it.
     """
-    new = {name: value for name, value in metrics_file.as_json(values).items()
-           if not name.startswith('gate/')}
+    new = metrics_file.as_json(values)
     self._list = [of for of in self._list
                   if of['global_step'] != new['global_step']] + [new]
     self._version = None  # until it is written, the file is what counts
@@ -108,6 +107,14 @@ class Evaluations:
   def last(self):
     """The evaluation that was made last, a dict; None without any."""
     return self._list[-1] if self._list else None
+
+  def values(self, metric):
+    """A metric of all evaluations in their order, a list of float.
+
+    Args:
+      metric: str or tuple of str, see comparison.stored.
+    """
+    return [comparison.value_of(of, metric) for of in self._list]
 
   def best(self, metric):
     """The best evaluation by a metric, the earliest of equals.

@@ -47,14 +47,73 @@ class Exports:
       receiver_fn: function without arguments to a ServingInputReceiver.
       evaluations: evaluations.Evaluations, which has what is to be exported.
     """
-    found = []
+    found, writer = [], SavedModels(receiver_fn)
     if self._best_to_keep:
       found.append(BestExporter(
-          receiver_fn, self.metric, self._best_to_keep, evaluations))
+          writer, self.metric, self._best_to_keep, evaluations))
     if self._latest_to_keep:
-      found.append(tf.estimator.LatestExporter(
-          'latest', receiver_fn, exports_to_keep=self._latest_to_keep))
+      found.append(LatestExporter(writer, self._latest_to_keep))
     return found
+
+
+class SavedModels:
+  """Writes SavedModels of checkpoints; the second of one is a copy.
+
+  To build the graph of a SavedModel takes as long as to evaluate it, so what is
+  the best as well as the latest is built once.
+  """
+
+  def __init__(self, receiver_fn):
+    """Keeps the inputs.
+
+    Args:
+      receiver_fn: function without arguments to a ServingInputReceiver.
+    """
+    self._receiver_fn = receiver_fn
+    self._checkpoint, self._folder = None, None
+
+  def write(self, estimator, folder, checkpoint, to_keep):
+    """Writes folder/<seconds since 1970>, and removes the oldest there.
+
+    Args:
+      estimator: tf.estimator.Estimator.
+      folder: str.
+      checkpoint: str, the path of a checkpoint.
+      to_keep: int, how many are left in the folder.
+
+    Returns:
+      bytes, the folder of the SavedModel, as Estimator has it.
+    """
+    if self._checkpoint == checkpoint and os.path.isdir(self._folder):
+      written = _copy_folder(self._folder, folder)
+    else:
+      written = estimator.export_saved_model(
+          folder, self._receiver_fn, checkpoint_path=checkpoint)
+      self._checkpoint, self._folder = checkpoint, written.decode()
+    for number in sorted(_numbers(folder))[:-to_keep]:
+      shutil.rmtree(os.path.join(folder, str(number)), ignore_errors=True)
+    return written
+
+
+class LatestExporter(tf.estimator.Exporter):
+  """Exports every checkpoint that is evaluated, and keeps the newest."""
+
+  name = 'latest'
+
+  def __init__(self, writer, to_keep):
+    """Keeps the rule.
+
+    Args:
+      writer: SavedModels.
+      to_keep: int, at least 1.
+    """
+    self._writer = writer
+    self._to_keep = to_keep
+
+  def export(self, estimator, export_path, checkpoint_path, eval_result,
+             is_the_final_export):
+    return self._writer.write(
+        estimator, export_path, checkpoint_path, self._to_keep)
 
 
 class BestExporter(tf.estimator.Exporter):
@@ -66,28 +125,27 @@ class BestExporter(tf.estimator.Exporter):
 
   name = 'best'
 
-  def __init__(self, receiver_fn, metric, to_keep, evaluations):
+  def __init__(self, writer, metric, to_keep, evaluations):
     """Keeps the rule.
 
     Args:
-      receiver_fn: function without arguments to a ServingInputReceiver.
+      writer: SavedModels.
       metric: str or tuple of str, see comparison.stored.
       to_keep: int, at least 1.
       evaluations: evaluations.Evaluations.
     """
+    self._writer = writer
     self._metric = metric
+    self._to_keep = to_keep
     self._evaluations = evaluations
-    self._writer = tf.estimator.LatestExporter(
-        self.name, receiver_fn, exports_to_keep=to_keep)
 
   def export(self, estimator, export_path, checkpoint_path, eval_result,
              is_the_final_export):
     exported = self._evaluations.marked('exported')
     if not _beats(self._metric, eval_result, exported):
       return None
-    written = self._writer.export(
-        estimator, export_path, checkpoint_path, eval_result,
-        is_the_final_export)
+    written = self._writer.write(
+        estimator, export_path, checkpoint_path, self._to_keep)
     self._evaluations.mark('exported', self._evaluations.last)
     return written
 
@@ -165,6 +223,37 @@ def _files(path):
   return glob.glob(glob.escape(path) + '.data-*') + [path + '.index']
 
 
+def _numbers(folder):
+  """The names of the SavedModels in a folder, as int."""
+  return [int(name) for name in os.listdir(folder) if name.isdigit()]
+
+
+def _copy_folder(source, folder):
+  """Copies a SavedModel to folder/<its number>; returns that path, bytes.
+
+  Whoever serves the newest number of a folder sees it complete: it gets its
+  name at the end.
+  """
+  os.makedirs(folder, exist_ok=True)
+  target = os.path.join(folder, os.path.basename(source))
+  partial = os.path.join(folder, 'temp-' + os.path.basename(source))
+  shutil.rmtree(partial, ignore_errors=True)
+  shutil.copytree(source, partial, copy_function=_link)
+  shutil.rmtree(target, ignore_errors=True)
+  os.rename(partial, target)
+  return target.encode()
+
+
+def _link(source, target):
+  """Makes a hard link to a file, or a copy where there are none."""
+  try:
+    os.link(source, target)
+  except FileNotFoundError:
+    raise
+  except OSError:  # a file system without links
+    shutil.copyfile(source, target)
+
+
 def _copy(path, folder):
   """Copies a checkpoint to a folder, by hard links where there are such."""
   os.makedirs(folder, exist_ok=True)
@@ -173,12 +262,7 @@ def _copy(path, folder):
     partial = target + '.partial'
     if os.path.exists(partial):
       os.remove(partial)
-    try:
-      os.link(source, partial)
-    except FileNotFoundError:
-      raise
-    except OSError:  # a file system without links
-      shutil.copyfile(source, partial)
+    _link(source, partial)
     os.replace(partial, target)
     if os.path.exists(partial):  # where both were links to one file
       os.remove(partial)

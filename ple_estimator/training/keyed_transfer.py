@@ -12,7 +12,6 @@ import zlib
 
 import numpy as np
 
-from ple_estimator.data import packing
 from ple_estimator.training import layout as layout_lib
 from ple_estimator.training import transfer
 
@@ -102,21 +101,32 @@ class Keyed:
       else:
         hashed.append((label, column))
     rows, waiting = [], []
+    shares = group.get('table') is not None
     for of, members in tables.values():
-      found, of_lines = self._of_table(group, of, tail, members)
+      if shares and of.get('table') is None:
+        # The keys of a column cannot be told from those of the others there.
+        members = members[:1]
+      found, salts, of_lines = self._of_table(group, of, tail, members)
       rows += found
       lines += of_lines
-      waiting += [(of['name'] + tail, _salt(group, of))] if found else []
+      waiting += [(of['name'] + tail, salt) for salt in salts]
     if hashed:
       found, of_lines = self._of_buckets(group, hashed)
       rows += found
       lines += of_lines
     slots = self._fill(name, endings, tensors, rows) if rows else ''
     self._fill_waiting(name, tensors, waiting)
+    if shares:
+      lines = _of_all(name, group, lines)
     return [line._replace(slots=slots if line.source else '') for line in lines]
 
   def _of_table(self, group, of, tail, members):
-    """The rows of a keyed table there: ([_Rows], lines); [] without any."""
+    """The rows of a keyed table there.
+
+    Returns:
+      ([_Rows], salts, lines): the rows, and what their keys were combined with
+      by exclusive or; [] without any.
+    """
     there = of['name'] + tail
     *width, lacking = transfer.widths(
         self._here, group, self._source.layout, of)
@@ -126,21 +136,39 @@ class Keyed:
       width = [np.arange(size if equal else 0)] * 2
       lacking = lacking or not equal and 'the blocks have other widths' or ''
     if not len(width[0]):
-      return [], [transfer.Line(label, transfer.NOT, there, '', lacking)
-                  for label, _ in members]
-    rows = self._of_keyed(there, width, _salt(group, of))
+      return [], [], [transfer.Line(label, transfer.NOT, there, '', lacking)
+                      for label, _ in members]
+    salts = self._salts(group, of, members)
+    rows = [self._of_keyed(there, width, salt) for salt in salts]
     names = {column['name'] for column in group['columns']}
     others = [c['name'] for c in of['columns'] if c['name'] not in names]
     why = '; '.join(filter(None, [
-        '%d keys' % len(rows.keys) + (
+        '%d keys' % len(rows[0].keys) + (
             ' of all its columns' if len(of['columns']) > 1 else ''),
         others and 'those of %s come along' % ', '.join(others), lacking]))
     taken = transfer.PART if lacking else transfer.TAKEN
-    return [rows], [transfer.Line(label, taken, there, '', why)
-                    for label, _ in members]
+    return rows, salts, [transfer.Line(label, taken, there, '', why)
+                         for label, _ in members]
+
+  def _salts(self, group, of, members):
+    """What turns the keys of a group there into those of a group here.
+
+    Args:
+      group, of: dicts of the layouts, the group here and there.
+      members: list of (label, column), the columns that both have.
+
+    Returns:
+      list of np.int64, of which each makes the keys of some of these columns.
+    """
+    salts = collections.OrderedDict()
+    for _, column in members:
+      _, there, _ = transfer.find_column(self._source.layout, column['name'])
+      salts[np.int64(layout_lib.salt(group, column) ^
+                     layout_lib.salt(of, there))] = True
+    return list(salts)
 
   def _of_keyed(self, there, width, salt):
-    """All rows of a keyed table of the other model; see _salt."""
+    """All rows of a keyed table of the other model; see _salts."""
     source = self._source
 
     def read(ending):
@@ -258,6 +286,28 @@ class Keyed:
     tensors[name + versions_] = np.zeros(outside.sum(), np.int64)
 
 
+def _of_all(name, group, lines):
+  """Says of all columns that share a table where its rows are from.
+
+  Args:
+    name: str, of the table.
+    group: dict of the layout.
+    lines: list of transfer.Line, of some columns.
+
+  Returns:
+    list of transfer.Line, of all columns.
+  """
+  by_name = {line.name: line for line in lines}
+  labels = ['%s [%s]' % (name, column['name']) for column in group['columns']]
+  taken = [label for label in labels
+           if label in by_name and by_name[label].taken != transfer.NOT]
+  if not taken:
+    return lines
+  return [by_name[label] if label in taken else transfer.Line(
+      label, by_name[taken[0]].taken, '', '', 'has the rows of %s' %
+      group['columns'][labels.index(taken[0])]['name']) for label in labels]
+
+
 def _refusal(of, group, column, there, tail, source):
   """Why nothing of a column can be taken into a keyed table, or ''.
 
@@ -274,7 +324,7 @@ def _refusal(of, group, column, there, tail, source):
   if other:
     return other
   if of['keyed'] and there['was'] != column['name'] and (
-      len(group['columns']) > 1 and len(of['columns']) > 1):
+      layout_lib.salt(group, column) and layout_lib.salt(of, there)):
     return 'its keys are made with the name that it had, %s' % there['was']
   if of['keyed']:
     return '' if of['name'] + tail + _KEYS in source else (
@@ -283,17 +333,3 @@ def _refusal(of, group, column, there, tail, source):
     return 'has buckets there, and blocks here'
   return '' if of['name'] + tail in source else (
       'that model composes its rows')
-
-
-def _salt(group, of):
-  """What turns the keys of a group there into those of a group here.
-
-  A key has a salt of its column only where a group has several columns.
-  """
-  if (len(group['columns']) > 1) == (len(of['columns']) > 1):
-    return np.int64(0)
-  if len(of['columns']) == 1:
-    return np.int64(packing.salt(of['columns'][0]['name']))
-  name = group['columns'][0]['name']
-  return np.int64(packing.salt(next(
-      c['was'] for c in of['columns'] if c['name'] == name)))

@@ -1,14 +1,16 @@
 """What the rows of a model's variables stand for: columns and tasks.
 
-A table holds the rows of several columns, one column after the other, and a
-kernel that reads the concatenated vectors has a row for each of their numbers.
+A table holds the rows of several columns, one column after the other, unless
+they share them, and a kernel that reads the concatenated vectors has a row for
+each of their numbers.
 Which column a row belongs to cannot be seen in a checkpoint. So training writes
 it to model_dir/layout.json:
 
   groups        list of dicts: name; keyed, whether every value has a row of its
-                own; dim, the width of the vectors that the experts read; and
+                own; dim, the width of the vectors that the experts read;
                 columns, a list of dicts of name, kind, num_buckets and ids,
-                what else decides the ids (columns.base.Column.ids_by)
+                what else decides the ids (columns.base.Column.ids_by); and
+                table, where all these columns share the rows of one
   own           list of [name, width]: what of a row interactions alone read,
                 behind these, such as ['wide/ctr', 1] or ['fwfm', 16]
   inputs        list of [name, width]: what the experts read, in order
@@ -42,12 +44,34 @@ def of(model):
 
 
 def _group(group):
-  return {
+  found = {
       'name': group.name, 'dim': group.dim - group.own_dim,
       'keyed': isinstance(group, packing.KeyedGroup),
       'columns': [{'name': c.name, 'kind': type(c).__name__,
                    'num_buckets': c.num_buckets, 'ids': c.ids_by()}
                   for c in group.columns]}
+  return found if group.table is None else dict(found, table=group.table)
+
+
+def firsts(group):
+  """The first row of each column of a group in a table of a fixed height."""
+  return packing.firsts([column['num_buckets'] for column in group['columns']],
+                        group.get('table'))[0]
+
+
+def salt(group, column):
+  """What the keys of a column are combined with, see packing.KeyedGroup.
+
+  Args:
+    group: dict, the group of the column.
+    column: dict. The name that it has in its model counts, see `renamed`.
+
+  Returns:
+    int; 0 where keys are the values alone.
+  """
+  if len(group['columns']) == 1 or group.get('table') is not None:
+    return 0
+  return packing.salt(column.get('was', column['name']))
 
 
 def difference(here, there):

@@ -7,6 +7,7 @@ from absl import logging
 
 from ple_estimator import errors
 from ple_estimator import files
+from ple_estimator.metrics import chosen
 
 # What to do about a loss or a prediction that is not finite.
 ADVICE = ('Lower the learning rate, bind Model.clip_norm, or look for very '
@@ -73,7 +74,7 @@ def check_values(values, tasks, source='Experiment.eval_input'):
       continue
     counted = True
     bad = sorted(name for name, value in own.items() if not math.isfinite(
-        value) and name not in ('auc', 'calibration'))
+        value) and not _may_lack(name))
     errors.check(
         not bad, 'The predictions of task %s are not finite in the evaluation '
         'at step %d (%s). %s of %s; or choose an earlier checkpoint.',
@@ -93,6 +94,12 @@ def check_values(values, tasks, source='Experiment.eval_input'):
   loss = float(values.get('loss', 0))
   errors.check(math.isfinite(loss), 'The loss is %s in the evaluation at step '
                '%d. %s; or choose an earlier checkpoint.', loss, step, ADVICE)
+
+
+def _may_lack(name):
+  """Whether a metric is not a number where rows or classes are missing."""
+  return (name in ('auc', 'calibration') or chosen.is_one(name) or
+          name.startswith(('auc/', 'rmse/')) or name.endswith('/train'))
 
 
 def no_row(task):

@@ -25,7 +25,7 @@ class StartingVectors:
   """The vectors that columns of a model start from.
 
   Attributes:
-    columns: names of these columns.
+    columns: names of these columns; of those that share a table, the first.
   """
 
   def __init__(self, groups):
@@ -36,7 +36,7 @@ class StartingVectors:
     """
     self._found = [
         (group, column, first) for group in groups
-        for column, first in zip(group.columns, group.offsets)
+        for column, first in zip(group.owners, group.offsets)
         if column.vectors is not None]
     self.columns = [column.name for _, column, _ in self._found]
     self._rows = None

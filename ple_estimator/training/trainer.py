@@ -25,10 +25,13 @@ from ple_estimator.cluster import marker
 from ple_estimator.cluster import parameter_servers
 from ple_estimator.cluster import roles
 from ple_estimator.cluster import watch as watch_lib
+from ple_estimator.metrics import chosen
 from ple_estimator.training import early_stopping
 from ple_estimator.training import ending
 from ple_estimator.training import estimator as estimator_lib
+from ple_estimator.training import evaluated_rows
 from ple_estimator.training import evaluation
+from ple_estimator.training import evaluator
 from ple_estimator.training import hooks
 from ple_estimator.training import input_state
 from ple_estimator.training import intervals
@@ -39,7 +42,7 @@ from ple_estimator.training import starting_vectors
 Schedule = collections.namedtuple('Schedule', [
     'max_steps', 'eval_steps', 'eval_epochs', 'eval_secs', 'results',
     'timeline_steps', 'hooks', 'incremental', 'peer_timeout_secs',
-    'on_changed_files', 'warm_start'])
+    'on_changed_files', 'warm_start', 'metrics'])
 Schedule.__doc__ = """When what happens in a run; see Experiment.
 
 Attributes:
@@ -54,6 +57,7 @@ Attributes:
   peer_timeout_secs: number, seconds without progress before giving up.
   on_changed_files: 'error' or 'restart'.
   warm_start: warm_start.WarmStart or None.
+  metrics: metrics.chosen.Metrics.
 """
 
 
@@ -100,7 +104,7 @@ class Trainer:
     self._ending = ending.Ending(
         config.model_dir, schedule.results, config.is_chief)
     self._evaluation = evaluation.Evaluation(
-        self.estimator, self._eval_input_fn, model.tasks, schedule.results,
+        self.estimator, self._evaluators(), model.tasks, schedule.results,
         lambda: self._watch.pause())
 
   # ------------------------------------------------------------- the role
@@ -115,6 +119,7 @@ class Trainer:
     if self._role.type == 'ps':
       self._serve()
       return
+    self._evaluation.start()
     with self._prepared(), self._watching(), self._handing_out():
       if self._role.type == 'evaluator':
         self._evaluate_checkpoints()
@@ -255,12 +260,31 @@ class Trainer:
     before = marker.latest_step(model_dir) or 0
     if is_chief:
       marker.remove_mark(model_dir)
+    if self._has_missed(before):
+      self._evaluation.run()
+      if self._ending.stopped():
+        return
     self.estimator.train(
         self._training_input_fn, self._hooks(), max_steps=self._last_step())
     if is_chief:
       self._ending.check_trained(
           before, marker.latest_step(model_dir) or 0, self._last_step(),
           self._train_input.batch_size)
+
+  def _has_missed(self, step):
+    """Whether a run was killed when the evaluation of a checkpoint was due.
+
+    Args:
+      step: int, the global step of the checkpoint that training goes on from.
+    """
+    if not (step and self._eval_input and self._config.is_chief) or (
+        self._role.has_evaluator or self._schedule.eval_secs):
+      return False
+    last = self._schedule.results.evaluations.last
+    if last and last['global_step'] >= step:
+      return False
+    return (self._evaluations.is_due(step - 1, step) if self._evaluations else
+            step % self._config.save_checkpoints_steps == 0)
 
   def input_fn(self):
     """What a training that starts now reads, to be looked at.
@@ -289,9 +313,36 @@ class Trainer:
         micro_batches=model.micro_batches if slices else 1,
         queue=self._work_queue, follow=follow)
 
-  def _eval_input_fn(self):
-    return self._eval_input.dataset(
-        self._model.reading(), seed=self._config.tf_random_seed)
+  def evaluate_by(self, evaluate):
+    """Evaluates checkpoints in another way than by Estimator's graph.
+
+    Args:
+      evaluate: like evaluator.Evaluator; it gives the metrics that decide.
+    """
+    self._evaluation.evaluators = {'': evaluate}
+
+  def _evaluators(self):
+    """What evaluates a checkpoint, see Evaluation."""
+    metrics, tasks = self._schedule.metrics, self._model.tasks
+    rows = evaluated_rows.EvaluatedRows(
+        metrics, tasks, evaluated_rows.path_of(self._config.model_dir, 'eval'),
+        self._eval_input)
+    found = {'': evaluator.Evaluator(
+        self.estimator, lambda: self._eval_input.dataset(
+            self._model.reading(rows.columns),
+            seed=self._config.tf_random_seed), rows)}
+    if metrics.train_rows:
+      found['/train'] = evaluator.Evaluator(
+          self.estimator, self._training_sample, evaluated_rows.EvaluatedRows(
+              chosen.Metrics(keep_rows=0), tasks), 'train')
+    return found
+
+  def _training_sample(self):
+    """The first training rows, as evaluations read rows."""
+    source = self._train_input.as_it_is()
+    batches = -(-self._schedule.metrics.train_rows // source.batch_size)
+    return source.dataset(
+        self._model.reading(), seed=self._config.tf_random_seed).take(batches)
 
   def _hooks(self):
     """The hooks that need no Saver, in the order in which they are called."""

@@ -226,19 +226,19 @@ class Transfer:
 
   def _table(self, name, endings, tensors):
     """Takes a table of a fixed height by columns; returns a Line for each."""
-    pieces, found, first = [], [], 0
-    for column in self._tables[name]['columns']:
+    group, found = self._tables[name], []
+    for column, first in zip(group['columns'], layout_lib.firsts(group)):
       rows = np.arange(column['num_buckets']) + first
-      first += column['num_buckets']
-      piece, taken, why = self._column(column, rows)
-      there = piece.there if piece else ''
-      found.append(('%s [%s]' % (name, column['name']), taken, there, why))
-      if piece:
-        _put(tensors, name, self._source.weights(there), piece)
-        pieces.append(piece)
+      found.append((column['name'],) + self._column(column, rows))
+    if group.get('table') is not None:
+      found = _of_one(found)
+    pieces = [piece for _, piece, _, _ in found if piece]
+    for piece in pieces:
+      _put(tensors, name, self._source.weights(piece.there), piece)
     slots = self._take_slots(name, endings, tensors, pieces)
-    return [Line(label, taken, there, slots if there else '', why)
-            for label, taken, there, why in found]
+    return [Line('%s [%s]' % (name, column), taken,
+                 piece.there if piece else '', slots if piece else '', why)
+            for column, piece, taken, why in found]
 
   def _column(self, column, rows):
     """Finds the rows of one column of a table.
@@ -312,7 +312,7 @@ class Transfer:
     if axis == 0 and name.endswith('/numbers'):
       found = layout_lib.labels(layout['numbers'])
     elif axis == len(shape) - 1 and axis and (
-        name.endswith('/weights') or name == 'wide/numbers'):
+        name.endswith(('/weights', '/matrices')) or name == 'wide/numbers'):
       found = layout['tasks']
     else:
       return None
@@ -361,6 +361,22 @@ class Transfer:
     return [Line(name, TAKEN, name, '', 'with the slots') for name in found]
 
 
+def _of_one(found):
+  """Leaves the rows of one of the columns that share a table.
+
+  Args:
+    found: list of (name, Piece or None, taken, why), of each column.
+
+  Returns:
+    the same list; only the first column that has one has a Piece.
+  """
+  first = next((of for of in found if of[1]), None)
+  if first is None:
+    return found
+  return [of if of is first else (
+      of[0], None, first[2], 'has the rows of %s' % first[0]) for of in found]
+
+
 def find_column(layout, name):
   """Finds a column of a layout by its name.
 
@@ -369,11 +385,9 @@ def find_column(layout, name):
     a fixed height; (None, None, 0) if there is none.
   """
   for group in layout['groups']:
-    first = 0
-    for column in group['columns']:
+    for column, first in zip(group['columns'], layout_lib.firsts(group)):
       if column['name'] == name:
         return group, column, first
-      first += column['num_buckets']
   return None, None, 0
 
 

@@ -13,6 +13,7 @@ from ple_estimator.balancing import pcgrad
 from ple_estimator.balancing import uncertainty_weights
 from ple_estimator.data import feature_spec
 from ple_estimator.data import packing
+from ple_estimator.embeddings import attention
 from ple_estimator.embeddings import hashed
 from ple_estimator.embeddings import keyed
 from ple_estimator.engine import compat
@@ -21,6 +22,7 @@ from ple_estimator.network import ple
 from ple_estimator.network import precision
 from ple_estimator.network import tasks
 from ple_estimator.network import towers
+from ple_estimator.network import transfer
 from ple_estimator.optimizers import averaging
 from ple_estimator.optimizers import factories
 
@@ -31,6 +33,8 @@ COLUMNS = [
     {'name': 'stay', 'kind': 'label'},
     {'name': 'ad', 'kind': 'hashed', 'num_buckets': 11},
     {'name': 'tags', 'kind': 'hashed_list', 'num_buckets': 13},
+    {'name': 'seen', 'kind': 'hashed_list', 'num_buckets': 13,
+     'combiner': 'attention', 'query': 'ad'},
     {'name': 'age', 'kind': 'number'},
 ]
 RAW = {
@@ -38,6 +42,7 @@ RAW = {
     'stay': RNG.rand(10).astype('f') - 3,
     'ad': list('abcabcabaa'), 'age': RNG.randn(10).astype('f'),
     'tags': ['x|y', '', 'z', 'y', 'x', 'x|z', '', 'u|v|x', 'v', 'z|z'],
+    'seen': ['', 'a', 'b|c', 'a|a', 'c', '', 'b', 'a|c|d', 'd', 'b|a'],
 }
 NAMES = ['ctr', 'dwell']
 EACH = {'uncertainty': uncertainty_weights.UncertaintyWeights,
@@ -59,7 +64,7 @@ def built(mode, balancing=None, num_ps=0, **kwargs):
              tasks.Task('dwell', 'stay', tower, 'regression', weight=2.0,
                         sample_space=('clk', 1), initial_bias=0.0)],
       precision=precision.Precision(), optimizer=lambda: factories.sgd(1.0),
-      interactions=[wide.Wide()])
+      interactions=[wide.Wide()], attention=attention.Attention((3,), l2=0.1))
   made = model.Model(balancing=balancing, **dict(parts, **kwargs))
   raw = {name: tf.placeholder_with_default(value, [None])
          for name, value in RAW.items()}
@@ -122,7 +127,8 @@ def of_evaluation():
 def shared(of_network=False):
   ctr, dwell = of_evaluation()[1][:2]
   return [name for name in sorted(ctr) if name in dwell and not (
-      of_network and ('embedding' in name or name.startswith('wide')))]
+      of_network and ('embedding' in name or name.startswith(
+          ('wide', 'attention'))))]
 
 
 def summed(factors, shared_factors=None):
@@ -237,3 +243,25 @@ def test_averages_and_embedding_variables(kind):
   averaged = {name for name in of_balancing if name.endswith('/average')}
   assert bool(averaged) == (kind == 'uncertainty')
   assert bool(of_balancing) == (kind != 'pcgrad')
+
+
+@pytest.mark.parametrize('kind', [None] + sorted(EACH))
+def test_the_calibrator_of_ait_is_part_of_what_is_balanced(kind):
+  tower = towers.Tower((3,), batch_norm=False)
+  found = {}
+  for weight, slices in [(0.0, 1), (5.0, 1), (5.0, 2)]:
+    with tf.Graph().as_default() as graph, tf.Session() as sess:
+      built(TRAIN, kind and EACH[kind](), micro_batches=slices,
+            network=transfer.AIT(ple.PLE((5,), (), num_levels=1,
+                                         batch_norm=False), None, weight),
+            # The second one starts far above the first one.
+            tasks=[tasks.Task('ctr', 'clk', tower, initial_bias=-2.0),
+                   tasks.Task('cvr', 'clk', tower, initial_bias=2.0)])
+      sess.run([tf.global_variables_initializer(), tf.tables_initializer()])
+      found[weight, slices] = sess.run(
+          graph.get_tensor_by_name('all_losses:0'))
+  # Logits are small beside their biases in the first step.
+  above = 5 * (1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(2)))
+  np.testing.assert_allclose(
+      (found[5.0, 1] - found[0.0, 1])[:2], [0, above], atol=0.8)
+  np.testing.assert_allclose(found[5.0, 2], found[5.0, 1], rtol=1e-4)

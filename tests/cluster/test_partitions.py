@@ -121,16 +121,21 @@ CASES = {
                             'adagrad_decay.decay_steps = 3']),
     'base_async': ('base', ['Model.optimizer = @adam_async',
                             'adam_async.epsilon = 1e-3']),
+    'base_shared': ('base', [experiments.SHARED_TABLE]),
     'multi_hash': ('multi_hash', []),
     'ev': ('ev', COUNTER),
     'ev_cbf': ('ev', CBF + ['Model.optimizer = @adam_async',
                             'adam_async.epsilon = 1e-3']),
+    'ev_shared': ('ev', [experiments.SHARED_TABLE]),
     'ev_adagrad': ('ev', ['Model.optimizer = @adagrad']),
     'base_averaging': ('base', AVERAGING + ['HashEmbedding.l2 = 0.001']),
     'ev_averaging': ('ev', COUNTER + AVERAGING + [
         'EmbeddingVariable.l2 = 0.001']),
     'adaptive': ('adaptive', []),
-    'dynamic_dim': ('dynamic_dim', ['Model.clip_norm = 0.1'])}
+    'dynamic_dim': ('dynamic_dim', ['Model.clip_norm = 0.1']),
+    'din': ('din', ['FeatureSpec.overrides = %r' % {
+        'tag_category_list': {'combiner': 'attention', 'query': 'cate_id'}},
+                    'Attention.l2 = 0.01'])}
 
 
 @pytest.mark.cluster

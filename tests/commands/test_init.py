@@ -10,7 +10,9 @@ import shlex
 import conftest
 import gin
 import numpy as np
+import object_store
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
@@ -24,11 +26,13 @@ from ple_estimator.commands.init import dates
 from ple_estimator.commands.init import describing
 from ple_estimator.commands.init import distinct
 from ple_estimator.commands.init import labels as labels_lib
+from ple_estimator.commands.init import like_columns
 from ple_estimator.commands.init import rows
 from ple_estimator.commands.init import sniffing
 from ple_estimator.commands.init import splitting
 from ple_estimator.commands.init import writing
 from ple_estimator.data import feature_spec
+from ple_estimator.storage import remote
 
 ADULT = os.path.join(os.path.dirname(conftest.REAL_ROWS), '..', 'adult')
 SMALL = ['PLE.expert_units = (4,)', 'Tower.units = (3,)', 'FwFM.dim = 2',
@@ -167,7 +171,9 @@ def test_formats_of_dates(texts, form):
 @pytest.mark.parametrize('name, values, kind', [
     ('x', [None] * 9, 'ignored'),
     ('x', ['a'] * 9, 'ignored'),
-    ('x', ['a', 'b'] * 9, 'hashed'),
+    ('x', ['a', 'b'] * 9, 'vocabulary'),
+    ('x', ['a', 'b'] * 4, 'hashed'),
+    ('x', ['v%d' % (i % 101) for i in range(909)], 'hashed'),
     ('x', ['t%d' % i for i in range(300)], 'ignored'),
     ('x', ['0.5', '1.5', None], 'number'),
     ('x', ['1', '2', '3'] * 9, 'hashed'),
@@ -181,11 +187,37 @@ def test_formats_of_dates(texts, form):
     ('x', ['2024-01-%02d' % (i % 28 + 1) for i in range(90)], 'ignored'),
     ('created_at', [str(1700000000 + i) for i in range(90)], 'ignored'),
     ('x', ['%s|%s' % (i % 7, i % 5) for i in range(90)], 'hashed_list'),
-    ('x', ['red,%s' % 'JAM'[i % 3] for i in range(90)], 'hashed'),
+    ('x', ['red,%s' % 'JAM'[i % 3] for i in range(90)], 'vocabulary'),
     ('x', ['Doe%d, J%d' % (i % 40, i % 39) for i in range(39)], 'hashed'),
 ])
 def test_kinds(name, values, kind):
   assert chosen(values, name).kind == kind
+
+
+def test_rare_texts_share_ids_with_new_ones():
+  made = chosen(['a', 'b', "c'd"] * 5 + ['rare', 'other'])
+  assert dict(made.arguments) == {
+      'values': ('a', 'b', "c'd"), 'num_oov_buckets': 2}
+  assert '2 of fewer than 5 rows share the ids' in made.reason
+  made = chosen(['a', 'b', 'NULL'] * 5)
+  assert dict(made.arguments) == {'values': ('a', 'b'), 'num_oov_buckets': 1}
+
+
+@pytest.mark.parametrize('name, values, reason', [
+    ('itemId', [str(i % 70) for i in range(900)],
+     'ids, as the name ends in id'),
+    ('x', ['007', '12'] * 9, 'ids, as digits start with 0'),
+    ('x', ['1', '2', '3'] * 9, 'ids, as there are 3 different ones only'),
+    ('x', [str(7 * i % 3000) for i in range(9000)],
+     'ids, as the middle half of the rows covers 50 % of the range'),
+    ('age', [str(i % 70) for i in range(900)],
+     'amounts, as the name ends in age, 0 to 69'),
+    ('x', [str(i % 70) for i in range(900)],
+     'amounts, as there are 70 different ones, 0 to 69'),
+    ('x', [str(int(1.002 ** i)) for i in range(9000)],
+     'amounts, as the middle half of the rows covers 1.1 % of the range')])
+def test_reasons_of_whole_numbers(name, values, reason):
+  assert chosen(values, name).reason.startswith(reason)
 
 
 def test_a_skewed_number_becomes_its_logarithm():
@@ -199,6 +231,28 @@ def test_a_skewed_number_becomes_its_logarithm():
   low, high = made.arguments['clip']
   assert low <= numbers.min() and numbers.max() <= high
   assert [low, high] == pytest.approx([numbers.min(), numbers.max()], rel=1e-4)
+
+
+def test_a_number_of_which_few_are_huge_is_bucketised():
+  rng = np.random.RandomState(1)
+  numbers = np.round(rng.standard_cauchy(4000), 4)
+  made = chosen([repr(x) for x in numbers], 'x')
+  assert made.kind == 'bucketised' and made.stored == 'number'
+  boundaries = made.arguments['boundaries']
+  assert len(boundaries) == 19
+  counts = np.bincount(np.searchsorted(boundaries, numbers, side='right'))
+  assert len(counts) == 20 and counts.min() > 190 and counts.max() < 210
+  # Of numbers that are 0 in nearly all rows there are no quantiles.
+  few = np.where(np.arange(4000) % 500 == 0, 10.0 ** 6, 0)
+  assert chosen([repr(x) for x in few + 0.5], 'x').kind == 'number'
+  assert chosen([repr(x) for x in rng.normal(size=4000)]).kind == 'number'
+
+
+def test_quantiles_of_few_numbers_ascend():
+  made = choosing.choose(described(
+      ['1', '1', '2', '3', '3', '16777216', '16777217', None]), pa.string(),
+                         bucketise=True)
+  assert made.arguments['boundaries'] == (2.0, 3.0, 16777200.0)
 
 
 def test_decimal_commas():
@@ -271,6 +325,49 @@ def test_labels(text, values, entry):
   found = label(text, values)
   wanted = collections.OrderedDict([('name', 'y'), ('kind', 'label')], **entry)
   assert found.entry == wanted and found.is_binary == bool(entry)
+
+
+@pytest.mark.parametrize('values, entry, num_classes', [
+    (['a', 'c', 'b'], {'values': {'a': 0, 'b': 1, 'c': 2}}, 3),
+    (['0', '1', '2'] * 10, {'values': (0, 1, 2)}, 3),
+    (['3', '10', '7'] * 10, {'values': {'3': 0, '7': 1, '10': 2}}, 3),
+    (['1.0', '1', '2', '3'] * 10,
+     {'values': {'1': 0, '1.0': 0, '2': 1, '3': 2}}, 3)])
+def test_several_values_are_classes(values, entry, num_classes):
+  found = label('grade', values)
+  assert found.num_classes == num_classes and not found.is_binary
+  assert found.loss == '@grade/MultiClass()' and found.measure == 'log_loss'
+  assert {'values': found.entry['values']} == entry
+  wanted = [found.entry['values'][x] if isinstance(found.entry['values'], dict)
+            else float(x) for x in values]
+  np.testing.assert_array_equal(found.targets(pa.array(values)), wanted)
+  assert np.isnan(found.targets(pa.array(['zz', None]))).all()
+
+
+def test_too_many_texts_are_no_label():
+  with pytest.raises(errors.UserError) as raised:
+    label('word', ['w%d' % i for i in range(101)])
+  assert str(raised.value) == (
+      "--labels: 'word' has 101 different values (w0, w1, w10, w100, w11, w12, "
+      'w13, w14, ...), and init makes classes of at most 100: name the one '
+      "that counts as 1, such as --labels 'word=w0'.")
+
+
+@pytest.mark.parametrize('name, values, loss', [
+    # Of a Poisson distribution, whose tail has too few rows to be classes.
+    ('y', np.random.RandomState(1).poisson(2, 500), "'poisson'"),
+    ('y', np.random.RandomState(1).poisson(0.5, 500), "'poisson'"),
+    ('clicks', np.arange(300) % 3, "'poisson'"),
+    ('stars', np.arange(300) % 5 + 1, "'regression'"),
+    ('age', np.arange(17, 90), "'regression'"),
+    ('y', np.arange(100), "'regression'"),  # as often large as small
+    ('y', np.arange(0, 3000, 50) ** 2, "'regression'"),  # mostly left out
+    ('y', np.arange(300) % 3 - 1, '@y/MultiClass()')])
+def test_whole_numbers_are_counts_classes_or_amounts(name, values, loss):
+  found = label(name, list(map(str, values)))
+  assert found.loss == loss
+  if loss == "'poisson'":
+    assert found.weight == pytest.approx(1 / max(1, values.mean()), rel=1e-2)
 
 
 def test_targets_of_labels():
@@ -367,7 +464,7 @@ def test_one_file_is_cut_by_users_and_trains(folder, command):
   spec = gin.get_configurable(feature_spec.FeatureSpec)()
   assert [(c.name, type(c).__name__) for c in spec.columns] == [
       ('user_id', 'Ignored'), ('at', 'Ignored'), ('price', 'Number'),
-      ('brand', 'Hashed'), ('tags', 'HashedList'), ('like', 'Label'),
+      ('brand', 'Vocabulary'), ('tags', 'HashedList'), ('like', 'Label'),
       ('stars', 'Label')]
 
 
@@ -414,6 +511,19 @@ def test_csv_files_are_read_where_they_are(folder, command):
   assert trained('my/shop.gin')['like/auc'] > 0.7
 
 
+def test_texts_with_blanks_around_them_are_copied(folder, command):
+  (folder / 'x.csv').write_text('like,brand\n' + '\n'.join(
+      '%d, b%d' % (i % 3 == 0, i % 3) for i in range(300)) + '\n')
+  init(command, 'x.csv', '--validation', 'x.csv', '--labels', 'like', '--out',
+       'x.gin')
+  text = (folder / 'x.gin').read_text()
+  assert "'values': ('b0', 'b1', 'b2'), 'num_oov_buckets': 1}" in ' '.join(
+      text.split())
+  assert set(stored('validation', 'x_data')['brand'].to_pylist()) == {
+      'b0', 'b1', 'b2'}
+  assert trained('x.gin')['like/auc'] > 0.99
+
+
 def test_parquet_files_are_read_where_they_are(folder, command):
   rng = np.random.RandomState(1)
   for name in ('a', 'b'):
@@ -424,16 +534,85 @@ def test_parquet_files_are_read_where_they_are(folder, command):
             pa.date32()),
         'items': pa.array([['i%d' % (j % 7) for j in range(k)]
                            for k in rng.randint(0, 4, 300)]),
-        'numbers': pa.array([[0.25, 1.0]] * 299 + [[0.5, 3e-7]]),
+        'ragged': pa.array([[0.25, 1.0]] * 299 + [[0.5]]),
+        'empty': pa.array([[0.25, 1.0]] * 299 + [[]]),
+        'vector': pa.array([[0.25, None], None] * 149 + [[0.5, np.inf],
+                                                         [np.nan, 3e-7]]),
+        'fixed': pa.array([[1, 2, 3], [2, 3, 4]] * 150,
+                          pa.list_(pa.int8(), 3)),
+        'weights': pa.array(
+            [[('a', 0.5), ('b:|'[:1 + i % 2], 1.0)] for i in range(299)] + [
+                None], pa.map_(pa.string(), pa.float32())),
+        'below': pa.array([[(1, -0.5), (7, 1)], [(1, 2)]] * 150,
+                          pa.map_(pa.int64(), pa.float64())),
+        'bars': pa.array([[('a|b', 0.5)], [('c', 0.25)]] * 150,
+                         pa.map_(pa.string(), pa.float32())),
         'deep': pa.array([{'x': 1}] * 300)}), name + '.parquet')
   said = init(command, 'a.parquet', '--validation', 'b.parquet', '--test',
               'b.parquet', '--labels', 'like', '--out', 'x.gin')
   text = (folder / 'x.gin').read_text()
   assert 'deep is left out' in text and '(none)' in said
   assert "{'name': 'items', 'kind': 'hashed_list'" in text
-  for name in ('day', 'numbers'):
+  for name in ('day', 'ragged', 'empty', 'bars'):
     assert "{'name': '%s', 'kind': 'ignored'}" % name in text
+  entries = {c['name']: c for c in columns_of('x.gin')}
+  assert {k: entries['vector'][k] for k in ('kind', 'width', 'clip')} == {
+      'kind': 'vector', 'width': 2, 'clip': (3e-7, 0.5)}
+  assert entries['fixed'] == dict(
+      name='fixed', kind='vector', width=3, mean=2.5, std=0.9574, default=2.5,
+      clip=(1.0, 4.0))
+  assert entries['weights'] == dict(
+      name='weights', kind='hashed_list', weights=':',
+      num_buckets=choosing.buckets(3)[0])
+  assert entries['below']['combiner'] == 'sqrtn'
   assert trained('x.gin')['like/auc'] > 0.7
+
+
+def columns_of(path):
+  """FeatureSpec.columns of a .gin file, a list of dicts."""
+  config.load(path)
+  return gin.query_parameter('FeatureSpec.columns')
+
+
+def test_lists_of_text_are_vectors_and_items_with_weights(folder, command):
+  rng = np.random.RandomState(1)
+  lines = ['like;vector;tags;svm;day']
+  for i in range(400):
+    like = rng.randint(2)
+    lines.append('%d;%s;%s;%s;1%d:30' % (
+        like, '|'.join('%.3f' % x for x in rng.normal(like, 1, 5))
+        if i % 9 else '', '|'.join('t%d=%.2f' % (t, rng.rand()) for t in
+                                   rng.randint(0, 9, rng.randint(4))),
+        ' '.join('%d:%d' % (t, rng.randint(-5, 5)) for t in
+                 rng.randint(0, 9, 3)), i % 7))
+  (folder / 'x.csv').write_text('\n'.join(lines) + '\n')
+  init(command, 'x.csv', '--labels', 'like', '--out', 'x.gin')
+  numbers = [[float(x) for x in line.split(';')[1].split('|')]
+             for line in lines[1:] if line.split(';')[1]]
+  _, vector, tags, svm, day = columns_of('x.gin')
+  assert (vector['kind'], vector['width']) == ('vector', 5)
+  assert vector['mean'] == pytest.approx(np.mean(numbers), rel=1e-3)
+  assert vector['std'] == pytest.approx(np.std(numbers), rel=1e-3)
+  assert vector['default'] == pytest.approx(np.median(numbers), rel=1e-3)
+  assert vector['clip'] == (np.min(numbers), np.max(numbers))
+  size, _ = choosing.buckets(9)
+  assert tags == {'name': 'tags', 'kind': 'hashed_list', 'num_buckets': size,
+                  'weights': '='}
+  assert svm == {'name': 'svm', 'kind': 'hashed_list', 'num_buckets': size,
+                 'separator': ' ', 'weights': ':', 'combiner': 'sqrtn'}
+  assert day['kind'] == 'vocabulary'  # a time of day is no item with a weight
+  # One row in nine has none of the numbers that tell.
+  assert trained('x.gin')['like/auc'] > 0.7
+
+
+def test_wide_vectors_have_no_vectors_for_each_number(folder, command):
+  pa.parquet.write_table(pa.table({
+      'like': pa.array([0, 1] * 150), 'x': pa.array(
+          [[like + 0.5] * 120 for like in (0, 1)] * 150)}), 'x.parquet')
+  init(command, 'x.parquet', '--labels', 'like', '--out', 'x.gin')
+  text = (folder / 'x.gin').read_text()
+  assert 'Model.interactions = [@Wide(), @FwFM()]' in text
+  assert trained('x.gin')['like/auc'] > 0.99
 
 
 def test_an_awkward_file(tmp_path, monkeypatch, command):
@@ -457,7 +636,8 @@ def test_an_awkward_file(tmp_path, monkeypatch, command):
   assert trained('x.gin')['gut/auc'] > 0.7
   spec = gin.get_configurable(feature_spec.FeatureSpec)()
   assert [type(column).__name__ for column in spec.columns[:9]] == [
-      'Hashed', 'Number', 'Number', 'Hashed', 'Ignored', 'Ignored', 'Ignored',
+      'Hashed', 'Number', 'Number', 'Vocabulary', 'Ignored', 'Ignored',
+      'Ignored',
       'Number', 'Label']
   assert spec.columns[1].name == u'Größe (m)'
   assert spec.columns[7].name == 'Preis_2'
@@ -508,6 +688,78 @@ def test_amounts_have_losses_of_their_own(folder, command):
   assert found['spent/deviance'] > 0 and np.isfinite(found['secs/nll'])
 
 
+def test_classes_and_counts_train(folder, command):
+  rng = np.random.RandomState(1)
+  brand = rng.randint(5, size=600)
+  grade = np.where(rng.random_sample(600) < 0.8, brand % 3, 2)
+  (folder / 'x.csv').write_text('\n'.join(
+      ['grade,kind,visits,brand'] + ['%s,%d,%d,b%d' % (
+          'low mid top'.split()[g], b + 1, rng.poisson(1 + 3 * b), b)
+                                     for g, b in zip(grade, brand)]) + '\n')
+  init(command, 'x.csv', '--labels', 'grade,kind,visits', '--out', 'x.gin')
+  text = (folder / 'x.gin').read_text()
+  for line in ['  loss = @grade/MultiClass()',
+               'grade/MultiClass.num_classes = 3',
+               'kind/MultiClass.num_classes = 5', "  loss = 'poisson'",
+               "EarlyStopping.metric = 'loss'"]:
+    assert line + '\n' in text
+  found = trained('x.gin')
+  # As much as is known without the brand is -sum p log p.
+  assert found['grade/log_loss'] < 0.95 and found['kind/accuracy'] > 0.9
+  assert found['visits/deviance'] < 2
+  init(command, 'x.csv', '--labels', 'grade', '--out', 'y.gin')
+  assert "EarlyStopping.metric = 'grade/log_loss'" in (
+      folder / 'y.gin').read_text()
+
+
+def test_like_columns_are_one_line(folder, command):
+  rng = np.random.RandomState(1)
+  likes = rng.randint(0, 2, 400)
+  numbers = rng.normal(size=(400, 12)) * 2 + likes[:, np.newaxis]
+  numbers[:, 3] += 9  # unlike the others
+  flags = rng.randint(0, 2, (400, 4))
+  lines = ['like,' + ','.join('I%d' % i for i in range(5, 17)) + ',' +
+           ','.join('f%02d_x' % i for i in range(8, 12)) + ',last']
+  for like, row, bits in zip(likes, numbers, flags):
+    lines.append(','.join(map(str, [like] + list(np.round(row, 4)) +
+                              list(bits) + ['b%d' % bits[0]])))
+  (folder / 'x.csv').write_text('\n'.join(lines) + '\n')
+  init(command, 'x.csv', '--labels', 'like', '--out', 'x.gin')
+  entries = columns_of('x.gin')
+  assert [entry.get('name', entry.get('names')) for entry in entries] == [
+      'like', 'I5:I7', 'I8', 'I9:I16', 'f08_x:f11_x', 'last']
+  of = np.round(numbers[:, 4:], 4)
+  assert entries[3]['mean'] == pytest.approx(of.mean(), abs=1e-3)
+  assert entries[3]['std'] == pytest.approx(of.std(), rel=1e-3)
+  assert entries[3]['clip'] == (of.min(), of.max())
+  assert entries[4]['num_buckets'] == choosing.buckets(['0', '1'])[0]
+  assert trained('x.gin')['like/auc'] > 0.7
+  spec = gin.get_configurable(feature_spec.FeatureSpec)()
+  assert [column.name for column in spec.columns] == lines[0].split(',')
+
+
+@pytest.mark.parametrize('names, groups', [
+    (['a1', 'a2', 'a3'], ['a1:a3']), (['a1', 'a2'], ['a1', 'a2']),
+    (['a1', 'a3', 'a4'], ['a1', 'a3', 'a4']),
+    (['a9', 'a010', 'a11'], ['a9', 'a010', 'a11']),
+    (['a', 'a1', 'a2', 'a3', 'b4'], ['a', 'a1:a3', 'b4'])])
+def test_ranges_of_columns(names, groups):
+  found = like_columns.grouped([chosen(['a', 'b'] * 9, n) for n in names])
+  assert [group.choice.name for group in found] == groups
+  assert [m.name for group in found for m in group.members] == names
+
+
+def test_numbers_become_categories(folder, command):
+  init(command, 'shop.csv', '--labels', 'like', '--random', '--bucketise',
+       'price,stars', '--out', 'shop.gin')
+  assert '--bucketise price,stars' in (folder / 'shop.gin').read_text()
+  entries = {c['name']: c for c in columns_of('shop.gin')}
+  for name in ('price', 'stars'):
+    assert entries[name]['kind'] == 'bucketised'
+    assert len(entries[name]['boundaries']) == 19
+  assert trained('shop.gin')['like/auc'] > 0.9  # stars depend on like
+
+
 def test_a_rare_label_does_not_decide(folder, command):
   lines = [line + ',%d' % (i % 150 == 7) for i, line in enumerate(shop())]
   (folder / 'shop.csv').write_text('\n'.join(
@@ -530,7 +782,6 @@ def test_large_tables_have_a_row_per_value(folder, command, monkeypatch):
      'did you mean like?'),
     (['--labels', 'like,like'], '--labels must name each column once'),
     (['--labels', ','], '--labels must name the columns to predict, got none'),
-    (['--labels', 'brand'], "'brand' has 9 different values (b0, b1, b2"),
     (['--labels', 'like', '--time', 'now'], '--time must be a column'),
     (['--labels', 'like', '--time', 'brand'], '--time must be a column of num'),
     (['--labels', 'like', '--user', 'like'], '--user must be a column that is'),
@@ -539,10 +790,16 @@ def test_large_tables_have_a_row_per_value(folder, command, monkeypatch):
     (['--labels', 'like', '--encoding', 'utf-99'], '--encoding must be one'),
     (['--labels', 'like', '--delimiter', '#'], 'must have a delimiter'),
     (['--labels', 'like', '--test', 'no.csv'], '--test must name existing'),
-    (['--labels', 'like', '--test', 's3://bucket/x.csv'],
-     "--test must be files of a disk, as they are read several times, got 's3"),
+    (['--labels', 'like', '--test', 'ftp://bucket/x.csv'],
+     '--test must be a path or a URI that begins with s3://, gs://, hdfs:// or '
+     "file://, got 'ftp://bucket/x.csv'"),
+    (['--labels', 'like', '--out', 's3://bucket/x.gin'],
+     "--out must be a path, got the URL 's3://bucket/x.gin'"),
     (['--labels', 'brand=b77'], '--labels brand=b77 must name a value of'),
     (['--labels', 'price>1e9'], '--labels price>1e9 must have rows on both'),
+    (['--labels', 'like', '--bucketise', 'price,like'],
+     '--bucketise must name columns of numbers that are no labels (at, price, '
+     "stars), got 'like'"),
     (['--labels', 'like', '--rows', '1'], '--rows must be at least 2'),
 ])
 def test_refuses(folder, command, args, message):
@@ -596,6 +853,73 @@ def test_a_file_of_another_format_is_refused(folder, command):
         'Options', 'labels columns encoding delimiter rows skip_bad_rows')
     files = rows.Files(['shop.csv'], options([], None, None, None, None, False))
     list(files.read(['x.parquet']))
+
+
+# --------------------------------------------------------------- remote files
+
+
+def copies(folder):
+  """What the Parquet files of a folder hold, a dict by their names."""
+  return {name: stored(os.path.splitext(name)[0], folder).to_pydict()
+          for name in os.listdir(folder)}
+
+
+def shop_of(kind, store):
+  """Writes shop.csv as a file of a kind, here and to a store: (name, URI)."""
+  with open('shop.csv', 'rb') as f:
+    data = f.read()
+  if kind == 'shop.parquet':
+    pa.parquet.write_table(pa.csv.read_csv('shop.csv'), kind,
+                           row_group_size=100)
+  elif kind == 'shop.csv.gz':
+    with gzip.open(kind, 'wb') as f:
+      f.write(data)
+  with open(kind, 'rb') as f:
+    return kind, store.put('rows/init/' + kind, f.read())
+
+
+@pytest.mark.parametrize('kind', ['shop.csv', 'shop.csv.gz', 'shop.parquet'])
+def test_files_of_a_store_are_read_as_of_a_disk(folder, command, store, kind):
+  for i, path in enumerate(shop_of(kind, store)):
+    init(command, path, '--labels', 'like', '--out', '%d.gin' % i)
+  assert copies('0_data') == copies('1_data')
+  here, there = [(folder / name).read_text().partition('FeatureSpec')[2]
+                 for name in ('0.gin', '1.gin')]
+  assert here == there
+
+
+def test_files_of_a_store_are_trained_where_they_are(folder, command, store):
+  name, uri = shop_of('shop.csv', store)
+  init(command, uri, '--validation', 'file://%s' % (folder / name), '--labels',
+       'like', '--out', 'x.gin')
+  assert "train/CsvInput.files = 's3://rows/init/shop.csv'" in (
+      folder / 'x.gin').read_text()
+  assert trained('x.gin')['like/auc'] > 0.7
+
+
+@pytest.mark.parametrize('kind', ['shop.csv', 'shop.parquet'])
+def test_rows_behind_a_broken_connection_are_read_once(
+    folder, command, store, kind, monkeypatch, caplog):
+  (folder / 'shop.csv').write_text('\n'.join(shop(6000)) + '\n')
+  name, uri = shop_of(kind, store)
+  init(command, name, '--labels', 'like', '--out', '0.gin')
+  monkeypatch.setattr(rows, '_BLOCK_BYTES', 1 << 15)
+  monkeypatch.setattr(rows, '_BATCH_ROWS', 1000)
+  monkeypatch.setattr(remote, '_FIRST_WAIT_SECS', 0)
+  proxy = object_store.Proxy(store.address)
+  monkeypatch.setenv('AWS_ENDPOINT_URL', 'http://' + proxy.address)
+  read = rows.Files.read
+
+  def cut(files, paths):  # each time that all rows are read
+    proxy.cuts, proxy.after = 2, 50000
+    return read(files, paths)
+
+  monkeypatch.setattr(rows.Files, 'read', cut)
+  init(command, uri, '--labels', 'like', '--out', '1.gin')
+  proxy.close()
+  assert proxy.cuts == 0
+  assert sum('NETWORK_CONNECTION' in line for line in caplog.messages) >= 2
+  assert copies('0_data') == copies('1_data')
 
 
 # -------------------------------------------------------------- from end to end

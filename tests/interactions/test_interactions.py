@@ -175,6 +175,44 @@ def test_fwfm_weighs_each_pair_of_columns_by_task():
   np.testing.assert_array_equal(x, plain(vectors, numbers))
 
 
+def test_matrices_of_fwfm_give_each_pair_a_bilinear_form_by_task():
+  _, logits, _, own, numbers, values = built(
+      field_weighted.FwFM(3, scale=2.0, weight_scale=5.0, matrix_scale=0.5))
+  assert own.shape == (BATCH, 3, 3)  # as many as without matrices
+  every = np.concatenate(
+      [2 * own, numbers[:, :, None] * values['fwfm/numbers']], axis=1)
+  wanted = np.zeros((BATCH, 2))
+  for k in range(2):
+    for i in range(5):
+      for j in range(i + 1, 5):
+        # A vector is a row here, so the matrices stand on its right.
+        form = (np.eye(3) + 0.5 * values['fwfm/matrices'][i, :, :, k]).dot(
+            (np.eye(3) + 0.5 * values['fwfm/matrices'][j, :, :, k]).T)
+        wanted[:, k] += (1 + 5 * values['fwfm/weights'][i, j, k]) * np.einsum(
+            'bd,de,be->b', every[:, i], form, every[:, j])
+  np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_matrices_of_fwfm_change_nothing_at_the_start():
+  parts = [field_weighted.FwFM(3), field_weighted.FwFM(3, matrix_scale=3.0)]
+  with tf.Graph().as_default(), tf.Session() as sess:
+    categories = feature_spec.FeatureSpec(COLUMNS, dim=DIM).categories
+    logits = []
+    for number, part in enumerate(parts):
+      made = combined.Interactions([part], categories, 2, TASKS)
+      groups = packing.groups(made.widened(categories))
+      x = np.random.RandomState(5).randn(BATCH, 3 * (DIM + 3) + 2)
+      with tf.variable_scope(str(number)):
+        logits.append(made(
+            tf.constant(x, tf.float32), groups, TASKS, FOR)[1])
+    numbers = [v for v in tf.trainable_variables() if 'numbers' in v.op.name]
+    sess.run(tf.global_variables_initializer())
+    sess.run([v.assign(np.ones([2, 3])) for v in numbers])
+    without, with_matrices = sess.run(logits)
+  np.testing.assert_allclose(with_matrices, without, rtol=1e-4, atol=1e-5)
+  assert np.abs(without).max() > 0.1
+
+
 @pytest.mark.parametrize('to', ['experts', 'logits'])
 def test_dot_products_of_chosen_columns(to):
   names = ['tags', 'ad', 'user']
@@ -243,7 +281,8 @@ def test_binned_looks_up_the_bin_of_each_number():
 
 @pytest.mark.parametrize('part', [
     wide.Wide(), factorization_machine.FM(2), field_weighted.FwFM(2),
-    binned.Binned(), periodic.Periodic(), cross_net.CrossNet()])
+    field_weighted.FwFM(2, matrix_scale=1.0), binned.Binned(),
+    periodic.Periodic(), cross_net.CrossNet()])
 def test_a_missing_number_spoils_its_own_row_alone(part):
   with tf.Graph().as_default(), tf.Session() as sess:
     made = combined.Interactions([part], [], 2, 2)
@@ -345,7 +384,8 @@ def trained(made, steps=3, by_name=False):
 EVERY = [wide.Wide(), factorization_machine.FM(2),
          factorization_machine.FM(to='experts'),
          dot_products.DotProducts(['ad', 'tags']), cross_net.CrossNet(1, 2),
-         periodic.Periodic(2, 3), field_weighted.FwFM(2), binned.Binned()]
+         periodic.Periodic(2, 3), field_weighted.FwFM(2), binned.Binned(),
+         field_weighted.FwFM(2, matrix_scale=3.0)]
 
 
 @pytest.mark.parametrize('embedding', [
@@ -437,6 +477,7 @@ def test_refuses_what_does_not_fit(change, message):
     (lambda: field_weighted.FwFM(0), 'FwFM.dim must be'),
     (lambda: field_weighted.FwFM(scale=0), 'FwFM.scale must be'),
     (lambda: field_weighted.FwFM(weight_scale=0), 'FwFM.weight_scale must be'),
+    (lambda: field_weighted.FwFM(matrix_scale=0), 'FwFM.matrix_scale must be'),
     (lambda: field_weighted.FwFM(l2=-1), 'FwFM.l2 must be'),
     (lambda: periodic.Periodic(0), 'Periodic.dim must be'),
     (lambda: periodic.Periodic(num_frequencies=0), 'Periodic.num_frequencies'),

@@ -8,6 +8,9 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.network import losses
+from ple_estimator.network import objective
+from ple_estimator.network import tasks
+from ple_estimator.network import towers
 
 RNG = np.random.RandomState(4)
 LABELS = np.array([0, 2, 1, 5, 0.5, 3], 'f')
@@ -141,6 +144,36 @@ def test_multi_class_is_that_of_scikit_learn():
     assert got['label/class_%d' % i] == pytest.approx(mean(CLASSES == i))
     assert got['prediction/class_%d' % i] == pytest.approx(
         mean(p[:, i]), rel=1e-5)
+
+
+def test_class_weights_count_in_training_alone():
+  weights, logits = (0.5, 3, 7.25), RNG.randn(6, 3).astype('f')
+  loss = losses.MultiClass(3, weights)
+  task = tasks.Task('t', 'y', towers.Tower((2,)), loss)
+  p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+  of_rows = -np.log(p[np.arange(6), CLASSES.astype(int)])
+  by_class = np.choose(CLASSES.astype(int), weights)
+  targets = objective.Targets(
+      {'y': tf.constant(CLASSES)}, {'t': tf.constant(WEIGHTS)})
+  trained = objective.in_training([task], targets)
+  found = run([objective.losses([task], of, {'t': tf.constant(logits)})['t']
+               for of in (trained, targets)])
+  assert found[0] == pytest.approx(
+      np.average(of_rows, weights=WEIGHTS * by_class), rel=1e-5)
+  assert found[1] == pytest.approx(mean(of_rows), rel=1e-5)
+  # The bias starts from the shares that the weights give.
+  bias = run(task.initial_bias(CLASSES, trained.weights['t']))
+  counts = np.array([(WEIGHTS * by_class)[CLASSES == i].sum()
+                     for i in range(3)]) + (WEIGHTS * by_class).sum() / 12
+  np.testing.assert_allclose(np.exp(bias) / np.exp(bias).sum(),
+                             counts / counts.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize('weights', [(1, 2), (1, 2, 0), (1, -1, 2), 3, (1e-50,),
+                                     [1, 2, float('nan')]])
+def test_refuses_class_weights(weights):
+  with pytest.raises(errors.UserError, match='^MultiClass.class_weights must'):
+    losses.MultiClass(3, weights)
 
 
 def test_multi_class_starts_from_the_shares_of_classes():

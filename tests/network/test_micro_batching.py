@@ -79,6 +79,7 @@ def stepped(k, **kwargs):
     spec = built(TRAIN, k, **kwargs)
     variables = tf.trainable_variables()
     names = ['total_loss', 'ctr/loss', 'dwell/loss']
+    names += ['gates/level_%d' % level for level in range(2)]
     fetches = [graph.get_tensor_by_name(name + ':0') for name in names]
     with started(variables) as session:
       before = session.run(variables)
@@ -89,8 +90,20 @@ def stepped(k, **kwargs):
   found = {'d/' + v.op.name: a - b for v, a, b in zip(variables, before, after)}
   found.update(zip(names, losses))
   found.update((value.tag, value.simple_value) for value in
-               tf.Summary.FromString(text).value)
+               tf.Summary.FromString(text).value if not value.image.height)
   return found
+
+
+def cells(gates, level):
+  """The shares of a level, gates by experts, both with the shared ones last."""
+  def ordered(names):
+    return sorted(sorted(set(names)), key=lambda name: 'shared' in name)
+
+  names = [name.split('/', 3)[2:] for name in gates
+           if name.startswith('gate/level_%d/' % level)]
+  return [[gates.get('gate/level_%d/%s/%s' % (level, gate, expert), 0.0)
+           for expert in ordered(expert for _, expert in names)]
+          for gate in ordered(gate for gate, _ in names)]
 
 
 @functools.lru_cache(maxsize=None)
@@ -107,10 +120,11 @@ def expected():
                if name.startswith('gate/')}
     with started(variables) as session:
       session.run([update for _, update in metrics.values()])
-      found = session.run(dict(found, **{
-          name: value for name, (value, _) in metrics.items()}))
-  for task in ('ctr', 'dwell'):
-    found[task + '/train_loss'] = found[task + '/loss']
+      found, gates = session.run([found, {
+          name: value for name, (value, _) in metrics.items()}])
+  for level in range(2):
+    found['gates/level_%d' % level] = cells(gates, level)
+  found['ctr/log_loss'] = found['ctr/loss']
   gradients = [g for name, g in found.items() if name.startswith('d/')]
   found['gradient_norm'] = np.sqrt(sum((g ** 2).sum() for g in gradients))
   found['learning_rate'] = 1.0

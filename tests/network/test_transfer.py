@@ -6,8 +6,12 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.engine import purpose as purpose_lib
+from ple_estimator.network import gradients
+from ple_estimator.network import objective
 from ple_estimator.network import ple
 from ple_estimator.network import precision
+from ple_estimator.network import tasks as tasks_lib
+from ple_estimator.network import towers
 from ple_estimator.network import transfer
 
 RNG = np.random.RandomState(8)
@@ -82,3 +86,80 @@ def test_bfloat16_is_close():
 def test_refuses_an_order(order, tasks, message):
   with pytest.raises(errors.UserError, match='AIT.order must be .*' + message):
     transfer.AIT(ple.PLE(), order).check_tasks(tasks)
+
+
+def binary(name, **kwargs):
+  return tasks_lib.Task(name, name, towers.Tower((2,)), **kwargs)
+
+
+LABELS = {name: RNG.randint(0, 2, 6).astype('f') for name in Q}
+WEIGHTS = {name: np.array([1, 2, 0, 0.5, 1, 3], 'f') for name in Q}
+LOGITS = {name: RNG.randn(6).astype('f') for name in Q}
+
+
+def losses_by_hand(order, alpha):
+  """By the equations, of the mean over rows."""
+  p = {name: 1 / (1 + np.exp(-LOGITS[name])) for name in Q}
+  found = {name: np.average(
+      -LABELS[name] * np.log(p[name]) - (1 - LABELS[name]) * np.log1p(-p[name]),
+      weights=WEIGHTS[name]) for name in Q}
+  for before, name in zip(order, order[1:]):
+    found[name] += alpha * np.average(
+        np.where(p[name] > p[before], p[name] - p[before], 0),
+        weights=WEIGHTS[name])
+  return found
+
+
+@pytest.mark.parametrize('order', [None, ('pay', 'ctr'), ['ctr', 'pay', 'cvr']])
+def test_what_lies_above_the_task_before_is_a_loss_of_training(order):
+  made = transfer.AIT(inner, order, 0.6).calibrated(list(map(binary, Q)))
+  assert [task.name for task in made] == list(Q)
+  targets = objective.Targets(*[
+      {name: tf.constant(x) for name, x in of.items()}
+      for of in (LABELS, WEIGHTS)])
+  logits = {name: tf.constant(x) for name, x in LOGITS.items()}
+  with tf.Session() as sess:
+    trained, plain = sess.run([
+        objective.losses(made, targets, logits, training)
+        for training in (True, False)])
+  assert trained == pytest.approx(
+      losses_by_hand(order or list(Q), 0.6), rel=1e-5)
+  assert plain == pytest.approx(losses_by_hand([], 0), rel=1e-5)
+  assert any(trained[name] > plain[name] + 0.01 for name in Q)
+
+
+@pytest.mark.parametrize('slices', [1, 2])
+def test_the_calibrator_moves_both_probabilities(slices):
+  """The gradients by the logits are those of the equation, in slices too."""
+  made = transfer.AIT(inner, ('ctr', 'cvr'), 0.6).calibrated(
+      list(map(binary, ('ctr', 'cvr'))))
+  plain = list(map(binary, ('ctr', 'cvr')))
+  inputs = tf.constant(np.stack([LOGITS['ctr'], LOGITS['cvr']], axis=1))
+  targets = objective.Targets(*[
+      {name: tf.constant(of[name]) for name in ('ctr', 'cvr')}
+      for of in (LABELS, WEIGHTS)])
+
+  def build(rows):
+    return {'ctr': rows[:, 0], 'cvr': rows[:, 1]}, {}
+
+  with tf.Session() as sess:
+    (_, with_it), (_, without) = sess.run([
+        (found[0][0], found[1]) for found in [gradients.of_network(
+            build, tasks, inputs, targets, slices, [1.0, 1.0])
+                                              for tasks in (made, plain)]])
+  p, q = [1 / (1 + np.exp(-LOGITS[name])) for name in ('cvr', 'ctr')]
+  share = 0.6 * WEIGHTS['cvr'] / WEIGHTS['cvr'].sum() * (p > q)
+  np.testing.assert_allclose(
+      with_it - without, np.stack(
+          [-share * q * (1 - q), share * p * (1 - p)], axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize('kwargs', [
+    {'loss': 'regression'}, {'sample_space': ('ctr', 1)},
+    {'negative_rate': 0.5}, {'positive_weight': 2.0}])
+def test_the_calibrator_refuses_probabilities_of_other_rows(kwargs):
+  made = transfer.AIT(inner, None, 0.6)
+  with pytest.raises(errors.UserError, match='AIT.calibrator_weight must be 0 '
+                     'where .*, as in task cvr: it must be binary'):
+    made.calibrated([binary('ctr'), binary('cvr', **kwargs)])
+  transfer.AIT(inner).calibrated([binary('ctr'), binary('cvr', **kwargs)])

@@ -4,6 +4,7 @@ import shutil
 
 import apply_delta
 from experiments import COUNTER
+from experiments import SHARED_TABLE
 from experiments import broken_off
 from experiments import experiment_of
 import numpy as np
@@ -21,6 +22,8 @@ def variables(export):
 
 @pytest.mark.parametrize('gin_file, bindings', [
     ('ev', COUNTER[:2] + AVERAGING),
+    ('base', [SHARED_TABLE]),
+    pytest.param('ev', [SHARED_TABLE], marks=pytest.mark.slow),
     pytest.param('ev', [], marks=pytest.mark.slow),
     pytest.param('base', [], marks=pytest.mark.slow),
     pytest.param('base', AVERAGING, marks=pytest.mark.slow),

@@ -236,6 +236,17 @@ def test_sample_space_and_weights_choose_the_rows(folder):
   gin.clear_config()
 
 
+def test_columns_that_share_a_table_are_refused(folder, capsys):
+  (folder / 'shared.gin').write_text(
+      "include 'x.gin'\nFeatureSpec.overrides = {'a': {'table': 't'}, "
+      "'tags': {'table': 't'}}\n")
+  status = linear_reference.main([
+      str(folder / 'shared.gin'), '--test', str(folder / 'test.parquet')])
+  assert status == 1 and capsys.readouterr().err == (
+      "linear_reference: The columns must be without 'table', which gives a "
+      "value one weight in several columns, got 'a': override it with None.\n")
+
+
 @pytest.mark.parametrize('options, message', [
     (['--methods', 'crosses', '--crosses', 'a*tags'],
      "linear_reference: --crosses must be 'a*b' of two categories with one "

@@ -1,8 +1,14 @@
 """Day by day: progressive validation, the gate, and going on after a kill."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
+import conftest
 import experiments
 import pyarrow.parquet as pq
 import pytest
@@ -138,6 +144,41 @@ def test_the_record_names_files_whatever_the_current_folder_is(
       [str(tmp_path / 'dt=1' / 'a')], ['s3://bucket/dt=2/b']]
 
 
+DONE = {'day': 'a', 'files': ['a'], 'before': None, 'gate': None, 'step': 1,
+        'why': 'x', 'export': None, 'seconds': 1.5}
+
+
+@pytest.mark.parametrize('text, message', [
+    ('', 'cannot be read: '), ('{"days": [', 'cannot be read: '),
+    ('[]', r'must hold days, in_hand, got \[\]'),
+    ('{"days": []}', 'must hold days, in_hand, got '),
+    (json.dumps({'days': [3], 'in_hand': None}),
+     'must hold days with .* got 3'),
+    (json.dumps({'days': [dict(DONE, step=None)], 'in_hand': None}),
+     'must hold days with before, day, export, files, gate, seconds, step, '),
+    (json.dumps({'days': [DONE], 'in_hand': {'day': 'b'}}),
+     'must hold days with before, day, files, got {"day": "b"}')])
+def test_a_damaged_record_is_refused(tmp_path, text, message):
+  path = tmp_path / 'daily.json'
+  path.write_text(text)
+  asked = []
+  with pytest.raises(errors.UserError, match='^%s %s' % (
+      path, message)) as raised:
+    daily.Daily('').run(str(tmp_path), ['a', 'b'], daily.Actions(
+        *[lambda *args: asked.append(args)] * 5))
+  said = str(raised.value)
+  assert '\n' not in said and 'Put a copy of it in its place.' in said
+  assert not asked and path.read_text() == text
+
+
+def test_a_record_is_gone_on_with(tmp_path):
+  (tmp_path / 'daily.json').write_text(json.dumps(
+      {'days': [DONE], 'in_hand': None}))
+  done = daily.Daily('').run(
+      str(tmp_path), ['a', 'b'], _Actions([{'mean/auc': 0.5}]).actions())
+  assert done[0] == DONE and [day['day'] for day in done] == ['a', 'b']
+
+
 def test_files_are_sorted_into_days():
   made = daily.Daily()
   assert list(made.days(['x/dt=2/b', 'x/dt=1/a', 'x/dt=2/a']).items()) == [
@@ -145,6 +186,89 @@ def test_files_are_sorted_into_days():
   with pytest.raises(errors.UserError, match='Daily.partition must be in'):
     made.days(['x/dt=1/a', 'x/b'])
   assert list(daily.Daily('').days(['b', 'a'])) == ['b', 'a']
+
+
+def command_of(model_dir, days):
+  """The command of a run that saves every step, as a list of str."""
+  bindings = experiments.SMALL + [
+      experiments.SMALL_TABLES, 'Experiment.model_dir = %r' % str(model_dir),
+      'DATA_DIR = %r' % str(days), "train/ParquetInput.files = 'dt=*'",
+      'Experiment.eval_epochs = 1', 'Experiment.eval_steps = None',
+      'BATCH_SIZE = 40', 'run_config.save_steps = 1', 'Daily.margin = 1.0',
+      'run_config.keep_checkpoint_max = 100']
+  return [sys.executable, '-m', 'ple_estimator.run',
+          '--gin_file=gin/daily.gin', '--mode=daily'] + [
+              '--gin_bindings=' + binding for binding in bindings]
+
+
+def killed(command, model_dir, moment, delay):
+  """Runs a command and kills it some time after a moment.
+
+  Args:
+    command: list of str.
+    model_dir: path of the run.
+    moment: str, what the log says, or the name of a file of the run.
+    delay: float, seconds.
+
+  Returns:
+    bool, whether the moment came.
+  """
+  log = model_dir.parent / 'log'
+  with open(str(log), 'w') as stream:
+    process = subprocess.Popen(command, cwd=conftest.ROOT, stderr=stream,
+                               stdout=subprocess.DEVNULL)
+  while process.poll() is None:
+    if (model_dir / moment).exists() or moment in log.read_text():
+      time.sleep(delay)
+      process.send_signal(signal.SIGKILL)
+      process.wait()
+    time.sleep(0.002)
+  return process.returncode == -signal.SIGKILL
+
+
+# In their order: before day 1 is trained, in its middle, while day 2 is
+# evaluated, in its middle, before its last checkpoint is evaluated, before and
+# while it is exported, and while day 3 is exported.
+MOMENTS = [('dt=1: 1 files', 0), ('model.ckpt-3.index', 0),
+           ('dt=2: 1 files', 0.2), ('model.ckpt-14.index', 0),
+           ('model.ckpt-20.index', 0), ('dt=2 is exported', 0),
+           ('dt=2 is exported', 0.5), ('dt=3 is exported', 1)]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_any_moment_ends_as_another_one(
+    days, tmp_path):
+  whole = subprocess.run(
+      command_of(tmp_path / 'whole', days), cwd=conftest.ROOT,
+      stderr=subprocess.PIPE, universal_newlines=True)
+  assert whole.returncode == 0, whole.stderr
+  command = command_of(tmp_path / 'part', days)
+  for moment in MOMENTS:
+    assert killed(command, tmp_path / 'part', *moment), moment
+  last = subprocess.run(command, cwd=conftest.ROOT, stderr=subprocess.PIPE,
+                        universal_newlines=True)
+  assert last.returncode == 0, last.stderr
+  wanted, found = [record(tmp_path / name) for name in ('whole', 'part')]
+  assert found['in_hand'] is None
+  for then, now in zip(wanted['days'], found['days']):
+    for key in ('day', 'files', 'step'):
+      assert now[key] == then[key]
+    assert bool(now['export']) == bool(then['export'])
+    for key in ('before', 'gate'):
+      assert now[key] == (then[key] and pytest.approx(then[key], rel=1e-3))
+  assert len(found['days']) == 3 and found['days'][-1]['step'] == 30
+  # Each day has ten steps of 40 rows. The state of its last step is written
+  # again when the next day begins.
+  for step in range(1, 31):
+    done, steps = divmod(step, 10)
+    for name in ('whole', 'part'):
+      with open(str(tmp_path / name / 'input' / ('state-%d.json' % step))) as f:
+        state = json.load(f)
+      of, = state['files']
+      assert os.path.basename(os.path.dirname(of['path'])) == 'dt=%d' % min(
+          done + 1, 3)
+      assert of['epochs'] == (done == 3)
+      assert (state['part'] or {'row': 0})['row'] == 40 * steps
 
 
 @pytest.mark.parametrize('bindings, message', [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ class Estimator:
     self.exported.append(checkpoint)
     path = os.path.join(folder, '1000' + checkpoint.split('-')[-1])
     os.makedirs(path)
+    with open(os.path.join(path, 'saved_model.pb'), 'w') as f:
+      f.write(checkpoint)
     return path.encode()
 
   experimental_export_all_saved_models = export_saved_model
@@ -91,6 +94,42 @@ def test_the_best_is_that_of_all_runs(tmp_path):
   third = Process(tmp_path)
   third.evaluate(80, .81)  # equal is no better
   assert third.exported == [] and kept(tmp_path) == 70
+
+
+def test_what_is_best_and_latest_is_built_once(tmp_path):
+  evaluated = evaluations.Evaluations(str(tmp_path), ['ctr/auc'])
+  exporters = exports.Exports('ctr/auc', 2, 1).exporters(
+      lambda: None, evaluated)
+  estimator = Estimator()
+
+  def at(step, auc):
+    found = {'ctr/auc': np.float32(auc), 'global_step': step}
+    evaluated.add(found)
+    for exporter in exporters:
+      exporter.export(estimator, str(tmp_path / exporter.name),
+                      'model.ckpt-%d' % step, found, False)
+
+  def names(of):
+    return sorted(os.listdir(str(tmp_path / of)))
+
+  at(1, .7)
+  assert estimator.exported == ['model.ckpt-1']
+  with open(str(tmp_path / 'latest' / '10001' / 'saved_model.pb')) as f:
+    assert f.read() == 'model.ckpt-1'
+  at(2, .6)
+  assert names('best') == ['10001'] and names('latest') == ['10002']
+  at(3, .8)
+  at(4, .9)
+  assert names('best') == ['10003', '10004'] and names('latest') == ['10004']
+  assert estimator.exported == ['model.ckpt-%d' % step for step in (1, 2, 3, 4)]
+
+
+def test_a_saved_model_that_is_gone_is_built_again(tmp_path):
+  writer, estimator = exports.SavedModels(lambda: None), Estimator()
+  for folder in ('a', 'b'):
+    written = writer.write(estimator, str(tmp_path / folder), 'm.ckpt-1', 1)
+    shutil.rmtree(written.decode())
+  assert len(estimator.exported) == 2
 
 
 def test_less_is_better_for_a_loss(tmp_path):

@@ -151,6 +151,7 @@ def test_columns_and_a_task_are_added(older, taobao, tmp_path):
   assert said[table % 'price']['why'].startswith('50 of 60 ids')
   assert said[name]['taken'] == 'in part'
   assert said['fwfm/weights']['taken'] == 'not'  # of other columns
+  assert said['fwfm/matrices']['taken'] == 'not'
   assert said['level_0/shared/gate/mix/kernel']['taken'] == 'not'
   assert said['level_0/more/expert_0/dense_0/kernel']['taken'] == 'not'
 

@@ -9,10 +9,10 @@ r"""Writes a first .gin file for files of your own, which trains as it is.
 Reads all rows of CSV or Parquet files and chooses a kind for each column, with
 the reason as a comment in the file that it writes. Encoding, delimiter, quote,
 header and words for missing values of CSV are found out; a .gz, .bz2 or .zst
-file is decompressed.
+file is decompressed. Files may be URIs such as s3://bucket/day1.csv, as in the
+section "Remote files" of gin/README.md; they are read twice.
 
-A label that has two values is binary. --labels 'stars>3' makes a binary label
-of numbers, 'grade=A' of one class out of several. Other labels are regressions.
+{labels}
 
 Without --validation the rows are cut into parts, and written as Parquet files
 to a folder beside the .gin file: for shop.gin shop_data/. A tenth of the rows
@@ -35,6 +35,7 @@ import pyarrow as pa
 
 from ple_estimator import config  # noqa: F401, it quiets TensorFlow
 from ple_estimator import errors
+from ple_estimator import files as files_lib
 from ple_estimator.commands.init import choosing
 from ple_estimator.commands.init import copying
 from ple_estimator.commands.init import describing
@@ -83,6 +84,8 @@ def run(args):
   args.labels = labels_lib.wanted(args.labels)
   args.columns = args.columns and [
       name.strip() for name in args.columns.split(',')]
+  args.bucketise = [name.strip() for name in ','.join(
+      args.bucketise or ()).split(',') if name.strip()]
   _check_arguments(args)
   folder = os.path.splitext(args.out)[0] + '_data'
   _check_outputs(args, folder)
@@ -101,7 +104,8 @@ def run(args):
   parts = _parts(paths)
   by = 'time' if args.time else 'user' if user else 'random'
   cut = splitting.Cut(by, args.time or user, parts, times)
-  choices, omitted = _choices(files, described, labels, cut)
+  _check_bucketise(args.bucketise, described, labels)
+  choices, omitted = _choices(files, described, labels, cut, args.bucketise)
   tally = copying.Tally(labels)
   in_place = _in_place(args, files, described, choices, labels, parts)
   if in_place:
@@ -124,6 +128,7 @@ def run(args):
 
 
 def _check_arguments(args):
+  files_lib.check_local('--out', args.out)
   errors.check(args.out.endswith('.gin'), '--out must end in .gin, got %r.',
                args.out)
   errors.check(not (args.user and args.time), '--user and --time both cut the '
@@ -156,7 +161,7 @@ def _described(files, paths, time):
   describer = describing.Describer(files.names)
   times = collections.Counter() if time else None
   for piece in files.read(paths):
-    describer.add(piece.text)
+    describer.add(piece.text, piece.stored)
     if time:
       times.update(piece.text.column(time).to_pylist())
   described = describer.finish()
@@ -178,6 +183,15 @@ def _user(args, described, labels):
       (name, found) for name, found in described.items() if name not in names))
 
 
+def _check_bucketise(names, described, labels):
+  """Raises UserError unless names are of numbers among the features."""
+  numbers = [name for name, found in described.items() if found.is_number() and
+             found.distinct() > 1 and name not in {of.name for of in labels}]
+  for name in names:
+    errors.check(name in numbers, '--bucketise must name columns of numbers '
+                 'that are no labels (%s), got %r.', ', '.join(numbers), name)
+
+
 def _parts(paths):
   """The parts that the training files are cut into."""
   if 'validation' in paths:
@@ -185,7 +199,7 @@ def _parts(paths):
   return ('train', 'validation') if 'test' in paths else splitting.PARTS
 
 
-def _choices(files, described, labels, cut):
+def _choices(files, described, labels, cut, bucketise):
   """Returns the list of Choice of all columns, and {name: reason} of others."""
   by_label = {label.name: label for label in labels}
   choices, omitted = [], collections.OrderedDict()
@@ -200,11 +214,12 @@ def _choices(files, described, labels, cut):
       choices.append(choosing.Choice(
           name, 'label', arguments, label.reason,
           'text' if is_text else 'number'))
-    elif pa.types.is_nested(arrow_type) and not rows.is_list(arrow_type):
+    elif pa.types.is_nested(arrow_type) and not rows.has_items(arrow_type):
       omitted[name] = 'its type is %s' % arrow_type
     else:
       choices.append(choosing.choose(
-          found, arrow_type, cut.by if name == cut.column else None))
+          found, arrow_type, cut.by if name == cut.column else None,
+          name in bucketise))
   others = ['%s: %s' % (choice.name, choice.reason) for choice in choices
             if choice.kind != 'label'] or ['there is no other']
   errors.check(any(choice.is_feature for choice in choices), 'A column besides '
@@ -215,6 +230,10 @@ def _choices(files, described, labels, cut):
 def _in_place(args, files, described, choices, labels, parts):
   """Whether the files can be read where they are."""
   if len(parts) > 1 or args.rows or args.skip_bad_rows or not files.is_whole():
+    return False
+  # These are looked up as the file has them, blanks included.
+  if files.padded & {choice.name for choice in choices
+                     if 'values' in choice.arguments}:
     return False
   if not files.sniffed:
     return not any(
@@ -298,7 +317,9 @@ def _command(args):
   for name in ('user', 'time', 'encoding', 'delimiter', 'rows'):
     if getattr(args, name):
       words += ['--' + name, str(getattr(args, name))]
-  words += ['--columns', ','.join(args.columns)] if args.columns else []
+  for name in ('columns', 'bucketise'):
+    if getattr(args, name):
+      words += ['--' + name, ','.join(getattr(args, name))]
   words += ['--' + name.replace('_', '-') for name in (
       'random', 'skip_bad_rows') if getattr(args, name)]
   return ' '.join(map(shlex.quote, words + ['--out', args.out]))
@@ -319,10 +340,12 @@ def _written(path, plan):
 def _parser():
   parser = argparse.ArgumentParser(
       prog='ple-estimator init',
-      description=__doc__.format(rule=choosing.RULE),
+      description=__doc__.format(
+          rule=choosing.RULE, labels=labels_lib.RULE),
       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('train', nargs='+', metavar='TRAIN',
-                      help='files, folders or patterns: the training rows')
+                      help='files, folders or patterns, paths or URIs: the '
+                      'training rows')
   parser.add_argument('--test', nargs='+', metavar='FILE',
                       help='rows to test on')
   parser.add_argument('--validation', nargs='+', metavar='FILE',
@@ -334,6 +357,9 @@ def _parser():
   parser.add_argument('--columns', metavar='NAMES',
                       help='the columns of a CSV file without header, in their '
                       'order, commas between them')
+  parser.add_argument('--bucketise', nargs='+', metavar='NAMES',
+                      help='columns of numbers to make categories of, by '
+                      'quantiles, commas between them')
   parser.add_argument('--user', metavar='COLUMN',
                       help='all rows of one value are in one part')
   parser.add_argument('--time', metavar='COLUMN',

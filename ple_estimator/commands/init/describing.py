@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from ple_estimator.commands.init import dates
 from ple_estimator.commands.init import distinct
+from ple_estimator.commands.init import lists
 
 # Words that programs write for a missing value. Those of the second line are
 # values of their own in some columns ("NA" is Namibia), so that they count as
@@ -36,6 +37,8 @@ class Description:
       instead. `wholes` of them are whole.
     dates: int, rows that look like a day or time.
     zeros_led: int, rows with digits that start with 0, such as 007.
+    vectors: lists.Vectors.
+    weighted: lists.Weighted.
     low: float, the smallest number; `high` is the largest.
     sample: list of str, values of rows that lie at equal distances, missing
       ones left out; all rows if there are few. Set by Describer.finish.
@@ -50,10 +53,16 @@ class Description:
     self.zeros_led = 0
     self.low, self.high = np.inf, -np.inf
     self.sample = []
+    self.vectors, self.weighted = lists.Vectors(), lists.Weighted()
     self._distinct = distinct.Counter()
 
-  def add(self, column):
-    """Adds rows, a pa.Array of string, null where empty."""
+  def add(self, column, stored=None):
+    """Adds rows.
+
+    Args:
+      column: pa.Array of string, null where empty.
+      stored: pa.Array, what a file of Parquet has in these rows; None of CSV.
+    """
     self.rows += len(column)
     self._empty += column.null_count
     found = pc.value_counts(column.drop_null())
@@ -71,6 +80,10 @@ class Description:
       if len(self.counts) > _KEPT_VALUES:
         self.counts = None
     self._add_forms(values, counts)
+    is_map = stored is not None and lists.is_map(stored.type)
+    self.vectors.add(values, stored if stored is not None and not is_map and
+                     pa.types.is_nested(stored.type) else None)
+    self.weighted.add(values, is_map)
 
   def _add_forms(self, values, counts):
     def rows_of(pattern):
@@ -155,10 +168,16 @@ class Describer:
         (name, Description(name)) for name in names)
     self._kept, self._stride, self._seen = [], 1, 0
 
-  def add(self, table):
-    """Adds rows, a pa.Table of string columns."""
+  def add(self, table, stored=None):
+    """Adds rows.
+
+    Args:
+      table: pa.Table of string columns.
+      stored: pa.Table, the same rows as the file has them; or None.
+    """
     for name, found in self._found.items():
-      found.add(table.column(name).combine_chunks())
+      found.add(table.column(name).combine_chunks(),
+                stored and stored.column(name).combine_chunks())
     first = -self._seen % self._stride
     at = np.arange(first, table.num_rows, self._stride)
     self._kept.append(table.take(pa.array(at)))

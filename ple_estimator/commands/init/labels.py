@@ -10,9 +10,26 @@ from ple_estimator import errors
 from ple_estimator.commands.init import choosing
 from ple_estimator.commands.init import describing
 
+RULE = """\
+A label that has two values is binary. --labels 'stars>3' makes a binary label
+of numbers, 'grade=A' of one class out of several. Text of 3 to 100 different
+values is classes. So are whole numbers, if there are 3 to 10 different ones,
+each of them in at least 10 rows, and the name tells of no amount (price, count,
+score, stars, ...). Whole numbers are counts if the name says so (count, num,
+clicks, views, ...), or if they begin at 0 or 1, leave out few numbers, and few
+of them are large. Other numbers are regressions."""
+
 _POSITIVE = ('1', 'true', 't', 'yes', 'y', 'positive', 'pos', 'on')
 _CLASSES = 8  # that a message lists
 _BINARY = "'binary'"
+_MOST_CLASSES = 100  # of text; more are hardly told apart
+_FEW_NUMBERS = 10  # that may be classes
+_LEAST_ROWS = 10  # of the rarest class, as numbers that are counts have a tail
+_COUNTS = frozenset(
+    'num number count cnt n total clicks views visits orders purchases sales '
+    'impressions plays likes shares comments times quantity qty items'.split())
+_COUNTS_SKEWED = 0.25  # a Poisson distribution with the mean 16 has that
+_DENSE = 0.9  # of the whole numbers up to the 90th percentile occur
 _LARGE = 10.0  # deviation of a label; Adam moves a weight by about 0.001 a step
 
 
@@ -30,7 +47,7 @@ class Wanted(collections.namedtuple('Wanted', 'text column sign value')):
 
 
 class Label(collections.namedtuple(
-    'Label', 'name task entry loss measure weight reason classes')):
+    'Label', 'name task entry loss measure weight reason classes num_classes')):
   """A label and its task.
 
   Attributes:
@@ -41,14 +58,16 @@ class Label(collections.namedtuple(
     measure: str, the metric by which a checkpoint is judged.
     weight: float, Task.weight.
     reason: str, for comments.
-    classes: dict of text to 0 or 1, or None of a number.
+    classes: dict of text to a class, 0 or 1 of a binary label; None of a
+      number.
+    num_classes: int of a label of more than two classes, else None.
   """
 
   __slots__ = ()
 
   @property
   def is_binary(self):
-    """Whether it is 0 or 1; else the task is a regression."""
+    """Whether it is 0 or 1; else it is a number, or one of several classes."""
     return self.loss == _BINARY
 
   def targets(self, texts):
@@ -133,7 +152,7 @@ def describe(label, found, is_bool=False):
     Label.
 
   Raises:
-    UserError: if it is constant, or text of more than two classes.
+    UserError: if it is constant, or text of too many classes.
   """
   errors.check(found.filled(), '--labels: %r is empty in all rows.', found.name)
   values = found.values()
@@ -155,13 +174,16 @@ def describe(label, found, is_bool=False):
     numbers = {_as_number(value) for value in values or ()}
     if len(numbers) == 2:  # such as 1 and 1.0
       return _binary(found, {v: _two(numbers)[_as_number(v)] for v in values})
-    return _regression(found)
-  raise errors.UserError(
-      '--labels: %r has %s different values (%s), and init makes labels of two '
-      'values or of numbers: name the one that counts as 1, such as --labels '
-      '%r.' % (
-          found.name, format(found.distinct(), ','), _listed(values),
-          '%s=%s' % (found.name, sorted(values or found.sample[:1])[0])))
+    if _are_classes(found):
+      return _multi_class(found)
+    return _counts(found) if _are_counts(found) else _regression(found)
+  errors.check(
+      values and len(values) <= _MOST_CLASSES, '--labels: %r has %s different '
+      'values (%s), and init makes classes of at most %d: name the one that '
+      'counts as 1, such as --labels %r.', found.name,
+      format(found.distinct(), ','), _listed(values), _MOST_CLASSES,
+      '%s=%s' % (found.name, sorted(values or found.sample[:1])[0]))
+  return _multi_class(found)
 
 
 def task_name(column):
@@ -204,7 +226,7 @@ def _binary(found, classes, is_bool=False):
     what = 'binary, %s is 1' % ' or '.join(
         repr(value) for value, of in classes.items() if of)
   return Label(found.name, task_name(found.name), entry, _BINARY, 'auc', 1.0,
-               '%s; %s' % (what, _rate(found, positives)), dict(classes))
+               '%s; %s' % (what, _rate(found, positives)), dict(classes), None)
 
 
 def _threshold(label, found):
@@ -221,7 +243,7 @@ def _threshold(label, found):
   reason = 'binary, more than %g is 1; 1 in %.2f %% of the rows%s' % (
       number, 100 * np.mean(sample > number), _empty(found))
   return Label(found.name, task_name(found.name), entry, _BINARY, 'auc', 1.0,
-               reason, _Above(number))
+               reason, _Above(number), None)
 
 
 class _Above:
@@ -257,7 +279,67 @@ def _regression(found):
       reason += ('; numbers as large as these are learned slowly: another '
                  'unit, in which the deviation is near 1, is learned faster')
   return Label(found.name, task_name(found.name), _entry(found), loss, measure,
-               float('%.3g' % weight), '%s, %s' % (what, reason), None)
+               float('%.3g' % weight), '%s, %s' % (what, reason), None, None)
+
+
+def _named(found, words):
+  """Whether the last word of the name of a column is one of some."""
+  return bool(set(choosing.words_of(found.name)[-1:]) & words)
+
+
+def _are_classes(found):
+  """Whether numbers are classes, see RULE."""
+  values = found.values()
+  return bool(
+      values and found.is_whole() and 2 < len(values) <= _FEW_NUMBERS and
+      min(values.values()) >= _LEAST_ROWS and
+      not _named(found, _COUNTS | choosing.AMOUNTS))
+
+
+def _multi_class(found):
+  """A label of several classes: 0 to n - 1, or in the order of their values."""
+  values = found.values()
+  numbers = [_as_number(value) for value in values]
+  order = sorted(set(numbers)) if found.is_number() else sorted(values)
+  classes = collections.OrderedDict(
+      (value, order.index(_as_number(value) if found.is_number() else value))
+      for value in sorted(values, key=lambda value: (
+          _as_number(value) if found.is_number() else 0, value)))
+  entry = _entry(found)
+  if found.is_number() and order == list(range(len(order))):
+    entry['values'] = tuple(range(len(order)))
+  else:
+    entry['values'] = dict(classes)
+  task = task_name(found.name)
+  rarest = min(values, key=lambda value: (values[value], value))
+  reason = '%d classes, the rarest is %s with %.2f %% of the rows%s' % (
+      len(order), rarest, 100 * values[rarest] / found.filled(), _empty(found))
+  return Label(found.name, task, entry, '@%s/MultiClass()' % task, 'log_loss',
+               1.0, reason, dict(classes), len(order))
+
+
+def _are_counts(found):
+  """Whether numbers are counts, see RULE."""
+  if not found.is_whole() or found.low < 0:
+    return False
+  if _named(found, _COUNTS):
+    return True
+  sample = found.sample_numbers()
+  most = np.percentile(sample, 90)
+  there = np.unique(sample[sample <= most])
+  return bool(
+      found.low <= 1 and not _named(found, choosing.AMOUNTS) and
+      len(there) >= _DENSE * (most - found.low + 1) and
+      choosing.skewness(sample) > _COUNTS_SKEWED)
+
+
+def _counts(found):
+  """A label of counts, whose loss grows as their mean where it is large."""
+  mean = float(found.sample_numbers().mean())
+  return Label(
+      found.name, task_name(found.name), _entry(found), "'poisson'", 'deviance',
+      float('%.3g' % (1 / max(1, mean))), 'counts, %d to %d, mean %.4g%s' % (
+          found.low, found.high, mean, _empty(found)), None, None)
 
 
 def _entry(found):

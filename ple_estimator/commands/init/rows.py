@@ -8,16 +8,17 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from ple_estimator import errors
+from ple_estimator.commands.init import lists
 from ple_estimator.commands.init import sniffing
 from ple_estimator.data import arrow_values
 from ple_estimator.data import csv_lines
 from ple_estimator.data import input_files
 from ple_estimator.data import parquet_files
+from ple_estimator.storage import sources
 from ple_estimator.storage import uris
 
 _BATCH_ROWS = 1 << 16
 _BLOCK_BYTES = 4 << 20
-SEPARATOR = '|'  # between the items of what Parquet has as lists
 
 # Rows as the file has them, and the same as text: two pa.Table with the same
 # names. What is text already is stripped of blanks, and null where empty.
@@ -29,26 +30,24 @@ def find(binding, entries):
 
   Args:
     binding: str, what the user knows the argument as.
-    entries: list of str, files, folders or patterns.
+    entries: list of str, files, folders or patterns; paths or URIs, see
+      storage/uris.py.
 
   Returns:
     list of str, or [] without entries.
 
   Raises:
-    UserError: if an entry names nothing, or a URL.
+    UserError: if an entry names nothing.
   """
   if not entries:
     return []
-  remote = [entry for entry in entries if uris.is_remote(entry)]
-  errors.check(
-      not remote, '%s must be files of a disk, as they are read several times, '
-      'got %r: copy it to one.', binding, (remote or [''])[0])
+  uris.check(binding, entries)
   return input_files.find('', entries, '', binding)
 
 
 def is_parquet(path):
   """Whether a file begins as Parquet files do."""
-  with open(path, 'rb') as stream:
+  with sources.opened(path, end=4) as stream:
     return stream.read(4) == b'PAR1'
 
 
@@ -61,6 +60,8 @@ class Files:
     renamed: bool, whether the names are not those of the files.
     types: dict of name to pa.DataType of a column of Parquet; of CSV all are
       pa.string().
+    padded: set of the names of columns of text with blanks around some values,
+      of the rows that were read so far.
     skipped: int, rows with another number of fields that were left out when
       the files were read the last time.
   """
@@ -78,6 +79,7 @@ class Files:
     """
     self._options = options
     self.skipped = 0
+    self.padded = set()
     self.sniffed = None
     if is_parquet(paths[0]):
       schema = parquet_files.opened(paths[0]).schema_arrow
@@ -146,11 +148,18 @@ class Files:
           table = table.slice(0, int(left))
         left -= table.num_rows
         if table.num_rows:
-          yield Piece(table, pa.table(collections.OrderedDict(
-              (name, as_text(table.column(name).combine_chunks()))
-              for name in table.column_names)))
+          yield self._piece(table)
         if not left:
           return
+
+  def _piece(self, table):
+    columns = collections.OrderedDict()
+    for name in table.column_names:
+      stored = table.column(name).combine_chunks()
+      columns[name] = as_text(stored)
+      if name not in self.padded and _is_padded(stored, columns[name]):
+        self.padded.add(name)
+    return Piece(table, pa.table(columns))
 
   def _csv(self, path):
     fields = sniffing.first_row(path, self.sniffed)
@@ -170,12 +179,19 @@ class Files:
     convert = pa.csv.ConvertOptions(
         column_types={name: pa.string() for name in names},
         strings_can_be_null=True, null_values=[''])
-    self._bad = None
-    try:
-      with pa.input_stream(path, compression=csv_lines.codec(path)) as stream:
+    skipped = self.skipped
+
+    def batches():
+      self._bad, self.skipped = None, skipped
+      with _opened(path) as stream:
         with pa.csv.open_csv(stream, read, parse, convert) as parsed:
-          for batch in parsed:
-            yield self._selected(path, pa.Table.from_batches([batch]))
+          yield from parsed
+
+    try:
+      for table in _resumed(path, batches):
+        yield self._selected(path, table)
+    except errors.UserError:
+      raise
     except (pa.ArrowException, UnicodeError, OSError) as error:
       raise errors.UserError(self._problem(path, error))
 
@@ -200,11 +216,14 @@ class Files:
     return '%s cannot be read as CSV: %s' % (path, text)
 
   def _parquet(self, path):
-    opened = parquet_files.opened(path)
-    have = [name for name in self.names if name in opened.schema_arrow.names]
+    have = [name for name in self.names
+            if name in parquet_files.opened(path).schema_arrow.names]
     try:
-      for batch in opened.iter_batches(_BATCH_ROWS, columns=have):
-        yield self._selected(path, pa.Table.from_batches([batch]))
+      for table in _resumed(path, lambda: parquet_files.opened(
+          path).iter_batches(_BATCH_ROWS, columns=have)):
+        yield self._selected(path, table)
+    except errors.UserError:
+      raise
     except (pa.ArrowException, OSError) as error:
       raise errors.UserError('%s cannot be read: %s' % (
           path, parquet_files.one_line(error)))
@@ -222,6 +241,55 @@ class Files:
     return table.select(self.names)
 
 
+def _opened(path):
+  """Opens the text of a CSV file as pa.NativeFile."""
+  compression = csv_lines.codec(path)
+  if not uris.is_remote(path):
+    return pa.input_stream(path, compression=compression)
+  stream = sources.native(path)
+  return pa.CompressedInputStream(
+      stream, compression) if compression else stream
+
+
+def _resumed(path, batches):
+  """Yields the rows of a file; goes on where a connection to a store broke.
+
+  Args:
+    path: str.
+    batches: function without arguments to an iterator over pa.RecordBatch, from
+      the first row of the file on, in the same order each time.
+
+  Yields:
+    pa.Table.
+
+  Raises:
+    UserError: if the store refuses, or does not answer often enough.
+  """
+  found, rows, skipped = None, 0, 0
+
+  def following():
+    nonlocal found, skipped
+    if found is None:
+      found, skipped = batches(), 0
+    try:
+      for batch in found:
+        if skipped + batch.num_rows > rows:
+          batch = batch.slice(rows - skipped)
+          skipped = rows + batch.num_rows
+          return batch
+        skipped += batch.num_rows
+    except OSError:
+      found = None
+      raise
+
+  while True:
+    batch = sources.retried(path, following)
+    if batch is None:
+      return
+    rows += batch.num_rows
+    yield pa.Table.from_batches([batch])
+
+
 def as_text(array):
   """Returns values as text, null where there is none.
 
@@ -230,16 +298,20 @@ def as_text(array):
 
   Returns:
     pa.Array of string: digits of numbers, `true` and `false`, days and times as
-    ISO 8601 writes them, items of a list with SEPARATOR between them; of
-    structures all are null.
+    ISO 8601 writes them, items of a list with lists.SEPARATOR between them, and
+    with their weights of a map; of structures all are null.
   """
   if pa.types.is_dictionary(array.type):
     array = array.dictionary_decode()
   if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
     text = pc.utf8_trim_whitespace(array.cast(pa.string()))
     return pc.if_else(pc.equal(text, ''), pa.scalar(None, pa.string()), text)
+  if lists.is_vector(array.type):
+    array = lists.plain(array)
   if arrow_values.is_list(array.type):
     return _joined(array)
+  if lists.is_map(array.type):
+    return _utf8(lists.texts_of_maps(array))
   if pa.types.is_nested(array.type):
     return pa.nulls(len(array), pa.string())
   if arrow_values.is_value(array.type):
@@ -257,6 +329,23 @@ def is_list(arrow_type):
           arrow_values.is_value(arrow_type.value_type))
 
 
+def _is_padded(stored, text):
+  """Whether `as_text` has taken blanks away from some values."""
+  if pa.types.is_dictionary(stored.type):
+    stored = stored.dictionary_decode()
+  if not (pa.types.is_string(stored.type) or
+          pa.types.is_large_string(stored.type)):
+    return False
+  return bool(pc.any(pc.not_equal(stored.cast(pa.string()), text)).as_py())
+
+
+def has_items(arrow_type):
+  """Whether a column of Parquet has several values in a row that can be read.
+  """
+  return (is_list(arrow_type) or lists.is_map(arrow_type) or
+          lists.is_vector(arrow_type))
+
+
 def _utf8(binary):
   try:
     return binary.cast(pa.string())
@@ -271,9 +360,9 @@ def _joined(array):
   items = as_text(array.flatten())
   lengths = pc.list_value_length(array).fill_null(0).to_numpy()
   offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-  lists = pa.ListArray.from_arrays(
-      pa.array(offsets), items.fill_null('').cast(pa.string()))
-  text = pc.binary_join(lists, SEPARATOR)
+  text = pc.binary_join(pa.ListArray.from_arrays(
+      pa.array(offsets), items.fill_null('').cast(pa.string())),
+                        lists.SEPARATOR)
   return pc.if_else(pc.equal(text, ''), pa.scalar(None, pa.string()), text)
 
 

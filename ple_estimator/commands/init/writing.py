@@ -4,10 +4,12 @@ import collections
 import textwrap
 
 from ple_estimator.commands.init import choosing
+from ple_estimator.commands.init import like_columns
 
 _WIDTH = 80
 _FEW_ROWS = 100000
 _MOST_NUMBERS = 40  # for which each number gets vectors of its own in base
+_TOO_MANY_NUMBERS = 100  # the same in small
 _MOST_BUCKETS = 5000000
 _LEAST_CLASS = 10  # rows with the rarer value, for an AUC to say something
 
@@ -133,22 +135,45 @@ def _input(plan):
 def _columns(plan):
   lines = ['FeatureSpec.columns = [']
   reasons = {label.name: label.reason for label in plan.labels}
-  for choice in plan.choices:
+  for members, choice in like_columns.grouped(plan.choices):
     reason = reasons.get(choice.name, choice.reason)
-    lines += _comment('%s: %s; %s.' % (
-        choice.name, choosing.seen(plan.described[choice.name]), reason),
-                      '    # ')
-    lines.append('    {%s},' % ', '.join(
-        '%s: %s' % (ascii(name), ascii(value))
-        for name, value in _entry(choice).items()))
+    seen = '' if len(members) > 1 else (
+        choosing.seen(plan.described[choice.name]) + '; ')
+    lines += _comment('%s: %s%s.' % (choice.name, seen, reason), '    # ')
+    lines += _dict(_entry(choice, len(members) > 1))
   for name, reason in plan.omitted.items():
     lines += _comment('%s is left out: %s.' % (name, reason), '    # ')
   return lines + [']']
 
 
-def _entry(choice):
+def _dict(entry):
+  """The lines of an entry of FeatureSpec.columns, broken where they may be."""
+  items = []
+  for name, value in entry.items():
+    key = ascii(name) + ': '
+    if isinstance(value, (tuple, dict)) and len(value) > 2:
+      is_dict = isinstance(value, dict)
+      parts = ['%s: %s' % (ascii(k), ascii(v)) for k, v in value.items()
+               ] if is_dict else list(map(ascii, value))
+      parts[0] = key + ('{' if is_dict else '(') + parts[0]
+      parts[-1] += '}' if is_dict else ')'
+      items += parts
+    else:
+      items.append(key + ascii(value))
+  items[0] = '{' + items[0]
+  items[-1] += '}'
+  lines = ['   ']
+  for item in items:
+    if len(lines[-1]) + len(item) + 2 > _WIDTH and lines[-1].strip():
+      lines.append('       ')
+    lines[-1] += ' %s,' % item
+  return lines
+
+
+def _entry(choice, is_range):
   return collections.OrderedDict(
-      [('name', choice.name), ('kind', choice.kind)], **choice.arguments)
+      [('names' if is_range else 'name', choice.name), ('kind', choice.kind)],
+      **choice.arguments)
 
 
 def _model(plan):
@@ -162,10 +187,18 @@ def _model(plan):
       if label.weight != 1:
         lines.append('  weight = %r  # so that tasks count alike' %
                      label.weight)
-  numbers = sum(choice.kind == 'number' for choice in plan.choices)
+    if label.num_classes:
+      lines.append('%s/MultiClass.num_classes = %d' % (
+          label.task, label.num_classes))
+  numbers = sum(
+      1 if choice.kind == 'number' else choice.arguments['width']
+      for choice in plan.choices if choice.kind in ('number', 'vector'))
   if plan.base()[0] == 'gin/base.gin' and 0 < numbers <= _MOST_NUMBERS:
     lines += ['', '# Vectors of the numbers, as in gin/small.gin.',
               'Model.interactions = [@Wide(), @FwFM(), @Periodic(), @Binned()]']
+  elif plan.base()[0] == 'gin/small.gin' and numbers > _TOO_MANY_NUMBERS:
+    lines += ['', '# Of gin/small.gin without vectors for each of %d numbers.' %
+              numbers, 'Model.interactions = [@Wide(), @FwFM()]']
   if plan.has_row_per_value():
     values = sum(choice.arguments.get('num_buckets', 0) // 20
                  for choice in plan.choices)

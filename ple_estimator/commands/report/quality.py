@@ -138,7 +138,8 @@ def _precision(facts, task, having):
   return document.Figure(
       'pr-%s' % task, 'Precision and recall of %s' % task,
       'The share of positives among the rows taken, over the share of all '
-      'positives found by them, from the tenth positive on.', [charts.View('', spec)], _grid(
+      'positives found by them, from the tenth positive on.',
+      [charts.View('', spec)], _grid(
           'Precision at recalls', 'recall', having, columns),
       overview.run_names(facts))
 

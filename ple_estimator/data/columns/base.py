@@ -15,6 +15,14 @@ NO_ID = -1  # the id of a missing value that has no default: a zero vector
 RAW = 'raw/'  # prefix of a feature that carries a column as the file has it
 
 
+def legal_scope(name):
+  """A name as TensorFlow allows it for variables and placeholders."""
+  legal = re.sub(r'[^A-Za-z0-9_.-]', '_', name)
+  if legal == name and legal[0] not in '_-':
+    return legal
+  return 'column_%s_%08x' % (legal, zlib.crc32(name.encode()))
+
+
 class Column:
   """One column of the data, in the order of the file.
 
@@ -29,6 +37,8 @@ class Column:
     can_be_crossed: bool, whether it is a category with one id per row, see
       crossed.py.
     weighted: bool, whether it is a list whose items have weights.
+    query: str, the category column by which attention weighs the items of this
+      list; None has no attention.
     sources: tuple of str, the columns of the files that `encode` and `ids`
       take; its own name, unless it is made of others.
     own_dim: int, how many dimensions at the end of a category's vectors only
@@ -40,6 +50,10 @@ class Column:
       leaves it to the embedding.
     trainable: bool, of a category: whether training changes its vectors.
     vectors: str, of a category: the file that its vectors start from, or None.
+    table: str, of a category: columns that name the same table share the rows
+      of their values (tables.py); None is rows of its own.
+    aligned: str, of a list: lists that give the same name have the same length
+      in each row (aligned.py); None has any.
     wants: str, the types that `accepts` takes, for errors.
   """
 
@@ -50,12 +64,15 @@ class Column:
   is_category = False
   can_be_crossed = False
   weighted = False
+  query = None
   own_dim = 0
   own_l2 = ()
   stddev = None
   l2 = None
   trainable = True
   vectors = None
+  table = None
+  aligned = None
   wants = 'text, or a number that is whole'
 
   def __init__(self, name):
@@ -65,10 +82,7 @@ class Column:
   @property
   def scope(self):
     """The name as TensorFlow allows it for variables and placeholders."""
-    legal = re.sub(r'[^A-Za-z0-9_.-]', '_', self.name)
-    if legal == self.name and legal[0] not in '_-':
-      return legal
-    return 'column_%s_%08x' % (legal, zlib.crc32(self.name.encode()))
+    return legal_scope(self.name)
 
   def accepts(self, arrow_type):
     """Whether `parse` takes a Parquet column of this type."""
@@ -176,11 +190,12 @@ class Column:
     """
     raise NotImplementedError
 
-  def _set_vectors(self, stddev, l2, trainable, vectors=None, by_id=False):
+  def _set_vectors(self, stddev, l2, trainable, vectors=None, table=None,
+                   by_id=False):
     """Checks and stores what a category says of its vectors, as Hashed.
 
     Args:
-      stddev, l2, trainable, vectors: as categories.Hashed.
+      stddev, l2, trainable, vectors, table: as categories.Hashed.
       by_id: bool, whether the ids are no hashes, so that a file can have a
         vector per id.
     """
@@ -199,6 +214,8 @@ class Column:
       errors.check(vectors.endswith(endings), 'vectors must be a path that '
                    'ends in %s, got %r.', ' or '.join(endings), vectors)
     self.vectors = vectors
+    errors.check_text('table', table, or_none=True)
+    self.table = table
 
 
 class Ignored(Column):

@@ -24,7 +24,7 @@ class Bucketised(numbers.Numeric):
   can_be_crossed = True
 
   def __init__(self, name, boundaries, dim, default=None, stddev=None, l2=None,
-               trainable=True, vectors=None):
+               trainable=True, vectors=None, table=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -38,6 +38,7 @@ class Bucketised(numbers.Numeric):
       trainable: bool, as categories.Hashed.
       vectors: str, as categories.Hashed; or the path of a .npy file
         [num_buckets, dim], which has a row for each id.
+      table: str, as categories.Hashed.
     """
     super().__init__(name)
     errors.check_list('boundaries', boundaries, errors.is_number,
@@ -49,7 +50,7 @@ class Bucketised(numbers.Numeric):
         errors.written(boundaries))
     errors.check_number('default', default, or_none=True)
     errors.check_integer('dim', dim, 1)
-    self._set_vectors(stddev, l2, trainable, vectors, by_id=True)
+    self._set_vectors(stddev, l2, trainable, vectors, table, by_id=True)
     self.num_buckets = len(boundaries) + 1
     self.dim = dim
     self._default = float('nan') if default is None else float(default)

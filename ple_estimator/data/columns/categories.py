@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.data import arrow_values
+from ple_estimator.data.columns import aligned as aligned_lists
 from ple_estimator.data.columns import base
 from ple_estimator.data.columns import numbers
 from ple_estimator.data.columns import weighted_items
@@ -29,7 +30,7 @@ class Hashed(base.Column):
   can_be_crossed = True
 
   def __init__(self, name, num_buckets, dim, default='', stddev=None, l2=None,
-               trainable=True, vectors=None):
+               trainable=True, vectors=None, table=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -49,11 +50,14 @@ class Hashed(base.Column):
         of lists of dim numbers: where training starts, the vectors that the
         experts read are those of the file. A bucket of several of its values
         starts from their mean. None, and other values, start at random.
+      table: str, a name: columns that name the same table share its rows, so
+        that a value has one vector in all of them. What they must agree in is
+        in tables.py. None is rows of its own.
     """
     super().__init__(name)
     errors.check(isinstance(default, str), 'default must be a text, got %s.',
                  errors.written(default))
-    self._set_vectors(stddev, l2, trainable, vectors)
+    self._set_vectors(stddev, l2, trainable, vectors, table)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     self._default = default
@@ -99,6 +103,9 @@ class HashedList(Hashed):
   It is the zero vector where the divisor is 0. A row of a file with a weight
   that is missing, no number, or out of range is a bad row. A served model,
   which cannot refuse a row, drops such an item.
+
+  With the combiner 'attention' a network finds the weight of each item, by how
+  it goes with the value of another column (embeddings/attention.py).
   """
 
   can_be_crossed = False
@@ -106,7 +113,8 @@ class HashedList(Hashed):
 
   def __init__(self, name, num_buckets, dim, default='', separator='|',
                combiner='mean', stddev=None, l2=None, max_items=None,
-               keep='first', trainable=True, weights=None, vectors=None):
+               keep='first', trainable=True, weights=None, vectors=None,
+               table=None, aligned=None, query=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -116,32 +124,67 @@ class HashedList(Hashed):
       default: str, what an empty field stands for; '' gives it no id, and so
         the zero vector.
       separator: str, between the items of a field; empty items are dropped.
-      combiner: 'mean', 'sum' or 'sqrtn', as in tf.nn.embedding_lookup_sparse.
+      combiner: 'mean', 'sum' or 'sqrtn', as in tf.nn.embedding_lookup_sparse;
+        or 'attention', see Model.attention.
       stddev: float, as Hashed.
       l2: float, as Hashed.
       max_items: int, how many items of a field count, after empty ones have
-        been dropped; None counts all.
+        been dropped, but for `aligned`; None counts all.
       keep: 'first' or 'last', which items count where there are more.
       trainable: bool, as Hashed.
       weights: str, the character between an item and its weight: ':' reads
         'a:0.5|b:2', and a map of Parquet from items to numbers. The weight is
         behind the last one of an item. None has no weights.
       vectors: str, as Hashed; the values of the file are single items.
+      table: str, as Hashed.
+      aligned: str, a name: in each row, lists that give the same one must have
+        the same number of items, of which empty ones keep their places. They
+        must have the same max_items and keep, which counts places. A served
+        model, which cannot refuse a row, takes each list as it is.
+      query: str, with the combiner 'attention': the name of another category
+        column of the same dim, such as the item that is shown to a user whose
+        history this list is. If that is a list, its combined vector counts.
     """
     super().__init__(name, num_buckets, dim, default, stddev, l2, trainable,
-                     vectors)
+                     vectors, table)
     errors.check_text('separator', separator)
-    errors.check_choice('combiner', combiner, ('mean', 'sum', 'sqrtn'))
+    errors.check_choice('combiner', combiner,
+                        ('mean', 'sum', 'sqrtn', 'attention'))
+    self._attend(combiner, query, weights)
     errors.check_integer('max_items', max_items, 1, _MOST_ITEMS, or_none=True)
     errors.check_choice('keep', keep, ('first', 'last'))
     errors.check(keep == 'first' or max_items, "keep must be 'first' without "
                  'max_items, got %s.', errors.written(keep))
-    self._max_items = max_items
-    self._keeps_last = keep == 'last'
+    errors.check_text('aligned', aligned, or_none=True)
+    errors.check(
+        aligned is None or not default, "default must be '' with aligned, where"
+        ' each item has its place, got %s.', errors.written(default))
+    self.max_items = max_items
+    self.keep = keep
     self._separator = separator
     self.combiner = combiner
+    self.aligned = aligned
+    self._as_long_as = None
     if weights is not None:
       self._weigh(weights, default)
+
+  def _attend(self, combiner, query, weights):
+    """Checks and stores by which column attention weighs the items."""
+    errors.check_text('query', query, or_none=True)
+    if combiner == 'attention':
+      errors.check(
+          query is not None, "query must be the name of a category column with "
+          "the combiner 'attention', such as 'item_id', got None.")
+      errors.check(
+          weights is None, "weights must be None with the combiner 'attention',"
+          " which finds a weight for each item, got %s: with 'mean', 'sum' or "
+          "'sqrtn' the items have these weights.", errors.written(weights))
+    else:
+      errors.check(
+          query is None, 'query must be None with the combiner %r, got %r: '
+          "items are weighed by another column with 'combiner': 'attention'.",
+          combiner, query)
+    self.query = query
 
   def _weigh(self, weights, default):
     """Reads a weight behind each item."""
@@ -153,6 +196,10 @@ class HashedList(Hashed):
         not self._weighted_items.bad_rows(
             pa.array([default.encode()], pa.binary())).any(),
         'default must %s, got %s.', self.requirement(), errors.written(default))
+
+  def align(self, other):
+    """Sets the list that this one must be as long as, see aligned.py."""
+    self._as_long_as = other
 
   def accepts(self, arrow_type):
     if arrow_values.is_list(arrow_type):
@@ -177,6 +224,25 @@ class HashedList(Hashed):
       bad = bad_weights if bad is None else bad | bad_weights
       bad = bad if bad.any() else None
     return texts, bad
+
+  def unfit(self, columns):
+    """As Column: rows in which another list has more or fewer items."""
+    if self._as_long_as is None:
+      return []
+    here, there = [of.places(columns[of.name])
+                   for of in (self, self._as_long_as)]
+    bad = aligned_lists.differ(here, there)
+    return [(bad & (there == count), 'must have %d items, as column %r has, '
+             'with which it is aligned' % (count, self._as_long_as.name))
+            for count in np.unique(there[bad]).tolist()]
+
+  def places(self, texts):
+    """How many items each field has, empty ones too: [rows] int.
+
+    Args:
+      texts: pa.Array as `parse` returns it.
+    """
+    return aligned_lists.counts(texts, self._separator)
 
   def _join(self, lists, bad_items):
     """Joins lists to the text that a file without lists would have.
@@ -214,16 +280,19 @@ class HashedList(Hashed):
     if self._default:
       text = tf.where(tf.equal(text, ''),
                       tf.fill(tf.shape(text), self._default), text)
+    if self.aligned and self.max_items:
+      text = aligned_lists.cut_tensor(
+          text, self._separator, self.max_items, self.keep == 'last')
     if self.weighted:
       items, weights = self._weighted_items.encode(text)
-      if self._max_items:
+      if self.max_items:
         kept = self._counted(items)
         items, weights = [tf.sparse.retain(x, kept) for x in (items, weights)]
       return self._hash_all(items), weights
     items = tf.strings.split(
         text, sep=self._separator, result_type='RaggedTensor').to_sparse()
     items = tf.sparse.retain(items, tf.not_equal(items.values, ''))
-    if self._max_items:
+    if self.max_items:
       items = tf.sparse.retain(items, self._counted(items))
     return self._hash_all(items)
 
@@ -241,14 +310,17 @@ class HashedList(Hashed):
         tf.ones_like(rows), rows, items.dense_shape[0])
     places = tf.range(tf.size(rows, out_type=tf.int64)) - tf.gather(
         tf.cumsum(lengths, exclusive=True), rows)
-    if self._keeps_last:
+    if self.keep == 'last':
       places = tf.gather(lengths, rows) - 1 - places  # counted from the end
-    return places < self._max_items
+    return places < self.max_items
 
   def ids(self, array):
     if self._default:
       array = pc.if_else(pc.equal(array, pa.scalar(b'', pa.binary())),
                          pa.scalar(self._default.encode(), pa.binary()), array)
+    if self.aligned and self.max_items:
+      array = aligned_lists.cut(
+          array, self._separator, self.max_items, self.keep == 'last')
     if self.weighted:
       items = self._weighted_items.split(array)
       splits = items.splits
@@ -258,7 +330,7 @@ class HashedList(Hashed):
       ids, splits = native.hash_lists(
           array, self._separator.encode(), self.num_buckets)
       found = (ids,)
-    if self._max_items:
+    if self.max_items:
       kept, splits = self._cut(splits)
       found = tuple(values[kept] for values in found)
     return (found[0], splits) + found[1:]
@@ -267,10 +339,10 @@ class HashedList(Hashed):
     """Which max_items of each field count, and the splits of these."""
     lengths = np.diff(splits)
     places = np.arange(splits[-1]) - np.repeat(splits[:-1], lengths)
-    if self._keeps_last:
+    if self.keep == 'last':
       places = np.repeat(lengths, lengths) - 1 - places
-    kept = np.minimum(lengths, self._max_items)
-    return places < self._max_items, np.concatenate(
+    kept = np.minimum(lengths, self.max_items)
+    return places < self.max_items, np.concatenate(
         [[0], np.cumsum(kept)]).astype(np.int32)
 
   def items(self, text):
@@ -279,11 +351,13 @@ class HashedList(Hashed):
     Args:
       text: bytes, of a column without weights.
     """
-    items = [item for item in text.split(self._separator.encode()) if item]
-    if not self._max_items:
-      return items
-    return (items[-self._max_items:] if self._keeps_last else
-            items[:self._max_items])
+    items = text.split(self._separator.encode())
+    if not self.aligned:
+      items = [item for item in items if item]
+    if self.max_items:
+      items = (items[-self.max_items:] if self.keep == 'last' else
+               items[:self.max_items])
+    return [item for item in items if item]
 
 
 class Integer(numbers.Numeric):
@@ -297,7 +371,7 @@ class Integer(numbers.Numeric):
   wants = 'an integer, or text or another number that is one'
 
   def __init__(self, name, num_buckets, dim, default=base.NO_ID, stddev=None,
-               l2=None, trainable=True, vectors=None):
+               l2=None, trainable=True, vectors=None, table=None):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -311,9 +385,10 @@ class Integer(numbers.Numeric):
       trainable: bool, as Hashed.
       vectors: str, as Hashed; or the path of a .npy file [num_buckets, dim],
         which has a row for each id.
+      table: str, as Hashed.
     """
     super().__init__(name)
-    self._set_vectors(stddev, l2, trainable, vectors, by_id=True)
+    self._set_vectors(stddev, l2, trainable, vectors, table, by_id=True)
     self.num_buckets = _positive('num_buckets', num_buckets)
     self.dim = _positive('dim', dim)
     errors.check(

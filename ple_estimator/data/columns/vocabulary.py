@@ -33,7 +33,7 @@ class Vocabulary(base.Column):
   can_be_crossed = True
 
   def __init__(self, name, values, dim, num_oov_buckets=0, default='',
-               stddev=None, l2=None, trainable=True, vectors=None):
+               stddev=None, l2=None, trainable=True, vectors=None, table=None):
     """Checks and stores the arguments of the column; reads a file.
 
     Args:
@@ -51,6 +51,7 @@ class Vocabulary(base.Column):
         [num_buckets, dim], which has a row for each id, also for those that
         values out of the vocabulary share. Values of a Parquet file that are
         not listed are left out.
+      table: str, as categories.Hashed.
 
     Raises:
       UserError: if an argument is wrong, or the file cannot be read.
@@ -60,7 +61,7 @@ class Vocabulary(base.Column):
     errors.check_integer('num_oov_buckets', num_oov_buckets, 0)
     errors.check(isinstance(default, str), 'default must be a text, got %s.',
                  errors.written(default))
-    self._set_vectors(stddev, l2, trainable, vectors, by_id=True)
+    self._set_vectors(stddev, l2, trainable, vectors, table, by_id=True)
     self.file = values if isinstance(values, str) and values else None
     self._listed = _of_file(values) if self.file else _of_list(values)
     errors.check(
