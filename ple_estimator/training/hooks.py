@@ -1,5 +1,7 @@
 """Session hooks: progress, and checkpoints with evaluation."""
 
+import resource
+import shutil
 import sys
 
 from absl import logging
@@ -14,9 +16,13 @@ class ProgressHook(tf.train.SessionRunHook):
   """Shows how far training is: a bar on a terminal, log lines elsewhere.
 
   step 300 of 782 | 12.3 steps/s | 6298 examples/s | loss 0.62 (ctr 0.41, ...)
+
+  A bar is cut to the width of the terminal. The largest memory that the process
+  has had is written to event files, in MB, as 'memory/peak_mb'.
   """
 
-  def __init__(self, tasks, max_steps, batch_size, every_steps, stream=None):
+  def __init__(self, tasks, max_steps, batch_size, every_steps, stream=None,
+               folder=None):
     """Stores the arguments; builds no graph.
 
     Args:
@@ -27,7 +33,9 @@ class ProgressHook(tf.train.SessionRunHook):
       every_steps: int, global steps between two lines.
       stream: file of a terminal for the bar; None is standard error if that
         is one.
+      folder: str, of the event files; None writes none.
     """
+    self._folder = folder
     self._tasks = tasks
     self._max_steps = max_steps
     self._batch_size = batch_size
@@ -73,13 +81,23 @@ class ProgressHook(tf.train.SessionRunHook):
         step, last, rate, rate * self._batch_size, losses['loss'],
         ', '.join('%s %.4f' % (task, losses[task]) for task in self._tasks))
     text += ' | %s left' % _duration(left)
+    self._note_memory(step)
     if not self._stream:
       logging.info('%s', text)
       return
     done = int(_BAR_WIDTH * step / last)
     bar = '#' * done + '-' * (_BAR_WIDTH - done)
-    self._stream.write('\r[%s] %s\x1b[K' % (bar, text))
+    # A line that is wider than the terminal would scroll it at every step.
+    line = ('[%s] %s' % (bar, text))[:shutil.get_terminal_size().columns - 1]
+    self._stream.write('\r%s\x1b[K' % line)
     self._stream.flush()
+
+  def _note_memory(self, step):
+    if self._folder:
+      peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+      summary = tf.Summary()
+      summary.value.add(tag='memory/peak_mb', simple_value=peak)
+      tf.summary.FileWriterCache.get(self._folder).add_summary(summary, step)
 
 
 def _duration(seconds):

@@ -354,7 +354,8 @@ class Trainer:
                 self._evaluations.steps if self._evaluations else 0)),
         hooks.ProgressHook(
             [task.name for task in self._model.tasks], self._max_steps,
-            self._train_input.batch_size, config.save_summary_steps)]
+            self._train_input.batch_size, config.save_summary_steps,
+            folder=config.model_dir if config.is_chief else None)]
     if self._work_queue:
       added.append(self._work_queue.hook(config.save_summary_steps))
     else:

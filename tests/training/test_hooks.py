@@ -16,7 +16,8 @@ from ple_estimator.training import losses
 from ple_estimator.training import metrics_file
 
 
-def test_bar_is_drawn_on_a_terminal():
+def test_bar_is_drawn_on_a_terminal(monkeypatch):
+  monkeypatch.setenv('COLUMNS', '120')
   stream = io.StringIO()
   step = tf.train.create_global_step()
   tf.constant(0.75, name='total_loss')
@@ -34,6 +35,23 @@ def test_bar_is_drawn_on_a_terminal():
                     r's \| loss 0.7500 \(ctr 0.5000\) \| \d+:\d\d left', frame)
   done = [frame.count('#') for frame in frames]
   assert done == sorted(done) and done[-1] > done[0]
+
+
+def test_a_bar_fits_a_narrow_terminal_and_memory_is_noted(
+    monkeypatch, tmp_path):
+  monkeypatch.setenv('COLUMNS', '40')
+  stream = io.StringIO()
+  tf.train.create_global_step()
+  hook = hooks.ProgressHook(['ctr'], 8, 100, 2, stream, str(tmp_path))
+  hook._show(4, 10.0, {'loss': 0.75, 'ctr': 0.5})
+  line, = re.findall(r'\r(.*)\x1b\[K', stream.getvalue())
+  assert line.startswith('[############------------] step 4') and len(
+      line) == 39
+  tf.summary.FileWriterCache.get(str(tmp_path)).flush()
+  path, = tmp_path.glob('*tfevents*')
+  peak, = [value.simple_value for event in tf.train.summary_iterator(str(path))
+           for value in event.summary.value if value.tag == 'memory/peak_mb']
+  assert 50 < peak < 100000  # of this process, in MB
 
 
 def test_time_left_is_readable():

@@ -8,6 +8,7 @@ import numpy as np
 
 from ple_estimator.commands.report import charts
 from ple_estimator.commands.report import document
+from ple_estimator.commands.report import events
 
 # gate/level_0/ctr/shared/expert_1: the gate, then the expert.
 _GATE = re.compile(r'(?:.*/)?gate/(?P<gate>.+)/(?P<expert>[^/]+/[^/]+)$')
@@ -24,7 +25,7 @@ Attributes:
 
 
 def gates(run):
-  """The gates of a run, from its evaluations, else from training's events.
+  """The gates of a run, from its evaluations, else from event files.
 
   Args:
     run: runs.Run.
@@ -32,7 +33,7 @@ def gates(run):
   Returns:
     list of Gate, by name.
   """
-  for scalars in (run.evaluated, run.training):
+  for scalars in (_of_evaluations(run), run.evaluated, run.training):
     found = collections.OrderedDict()
     for tag in sorted(scalars):
       match = _GATE.match(tag)
@@ -43,6 +44,15 @@ def gates(run):
     if found:
       return [_gate(name, experts) for name, experts in found.items()]
   return []
+
+
+def _of_evaluations(run):
+  found = collections.defaultdict(list)
+  for of in run.evaluations:
+    for name, value in of.items():
+      if value is not None:
+        found[name].append(events.Point(of['global_step'], value, 0.0))
+  return found
 
 
 def _gate(name, experts):
@@ -90,7 +100,7 @@ def experts(facts):
                 if name.startswith('shared/')))])
   if not rows:
     return document.Section('Experts and gates', [
-        'No run has gates with several experts in its event files.'])
+        'No run has gates with several experts.'])
   return document.Section('Experts and gates', [
       'Shares are means over the rows of the last evaluation. An entropy of 1 '
       'uses all experts alike, of 0 one alone. That a gate leans on an expert '

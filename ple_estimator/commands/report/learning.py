@@ -11,10 +11,11 @@ from ple_estimator.commands.report import overview
 
 _BLOCKS = 60  # points of a training curve, at most
 _SHOWN = ('auc', 'gauc', 'log_loss', 'rmse')
-# The loss of a task's training is the log loss, or the squared error, of each
-# batch: the metric of evaluations that it can be laid beside, and how.
-_OF_TRAINING = (('log_loss', lambda loss: loss),
-                ('rmse', lambda loss: math.sqrt(max(loss, 0.0))))
+# The metric of evaluations that the loss of batches can be laid beside: what
+# training calls it, and how it becomes that metric.
+_OF_TRAINING = {'log_loss': ('log_loss', lambda loss: loss),
+                'rmse': ('loss', lambda loss: math.sqrt(max(loss, 0.0)))}
+_OF_SAMPLE = '/train'  # ends the metrics of a sample of training rows
 _TRAINING, _EVALUATION = 'training', 'evaluation'
 
 
@@ -30,8 +31,9 @@ def section(facts):
   texts = ['Lines: evaluations of validation rows. Dashes: training, the mean '
            'of the batches logged between two points, with dropout in force '
            'and weights before averaging, so that it may lie above the '
-           'evaluation at first. A training curve that falls on while '
-           'evaluations rise is overfitting.']
+           'evaluation at first; where Metrics.train_rows is bound, the '
+           'evaluations of those training rows. A training loss that falls on '
+           'while that of evaluations rises is overfitting.']
   if not figures:
     texts = ['No evaluations and no event files: training writes '
              'evaluations.json and events.out.tfevents.*.']
@@ -106,15 +108,21 @@ def evaluated(run, name):
 
 
 def trained(run, name):
-  """The same of training, from its event files, in at most _BLOCKS means."""
+  """The same of training rows: of the sample that evaluations measure, or of
+  the batches in the event files, in at most _BLOCKS means.
+  """
+  of_sample = evaluated(run, name + _OF_SAMPLE)
+  if of_sample:
+    return of_sample
   task, _, measure = name.partition('/')
-  tags = ['loss'] if name == 'loss' else (
-      ['%s/train_loss' % task, '%s/loss' % task])
-  form = (lambda loss: loss) if name == 'loss' else dict(_OF_TRAINING).get(
-      measure)
-  found = next((run.training[tag] for tag in tags if tag in run.training), [])
-  found = [point for point in found if math.isfinite(point.value)]
-  if not found or form is None:
+  tag, form = _OF_TRAINING.get(measure, (None, None))
+  if name == 'loss':
+    tag, form = 'loss', lambda loss: loss
+  else:
+    tag = '%s/%s' % (task, tag)
+  found = [point for point in run.training.get(tag, [])
+           if math.isfinite(point.value)]
+  if not found:
     return []
   size = -(-len(found) // _BLOCKS)
   return [(block[-1].step, form(float(np.mean([of.value for of in block]))))

@@ -36,7 +36,7 @@ def _run_with_gates(tmp_path, name='a'):
              'gate/level_0/ctr/shared/expert_0': shares[1],
              'gate/level_0/cvr/cvr/expert_0': 1.0}
       for step, shares in _SHARES.items()})
-  _summaries(path, {step: {'ctr/train_loss': 1.0 / step, 'loss': 2.0 / step,
+  _summaries(path, {step: {'ctr/log_loss': 1.0 / step, 'loss': 2.0 / step,
                            'global_step/sec': step} for step in range(1, 151)})
   return path
 
@@ -57,6 +57,17 @@ def test_gates_and_the_entropy_of_their_use(tmp_path):
       {'step': 10, 'of': 'ctr/expert_0', 'share': 0.9},
       {'step': 10, 'of': 'shared/expert_0', 'share': 0.1}]
   assert entropy.table.rows[1] == ['10', '0.469']
+
+
+def test_gates_and_samples_of_training_rows_are_read_from_evaluations():
+  run = runs_lib.Run('', 'a', None, [
+      {'global_step': step, 'ctr/auc': 0.7, 'ctr/auc/train': 0.75 + step / 4,
+       'gate/level_0/ctr/ctr/expert_0': 0.25,
+       'gate/level_0/ctr/shared/expert_0': 0.75} for step in (1, 2)], None, {},
+                     None, {}, {})
+  gate, = inside.gates(run)
+  assert gate.steps == [1, 2] and gate.shares.tolist() == [[.25, .75]] * 2
+  assert learning.trained(run, 'ctr/auc') == [(1, 1.0), (2, 1.25)]
 
 
 def test_training_and_evaluation_are_on_one_chart(tmp_path):
@@ -81,7 +92,7 @@ def test_training_and_evaluation_are_on_one_chart(tmp_path):
 
 
 def test_a_loss_of_squares_is_laid_beside_the_rmse(tmp_path):
-  _summaries(str(tmp_path), {1: {'t/train_loss': 4.0}})
+  _summaries(str(tmp_path), {1: {'t/loss': 4.0}})
   run = runs_lib.Run('', 'a', None, [], None, {}, None,
                      events.read(str(tmp_path)), {})
   assert learning.trained(run, 't/rmse') == [(1, 2.0)]
