@@ -182,7 +182,7 @@ def test_averages_move_once_per_batch(op_fusion):
         second, got = session.run([weights, averages])
     for of_first, of_second, average in zip(first, second, got):
       np.testing.assert_allclose(
-          average, of_first / 3 + 2 * of_second / 3, rtol=1e-4, atol=1e-6)
+          average, of_first / 6 + 5 * of_second / 6, rtol=1e-4, atol=1e-6)
     found.append(got)
   for whole, sliced in zip(*found):
     np.testing.assert_allclose(sliced, whole, rtol=1e-3, atol=1e-4)
