@@ -57,8 +57,8 @@ ORDER = [
                   'compatibility', 'comparison', 'daily', 'evaluations',
                   'early_stopping', 'exports', 'evaluation',
                   'starting_vectors', 'layout', 'transfer', 'keyed_transfer',
-                  'known_values', 'warm_start', 'estimator', 'ending',
-                  'trainer']),
+                  'known_values', 'warm_start', 'estimator', 'answering',
+                  'ending', 'trainer']),
     ('model', []),
     ('components', []),
     ('experiment', []),
@@ -69,7 +69,8 @@ ORDER = [
                   'init.distinct', 'init.dates', 'init.describing',
                   'init.choosing', 'init.labels', 'init.splitting',
                   'init.copying', 'init.writing', 'init.report',
-                  'init.command']),
+                  'init.command', 'trust.text', 'trust.runs', 'trust.rows',
+                  'trust.check']),
     ('run', []),
 ]
 RANK = {}

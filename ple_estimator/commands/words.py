@@ -2,6 +2,7 @@
 
 import collections
 import importlib
+import os
 
 # A module is imported only when its word is given: some need no TensorFlow.
 MODULES = collections.OrderedDict([
@@ -9,6 +10,7 @@ MODULES = collections.OrderedDict([
     ('csv-to-parquet', 'csv_to_parquet'),
     ('inspect-embeddings', 'inspect_embeddings'),
     ('local-cluster', 'local_cluster'),
+    ('check', 'trust.check'),
 ])
 
 
@@ -22,6 +24,8 @@ def run(word, arguments):
   Returns:
     int, the exit status.
   """
+  # Lines of TensorFlow's C++ about its build are no part of a report.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   module = importlib.import_module(
       'ple_estimator.commands.' + MODULES[word])
   return module.main(arguments)
