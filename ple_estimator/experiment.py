@@ -13,6 +13,7 @@ from ple_estimator import model as model_lib
 from ple_estimator.cluster import marker
 from ple_estimator.cluster import roles
 from ple_estimator.cluster.work_queue import work_queue as work_queue_lib
+from ple_estimator.data import input_files
 from ple_estimator.data import inputs
 from ple_estimator.data import predictions
 from ple_estimator.data import serving
@@ -352,14 +353,90 @@ class Experiment:
     self._predict_input.check(reading)
     names = self._predict_columns + tuple(t.name for t in self.model.tasks)
     with self._user_errors():
-      batches = predictions.finite(self._estimator.predict(
-          lambda: self._dataset(self._predict_input, reading),
-          checkpoint_path=path, yield_single_examples=False),
-                                   [task.name for task in self.model.tasks])
+      batches = predictions.finite(
+          self._predicted(path, self._predict_input, reading),
+          [task.name for task in self.model.tasks])
       written = predictions.write(self._predictions_path, (
           {name: batch[name] for name in names} for batch in batches))
     logging.info('%d rows of predictions in %s', written.num_rows, written.path)
     return written
+
+  def _predicted(self, path, source, reading):
+    return self._estimator.predict(
+        lambda: self._dataset(source, reading), checkpoint_path=path,
+        yield_single_examples=False)
+
+  def predictions_of(self, source, checkpoint='last'):
+    """Yields what mode predict would write of an input, and writes nothing.
+
+    Args:
+      source: inputs.FileInput, such as `rows_of` returns.
+      checkpoint: see `evaluate`.
+
+    Yields:
+      dict of task name to [batch] or [batch, n] float32 numpy array.
+
+    Raises:
+      UserError: if there is no such checkpoint, or the data cannot be used.
+    """
+    path = self._checkpoint(checkpoint)
+    reading = self.model.reading()._replace(keep=(), with_labels=False)
+    source.check(reading)
+    with self._user_errors():
+      for batch in self._predicted(path, source, reading):
+        yield {task.name: batch[task.name] for task in self.model.tasks}
+
+  def rows_of(self, entry=None):
+    """An input that reads files once and in order, as this run reads its own.
+
+    Args:
+      entry: str, a file, folder or pattern; None is what eval_input names. CSV
+        files of a run that reads Parquet must have a header.
+
+    Returns:
+      inputs.FileInput.
+
+    Raises:
+      UserError: if there are no such files.
+    """
+    own = self._eval_input or self._train_input
+    if entry is None:
+      source = own.of(own.paths())
+    elif isinstance(own, inputs.ParquetInput) == entry.endswith('.parquet'):
+      source = own.of(input_files.find('.', entry, own.suffix, 'FILE'))
+    elif entry.endswith('.parquet'):
+      source = inputs.ParquetInput(entry)
+    else:
+      source = inputs.CsvInput(entry, header=True)
+    source.epochs, source.shuffle_rows, source.drop_remainder = 1, 0, False
+    self._inputs = self._inputs[:_NUM_INPUTS] + [source]
+    return source
+
+  def checkpoint_of(self, step):
+    """What `checkpoint` of the other methods is for a global step.
+
+    Args:
+      step: int.
+
+    Returns:
+      str, 'last' or the path of a checkpoint.
+
+    Raises:
+      UserError: if no checkpoint of that step is left.
+    """
+    folder = self._config.model_dir
+    for path in [files.checkpoint_path(folder, step),
+                 exports_lib.best_checkpoint(folder)]:
+      if path and path.endswith('-%d' % step) and os.path.isfile(
+          path + '.index'):
+        return path
+    newest = incremental_lib.merged(checkpoints.whole(folder)) if (
+        checkpoints.whole(folder)) else None
+    errors.check(
+        newest and tf.train.load_checkpoint(newest).get_tensor(
+            'global_step') == step, '%s has no checkpoint of step %d any more. '
+        'Name one with --checkpoint, or export again.', self.model_dir, step)
+    return 'last'
 
   def export(self, checkpoint='last'):
     """Writes a SavedModel of a checkpoint to export/saved_model.

@@ -63,8 +63,8 @@ ORDER = [
                   'early_stopping', 'exports', 'evaluated_rows',
                   'evaluator', 'evaluation',
                   'starting_vectors', 'layout', 'transfer', 'keyed_transfer',
-                  'known_values', 'warm_start', 'estimator', 'ending',
-                  'trainer']),
+                  'known_values', 'warm_start', 'estimator', 'answering',
+                  'ending', 'trainer']),
     ('model', []),
     ('components', []),
     ('experiment', []),
@@ -88,7 +88,8 @@ ORDER = [
                   'sweep.search', 'sweep.optuna_search', 'sweep.stopping',
                   'sweep.sweep', 'sweep.records', 'sweep.checking',
                   'sweep.pool', 'sweep.runs', 'sweep.training',
-                  'sweep.results', 'sweep.command']),
+                  'sweep.results', 'sweep.command', 'trust.text',
+                  'trust.runs', 'trust.rows', 'trust.check']),
     ('run', []),
 ]
 RANK = {}

@@ -2,6 +2,7 @@
 
 import collections
 import importlib
+import os
 
 # A module is imported only when its word is given: some need no TensorFlow.
 MODULES = collections.OrderedDict([
@@ -12,6 +13,7 @@ MODULES = collections.OrderedDict([
     ('report', 'report.command'),
     ('compare', 'report.compare'),
     ('metrics', 'measure'),
+    ('check', 'trust.check'),
     ('sweep', 'sweep.command'),
 ])
 
@@ -26,6 +28,8 @@ def run(word, arguments):
   Returns:
     int, the exit status.
   """
+  # Lines of TensorFlow's C++ about its build are no part of a report.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   module = importlib.import_module(
       'ple_estimator.commands.' + MODULES[word])
   return module.main(arguments)
