@@ -222,12 +222,14 @@ def scatter(data, x, y, names):
   layers += [
       {'mark': {'type': 'point', 'filled': True, 'size': 90, 'opacity': 1},
        'encoding': {'x': x, 'y': y, 'color': color, 'tooltip': tooltip(
-           name='run', x=x['title'], y=y['title'])}},
-      {'data': {'values': apart},
-       'mark': {'type': 'text', 'dy': -11, 'dx': 5, 'align': 'left',
-                'fontSize': 11},
-       'encoding': {'x': x, 'y': y, 'text': {'field': 'name'},
-                    'color': color}}]
+           name='run', x=x['title'], y=y['title'])}}]
+  if apart:
+    layers.append({
+        'data': {'values': apart},
+        'mark': {'type': 'text', 'dy': -11, 'dx': 5, 'align': 'left',
+                 'fontSize': 11},
+        'encoding': {'x': x, 'y': y, 'text': {'field': 'name'},
+                     'color': color}})
   return {'data': {'values': data}, 'layer': layers, 'height': 340}
 
 
