@@ -185,7 +185,7 @@ class Experiment:
             max_steps, eval_steps, eval_epochs, eval_secs,
             self._results(early_stopping, exports), timeline_steps,
             list(hooks), incremental, peer_timeout_secs, on_changed_files,
-            warm_start, self._metrics),
+            warm_start, self._metrics, bool(test_input)),
         work_queue)
     self._estimator = self.trainer.estimator
 

@@ -38,11 +38,12 @@ from ple_estimator.training import intervals
 from ple_estimator.training import losses
 from ple_estimator.training import model_dir as model_dir_lib
 from ple_estimator.training import starting_vectors
+from ple_estimator.training import summary
 
 Schedule = collections.namedtuple('Schedule', [
     'max_steps', 'eval_steps', 'eval_epochs', 'eval_secs', 'results',
     'timeline_steps', 'hooks', 'incremental', 'peer_timeout_secs',
-    'on_changed_files', 'warm_start', 'metrics'])
+    'on_changed_files', 'warm_start', 'metrics', 'has_test'])
 Schedule.__doc__ = """When what happens in a run; see Experiment.
 
 Attributes:
@@ -58,6 +59,7 @@ Attributes:
   on_changed_files: 'error' or 'restart'.
   warm_start: warm_start.WarmStart or None.
   metrics: metrics.chosen.Metrics.
+  has_test: bool, whether there are rows for mode test.
 """
 
 
@@ -422,8 +424,16 @@ class Trainer:
     if self._eval_input and not self._is_evaluated(step):
       self._evaluation.run(is_final=True)
     self._ending.note(step, self._max_steps, stopped)
+    self._say_what_was_reached()
     if not self._role.is_local:
       parameter_servers.end_parameter_servers(self._config)
+
+  def _say_what_was_reached(self):
+    said = self._eval_input and summary.text(
+        self._schedule.results.evaluations, self._model.tasks,
+        self._eval_input, self._config.model_dir, self._schedule.has_test)
+    if said:
+      logging.info('Of the rows of Experiment.eval_input:\n%s', said)
 
   def _is_evaluated(self, step):
     """Whether the checkpoint of a step is evaluated; waits for an evaluator."""
