@@ -42,13 +42,11 @@ class Attention:
     """Checks and stores the hyperparameters; builds no graph.
 
     Args:
-      units: widths of the hidden layers; () is a linear function. The default
-        is that of the code that the authors have published, while the paper
+      units: widths of the hidden layers; () is a linear function. The paper
         draws one layer of 36.
-      activation: str, as in PLE. The sigmoid is that of the authors' code. The
-        paper's PReLU is a leaky_relu with trained slopes. Its Dice needs means
-        over the items of a batch, and averages of them for a served model,
-        which the sigmoid does without.
+      activation: str, as in PLE. The paper's PReLU is a leaky_relu with trained
+        slopes. Its Dice needs means over the items of a batch, and averages of
+        them for a served model, which the sigmoid does without.
       normalize: bool, whether the weights of a list are the softmax of what the
         network gives. The paper leaves this out, so that the sum of the weights
         says how much interest there is in the candidate.
