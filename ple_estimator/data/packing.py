@@ -225,7 +225,7 @@ class Group:
     """
     values, lengths, weights = [], [], []
     for i, column in enumerate(self.columns):
-      ids = features[column.name]
+      ids, of_ids = features[column.name], None
       if column.weighted:
         ids, of_ids = ids
       if isinstance(ids, tf.SparseTensor):
@@ -239,8 +239,8 @@ class Group:
         ids = tf.boolean_mask(ids, known)
       values.append(self._rows(ids, i))
       if self.weighted:
-        weights.append(of_ids.values if column.weighted else
-                       tf.ones_like(ids, tf.float32))
+        weights.append(tf.ones_like(ids, tf.float32) if of_ids is None else
+                       of_ids.values)
     rows, index = tf.unique(tf.concat(values, axis=0))
     splits = tf.concat(
         [[0], tf.cumsum(tf.concat(lengths, axis=0))], axis=0)
