@@ -61,9 +61,10 @@ def make(state, source, seed, on_changed_files, count_rows):
       (uris.absolute(path), path) for path in source.paths())
   lines = []
   known = _known(state, named, on_changed_files, lines)
+  # First: what it finds out of the part in hand belongs to the records.
+  in_hand = _in_hand(state, known, source.epochs, count_rows, lines)
   files = dict(zip(named, sources.each(
       lambda path: _record(path, known.get(path)), list(named))))
-  in_hand = _in_hand(state, known, source.epochs, count_rows, lines)
   parts, rest = [], set(named)
   if in_hand:
     paths = [named[path] for path in in_hand['paths']]

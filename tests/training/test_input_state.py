@@ -190,6 +190,22 @@ def test_the_epochs_may_be_raised(run):
   assert run.seen() == counts(*[range(60)] * 3)
 
 
+def test_an_end_that_was_not_known_when_it_was_saved_is_one(run):
+  """The last batch may be trained before the thread that reads has ended."""
+  assert run.train('a.csv', epochs=1) == (9, 9)
+  path = run.folder / 'run' / 'input' / 'state-9.json'
+  state = json.loads(path.read_text())
+  found, = state['files']
+  assert (state['part'], found['epochs']) == (None, 1)
+  found['epochs'] = 0
+  state['part'] = {'paths': [found['path']], 'epoch': 0, 'row': 60, 'seed': 3,
+                   'shuffle_rows': 40}
+  path.write_text(json.dumps(state))
+  assert run.train('a.csv', epochs=1) == (9, 9)
+  assert run.train('a.csv', epochs=3) == (27, 27)
+  assert run.seen() == counts(*[range(60)] * 3)
+
+
 def test_skipped_rows_are_neither_lost_nor_repeated(run):
   bad = range(1, 60, 3)
   write(run.folder / 'a.csv', range(60), bad)
