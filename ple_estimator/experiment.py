@@ -386,12 +386,12 @@ class Experiment:
       for batch in self._predicted(path, source, reading):
         yield {task.name: batch[task.name] for task in self.model.tasks}
 
-  def rows_of(self, entry=None):
+  def rows_of(self, entry):
     """An input that reads files once and in order, as this run reads its own.
 
     Args:
-      entry: str, a file, folder or pattern; None is what eval_input names. CSV
-        files of a run that reads Parquet must have a header.
+      entry: str, a file, folder or pattern. CSV files of a run that reads
+        Parquet must have a header.
 
     Returns:
       inputs.FileInput.
@@ -400,15 +400,14 @@ class Experiment:
       UserError: if there are no such files.
     """
     own = self._eval_input or self._train_input
-    if entry is None:
-      source = own.of(own.paths())
-    elif isinstance(own, inputs.ParquetInput) == entry.endswith('.parquet'):
+    if isinstance(own, inputs.ParquetInput) == entry.endswith('.parquet'):
       source = own.of(input_files.find('.', entry, own.suffix, 'FILE'))
     elif entry.endswith('.parquet'):
       source = inputs.ParquetInput(entry)
     else:
       source = inputs.CsvInput(entry, header=True)
-    source.epochs, source.shuffle_rows, source.drop_remainder = 1, 0, False
+    source = source.as_it_is()
+    source.drop_remainder = False
     self._inputs = self._inputs[:_NUM_INPUTS] + [source]
     return source
 
@@ -636,7 +635,7 @@ def _check_predictions(predict_columns, predictions_path, model):
 
 def _check_evaluations(eval_input, early_stopping, exports, daily, model,
                        metrics):
-  metrics.check([column.name for column in model.features.columns],
+  metrics.check({of.name: of.shape for of in model.features.columns},
                 {task.name: task.is_binary for task in model.tasks})
   errors.check(eval_input or not (early_stopping or exports),
                'Experiment.eval_input must be given for '

@@ -131,7 +131,8 @@ class Metrics:
     """Raises UserError unless the columns exist and a task has the metrics.
 
     Args:
-      columns: list of str, the names of FeatureSpec.columns.
+      columns: dict of the name of each of FeatureSpec.columns to the shape of
+        one value, () where a row has one.
       tasks: dict of task name to whether it is binary.
     """
     for binding, names in [('user', (self.user,) if self.user else ()),
@@ -140,6 +141,8 @@ class Metrics:
         errors.check(name in columns, 'Metrics.%s must name columns of '
                      'FeatureSpec.columns (%s), got %r.', binding,
                      ', '.join(columns), name)
+        errors.check(not columns[name], 'Metrics.%s must name columns with one '
+                     'value per row, got the vector %r.', binding, name)
     errors.check(
         not self.names or any(tasks.values()), 'Metrics.names are metrics of '
         'binary tasks, and there is none (%s), got %s.', ', '.join(tasks),

@@ -143,6 +143,13 @@ def test_no_rows_are_kept_where_none_are_wanted(taobao, tmp_path):
     (["Metrics.names = ['lift@x']"], 'a share of the rows between 0 and 1'),
     (["Metrics.user = 'nobody'"], "Metrics.user must name columns .*'nobody'"),
     (["Metrics.slices = ['colour']"], 'Metrics.slices must name columns of'),
+    (["Metrics.slices = ['v']", 'FeatureSpec.columns = %r' % [
+        {'name': 'clk', 'kind': 'label', 'values': (0, 1)},
+        {'name': 'buy', 'kind': 'label', 'values': (0, 1)},
+        {'name': 'price', 'kind': 'integer', 'num_buckets': 5},
+        {'name': 'v', 'kind': 'vector', 'width': 3}],
+      'FeatureSpec.overrides = {}'],
+     "Metrics.slices must name columns with one .* got the vector 'v'"),
     (["EarlyStopping.metric = 'ctr/pr_auc'"],
      r"EarlyStopping.metric .* Bind Metrics.names = \['pr_auc'\]\."),
     (['Metrics.names = ["pr_auc"]', 'ctr/Task.loss = "regression"',

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ple_estimator import errors
+from ple_estimator.training import evaluated_rows
 
 FILES = collections.OrderedDict([
-    ('test', 'test_rows.parquet'), ('evaluation', 'eval_rows.parquet')])
-_KEY = b'ple_estimator'
+    (of, os.path.basename(evaluated_rows.path_of('', name)))
+    for of, name in [('test', 'test'), ('evaluation', 'eval')]])
 
 Rows = collections.namedtuple(
     'Rows', 'path global_step seen kept user slices tasks')
@@ -71,7 +72,7 @@ def read(model_dir, of):
     raise errors.UserError('%s must be Parquet, got: %s. Write it anew with '
                            '--mode=%s.' % (path, ' '.join(str(error).split()),
                                            _mode(of)))
-  about = (table.schema.metadata or {}).get(_KEY)
+  about = (table.schema.metadata or {}).get(evaluated_rows.KEY)
   errors.check(about is not None, '%s must be written by ple-estimator, got a '
                'file without its metadata. Write it anew with --mode=%s.',
                path, _mode(of))

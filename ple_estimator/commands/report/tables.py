@@ -44,9 +44,8 @@ def read(model_dir):
   """
   if not os.path.exists(os.path.join(model_dir, 'checkpoint')):
     return []
-  # Imported here because it imports TensorFlow, which is not to say how it was
-  # built.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  # Imported here because TensorFlow takes seconds to load, and a run without a
+  # checkpoint needs none of it.
   import tensorflow.compat.v1 as tf
 
   from ple_estimator.commands import inspect_embeddings
