@@ -57,6 +57,9 @@ class EarlyStopping:
         'patience_steps' if patience_epochs is None else 'patience_epochs')
     self._patience_steps = patience_steps
     self._patience_epochs = patience_epochs
+    self._rule = '%s, %s = %g' % (
+        comparison.name_of(self.metric), self.binding,
+        patience_steps if patience_epochs is None else patience_epochs)
     self._epochs = None  # set by `measure`
 
   def measure(self, epochs):
@@ -69,6 +72,22 @@ class EarlyStopping:
     if self._patience_epochs is not None:
       self._patience_steps = epochs.steps_in(self._patience_epochs)
 
+  def decide(self, evaluations):
+    """Keeps among the evaluations that training is to end, if it is.
+
+    The processes of a cluster look at the evaluations at different times, and
+    a last checkpoint may be better than all before. So the process that
+    evaluates decides, and a later evaluation does not undo it.
+
+    Args:
+      evaluations: evaluations.Evaluations, with the newest; not written yet.
+    """
+    reason = self.verdict(evaluations)
+    if reason and not self._decided(evaluations):
+      evaluations.mark('stopped', {
+          'global_step': evaluations.last['global_step'], 'reason': reason,
+          'rule': self._rule})
+
   def verdict(self, evaluations):
     """Why training is to end.
 
@@ -78,6 +97,9 @@ class EarlyStopping:
     Returns:
       str, to be read after 'Training stopped at step ...: '; None to train on.
     """
+    decided = self._decided(evaluations)
+    if decided:
+      return decided['reason']
     if evaluations.last is None or self._left(evaluations) > 0:
       return None
     best = evaluations.best(self.metric)
@@ -104,13 +126,18 @@ class EarlyStopping:
       logging.info('%s %.4f is the best so far.', name,
                    comparison.value_of(best, self.metric))
       return
-    left = self._left(evaluations)
+    left = 0 if self._decided(evaluations) else self._left(evaluations)
     logging.info(
         '%s. %s', 'No %s yet' % name if best is None else
         'The best %s is %.4f, of step %d' % (
             name, comparison.value_of(best, self.metric), best['global_step']),
         'Training stops unless it improves within %s.' % (
             self._epochs.describe(left)) if left > 0 else 'Training stops.')
+
+  def _decided(self, evaluations):
+    """What `decide` has kept, if it was by this rule; or None."""
+    kept = evaluations.marked('stopped')
+    return kept if kept and kept['rule'] == self._rule else None
 
   def _left(self, evaluations):
     """The steps for which training may go on without improvement."""

@@ -40,7 +40,12 @@ class Ending:
           'bind Experiment.early_stopping = None.', step, stopped,
           self._rule.binding)
       return False
-    return self.trained_step(max_steps) is None
+    if self.trained_step(max_steps) is not None:
+      return False
+    if self._is_chief and self._evaluations.marked('stopped'):
+      self._evaluations.mark('stopped', None)  # by another rule than today's
+      self._evaluations.write()
+    return True
 
   def stopped(self):
     """Why early stopping ends the training, a str, or None."""
@@ -55,7 +60,7 @@ class Ending:
     """
     step = marker.trained_step(self._model_dir, max_steps)
     if step is not None and marker.is_stopped(self._model_dir):
-      # With another rule the training goes on. The evaluations are read apart,
+      # By another rule the training goes on. The evaluations are read apart,
       # since the thread of the Watch calls this too.
       apart = evaluations_lib.Evaluations(self._model_dir)
       apart.read()

@@ -96,6 +96,7 @@ class Evaluation:
           path, found, is_final)
     metrics_file.write(model_dir, found)
     if results.early_stopping:
+      results.early_stopping.decide(results.evaluations)
       results.early_stopping.describe(results.evaluations)
     # Last: it says to other processes that all of the above is there.
     results.evaluations.write()

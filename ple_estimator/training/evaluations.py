@@ -9,6 +9,8 @@ of other rows, is not among them.
                of a mean that counts, too: 'mean/auc', 'mean(ctr/auc, cvr/auc)'
   kept         the evaluation of the checkpoint in best/, or null
   exported     the evaluation of the newest SavedModel in export/best, or null
+  stopped      why and at which global_step early stopping decided to end the
+               training, and the rule it went by; or null
   ended        why and at which global_step training ended, or null
 """
 
@@ -21,6 +23,7 @@ from ple_estimator.training import comparison
 from ple_estimator.training import metrics_file
 
 _NAME = 'evaluations.json'
+_MARKS = ('kept', 'exported', 'stopped', 'ended')
 
 
 class Evaluations:
@@ -57,7 +60,7 @@ class Evaluations:
       value = {'evaluations': []}
     self._list = value['evaluations']
     self._marks = {name: value.get(name)
-                   for name in ('kept', 'exported', 'ended')}
+                   for name in _MARKS}
     self._version = version
 
   def write(self):
@@ -90,7 +93,7 @@ class Evaluations:
     return new
 
   def mark(self, name, value):
-    """Sets 'kept', 'exported' or 'ended', to an evaluation or another dict."""
+    """Sets one of _MARKS to an evaluation or another dict, or to None."""
     self._marks[name] = value
     self._version = None
 
@@ -138,6 +141,9 @@ class Evaluations:
       step: int, the global step of the checkpoint that training goes on from;
         0 if there is none.
     """
+    stopped = self.marked('stopped')
+    if stopped and stopped['global_step'] > step:
+      self.mark('stopped', None)
     later = [of for of in self._list if of['global_step'] > step]
     if not later and (step or not self._list):
       return
@@ -160,4 +166,7 @@ def _is_whole(value):
   return (isinstance(value, dict) and isinstance(value['evaluations'], list) and
           all(map(is_evaluation, value['evaluations'])) and
           all(value.get(name) is None or is_evaluation(value[name])
-              for name in ('kept', 'exported')))
+              for name in ('kept', 'exported')) and
+          (value.get('stopped') is None or files.has_keys(
+              value['stopped'],
+              {'global_step': int, 'reason': str, 'rule': str})))

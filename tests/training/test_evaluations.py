@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from ple_estimator.cluster import marker
 from ple_estimator.training import early_stopping
+from ple_estimator.training import ending
+from ple_estimator.training import evaluation
 from ple_estimator.training import evaluations
 from ple_estimator.training import exports
 from ple_estimator.training import intervals
@@ -50,18 +53,19 @@ class Process:
   def evaluate(self, step, value, metric='ctr/auc'):
     """Does with a made up result what evaluation.Evaluation does."""
     path = os.path.join(self.dir, 'model.ckpt-%d' % step)
-    for ending in ('.index', '.data-00000-of-00001'):
-      with open(path + ending, 'w') as f:
-        f.write('%d %s' % (step, ending))
+    for suffix in ('.index', '.data-00000-of-00001'):
+      with open(path + suffix, 'w') as f:
+        f.write('%d %s' % (step, suffix))
     found = {metric: np.float32(value), 'loss': 1.0, 'global_step': step}
     self.evaluations.read()
     self.best.keep(path, self.evaluations.add(found))
     self.exporter.export(self.estimator, self.dir + '/export/best', path,
                          found, False)
+    self.rule.decide(self.evaluations)
     self.evaluations.write()
     self.best.clean()
-    for ending in ('.index', '.data-00000-of-00001'):
-      os.remove(path + ending)  # as the Saver does, some time
+    for suffix in ('.index', '.data-00000-of-00001'):
+      os.remove(path + suffix)  # as the Saver does, some time
 
   @property
   def exported(self):
@@ -215,6 +219,42 @@ def test_every_process_stops_and_goes_on_with_more_patience(tmp_path):
   assert run_steps(Process(tmp_path, patience=10**5), {}) == 20
 
 
+def ending_of(process, is_chief=True):
+  return ending.Ending(process.dir, evaluation.Results(
+      process.evaluations, None, process.rule, []), is_chief)
+
+
+def save(model_dir, step):
+  """A checkpoint, as far as the end of a training looks at it."""
+  (model_dir / ('model.ckpt-%d.index' % step)).write_text('')
+
+
+def test_a_better_last_checkpoint_does_not_undo_the_end(tmp_path):
+  # In a cluster steps are made until all have seen the decision.
+  chief, evaluator = Process(tmp_path, 20), Process(tmp_path, 20)
+  for step, auc in [(10, .8), (20, .7), (30, .6)]:
+    evaluator.evaluate(step, auc)
+  reason = ending_of(chief).stopped()
+  assert 'has not improved since step 10' in reason
+  evaluator.evaluate(33, .9)
+  assert ending_of(chief).stopped() == ending_of(evaluator).stopped() == reason
+  save(tmp_path, 33)
+  marker.mark_trained(chief.dir, 1000, 33, reason)
+  assert ending_of(evaluator, is_chief=False).trained_step(1000) == 33
+  assert not ending_of(Process(tmp_path, 20)).is_to_train(1000)
+
+
+def test_after_going_on_by_another_rule_the_old_decision_is_gone(tmp_path):
+  for step, auc in [(10, .8), (20, .7), (30, .6)]:
+    Process(tmp_path, 20).evaluate(step, auc)
+  save(tmp_path, 30)
+  assert not ending_of(Process(tmp_path, 20)).is_to_train(1000)
+  assert ending_of(Process(tmp_path, 50)).is_to_train(1000)
+  Process(tmp_path, 50).evaluate(40, .9)
+  save(tmp_path, 40)
+  assert ending_of(Process(tmp_path, 20)).is_to_train(1000)
+
+
 def test_going_back_forgets_what_comes_later(tmp_path, caplog):
   process = Process(tmp_path)
   for step, auc in [(10, .8), (20, .7), (30, .9)]:
@@ -222,8 +262,11 @@ def test_going_back_forgets_what_comes_later(tmp_path, caplog):
   process.evaluations.read()
   process.evaluations.forget(30)
   assert not caplog.text
+  process.evaluations.mark('stopped', {
+      'global_step': 30, 'reason': 'of the test', 'rule': 'of the test'})
   process.evaluations.forget(20)
   assert 'goes on from step 20' in caplog.text
+  assert not process.evaluations.marked('stopped')
   process.evaluations.read()
   assert process.evaluations.last['global_step'] == 20
   assert kept(tmp_path) == 30  # is still there
@@ -236,7 +279,7 @@ def test_going_back_forgets_what_comes_later(tmp_path, caplog):
 @pytest.mark.parametrize('text', [
     '{', '[]', '{"evaluations": 3}', '{"evaluations": [{"loss": 1}]}',
     '{"evaluations": [{"global_step": 1, "loss": "x"}]}',
-    '{"evaluations": [], "kept": 3}', ''])
+    '{"evaluations": [], "kept": 3}', '{"evaluations": [], "stopped": {}}', ''])
 def test_a_damaged_file_is_said_and_begun_anew(tmp_path, caplog, text):
   (tmp_path / 'evaluations.json').write_text(text)
   process = Process(tmp_path)
