@@ -4,6 +4,7 @@ Also the user's cache folder, for numbers that are computed once.
 """
 
 import atexit
+import contextlib
 import glob
 import hashlib
 import json
@@ -24,6 +25,8 @@ _NEEDS_DISK = (
 _FROM_DISK = 'it is read from a disk; copy it to one, or mount its storage'
 _CHECKPOINT = re.compile(r'model\.ckpt-(\d+)$')
 _PATTERN = re.compile(r'[*?[\\]')
+_COUNT = 'count-'  # what the names of remembered numbers begin with
+_MOST_REMEMBERED = 1000  # numbers, of which each is a file of 100 bytes
 _warned = {}  # path to what was last said of it, in this process
 _links = {}  # what `without_pattern` has made: link to folder
 
@@ -277,13 +280,14 @@ def remembered(key, make):
 
   If the folder cannot be written to, or belongs to somebody else, the number is
   made every time. So it is if the file was changed, or somebody else could have
-  written it.
+  written it. Of more than 1,000 numbers those are forgotten that were used
+  longest ago.
 
   Args:
     key: a tuple with a repr that says all the number depends on.
     make: function without arguments to an int.
   """
-  name = 'count-' + hashlib.sha256(repr(key).encode()).hexdigest()[:24]
+  name = _COUNT + hashlib.sha256(repr(key).encode()).hexdigest()[:24]
   try:
     path = os.path.join(own_folder(), name)
   except OSError as error:
@@ -296,10 +300,26 @@ def remembered(key, make):
     try:
       write_json(path, {'number': number, 'check': _check(key, number)},
                  mode=0o600)
+      _forget(os.path.dirname(path))
     except OSError as error:
       _warn_once('What was counted is not remembered, in %s: %s.', folder(),
                  error)
   return number
+
+
+def _forget(path):
+  """Removes the numbers that were used longest ago from a folder, if many."""
+  with os.scandir(path) as entries:
+    counts = [entry.path for entry in entries if entry.name.startswith(_COUNT)]
+  if len(counts) <= _MOST_REMEMBERED:
+    return
+  used = {}
+  for count in counts:
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+      used[count] = os.stat(count).st_mtime_ns
+  for count in sorted(used, key=used.get)[:len(used) - _MOST_REMEMBERED]:
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(count)
 
 
 def _remembered(path, key):
@@ -312,8 +332,11 @@ def _remembered(path, key):
     _warn_once('%s is not used: others can write to it.', path)
     return None
   said = read_json(path, keys={'number': int, 'check': str})
-  return said['number'] if (
-      said and said['check'] == _check(key, said['number'])) else None
+  if not said or said['check'] != _check(key, said['number']):
+    return None
+  with contextlib.suppress(OSError):
+    os.utime(path)  # it was used now
+  return said['number']
 
 
 def _check(key, number):

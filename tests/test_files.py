@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 
 import pytest
 
@@ -206,6 +207,25 @@ def test_without_a_folder_a_number_is_made_every_time(tmp_path, monkeypatch):
   for _ in range(2):
     files.remembered('a', lambda: made.append(1) or 1)
   assert len(made) == 2
+
+
+def test_numbers_that_were_not_used_for_long_are_forgotten(
+    tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  monkeypatch.setattr(files, '_MOST_REMEMBERED', 3)
+  folder, now = tmp_path / 'ple_estimator', time.time()
+  for i in range(3):
+    files.remembered(i, lambda: i)
+    (folder / 'a library').write_text('')
+    for path in folder.iterdir():  # each is a minute older than the next
+      os.utime(str(path), (path.stat().st_mtime - 60,) * 2)
+  assert files.remembered(0, lambda: 99) == 0  # used now
+  files.remembered(3, lambda: 3)
+  assert len(list(folder.iterdir())) == 3 + 1
+  assert (folder / 'a library').exists()
+  made = [files.remembered(i, lambda: -1) for i in (3, 2, 0)]
+  assert made == [3, 2, 0] and time.time() - now < 60
+  assert files.remembered(1, lambda: -1) == -1  # it was the oldest
 
 
 @pytest.mark.parametrize('url', ['s3://bucket/a.csv', 'hdfs://host:9000/b'])
