@@ -12,8 +12,10 @@ NAME := $(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info
 VENV := .venv/$(NAME)
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -m 'not slow and not cluster'
-# One process per core; a file stays in one, as its fixtures are made once.
-PYTEST_PROCESSES ?= -n auto --dist loadfile
+# One process per core. Each begins with its share of the tests, file by file, as
+# the fixtures of a file are made once in a process; one that has done its share
+# takes over from another, so that no core is idle at the end.
+PYTEST_PROCESSES ?= -n auto --dist worksteal
 LINT := .venv/lint
 
 .PHONY: run test lint fuzz sanitize clean venv

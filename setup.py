@@ -53,7 +53,7 @@ setuptools.setup(
         'test': [
             'pytest',
             'pytest-timeout',
-            'pytest-xdist',
+            'pytest-xdist>=3.2',  # --dist worksteal
             'vl-convert-python>=1.9',
             'jinja2>=3',
             'html5lib',  # reads the page of a report strictly

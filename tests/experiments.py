@@ -10,6 +10,7 @@ import gin
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import serving_client
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import config
@@ -34,14 +35,19 @@ SMALL_DIN = 'FeatureSpec.overrides = %r' % dict(
                        'query': 'cate_id', 'default': '', 'max_items': 3},
     tag_brand_list={'num_buckets': 1000, 'combiner': 'attention',
                     'query': 'brand'})
-# A small PLE and nothing beside it: tests of interactions, averaged weights and
-# dropout bind them again.
+# One small expert that the tasks share, and nothing beside it, as most tests of
+# runs do not depend on the network: to build the graph of two levels of PLE
+# takes three times as long. Tests of interactions, averaged weights and dropout
+# bind them again.
 SMALL = [
     'Model.interactions = []', 'Model.averaging = None',
     'Model.embedding_dropout = 0.0',
-    'PLE.num_levels = 2', 'PLE.expert_units = (8,)', 'PLE.gate_units = ()',
-    'Tower.units = (4,)', 'BATCH_SIZE = 100', 'run_config.summary_steps = 5',
+    'PLE.num_levels = 1', 'PLE.num_task_experts = 0',
+    'PLE.expert_units = (8,)', 'PLE.gate_units = ()', 'Tower.units = (4,)',
+    'BATCH_SIZE = 100', 'run_config.summary_steps = 5',
     'Experiment.eval_steps = 0']  # evaluates every checkpoint
+# After SMALL, for tests of what only a network with gates has.
+TWO_LEVELS = ['PLE.num_levels = 2', 'PLE.num_task_experts = 2']
 
 
 def load(gin_file, model_dir, data_dir, *bindings, hooks=()):
@@ -68,39 +74,7 @@ CBF = ['EmbeddingVariable.filter = @CbfFilter()', 'CbfFilter.filter_freq = 2',
        'L2Eviction.l2_weight_threshold = 0.2']
 
 
-SERVE = '''
-import json, sys
-import numpy as np
-import tensorflow.compat.v1 as tf
-rows = json.load(open(sys.argv[2]))
-kinds = {'price': int}
-with tf.Session(graph=tf.Graph()) as sess:
-  made = tf.saved_model.loader.load(sess, ['serve'], sys.argv[1])
-  def ask(name, feeds):
-    signature = made.signature_def[name]
-    return sess.run(
-        {k: v.name for k, v in signature.outputs.items()},
-        {signature.inputs[k].name: v for k, v in feeds.items()})
-  columns = ask('serving_default', rows)
-  def feature(value):
-    if isinstance(value, int):
-      return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-    return tf.train.Feature(
-        bytes_list=tf.train.BytesList(value=[value.encode()]))
-  # An Example leaves out what is missing.
-  examples = [tf.train.Example(features=tf.train.Features(feature={
-      k: feature(v[i]) for k, v in rows.items() if v[i] != ''
-      })).SerializeToString() for i in range(len(next(iter(rows.values()))))]
-  name, = [n for n in made.signature_def if n.startswith('examples')
-           and n.endswith('serving_default')]
-  parsed = ask(name, {made_input: examples for made_input in
-                      made.signature_def[name].inputs})
-json.dump([{k: v.tolist() for k, v in found.items()}
-           for found in (columns, parsed)], sys.stdout)
-'''
-
-
-def served(model_dir, taobao, tmp_path, columns=None):
+def served(model_dir, taobao, tmp_path, columns=None, apart=False):
   """What the SavedModel says of what is predicted, and as Examples.
 
   Args:
@@ -108,16 +82,21 @@ def served(model_dir, taobao, tmp_path, columns=None):
     taobao: str, the folder of the rows.
     tmp_path: pathlib.Path, for files.
     columns: names of the columns to send; None sends those of gin/taobao.gin.
+    apart: bool, whether to load it in a process of its own, which takes
+      some seconds to import TensorFlow.
   """
   rows = pa.parquet.read_table(taobao + '/taobao_validation_data.parquet')
   names = [n for n in columns or rows.column_names
            if n not in ('clk', 'buy', 'final_gender_code')]
-  path = tmp_path / 'rows.json'
-  path.write_text(json.dumps({n: rows[n].to_pylist() for n in names}))
+  rows = {n: rows[n].to_pylist() for n in names}
   saved, = glob.glob(str(model_dir / 'export' / 'saved_model' / '*'))
+  if not apart:
+    return serving_client.answers(saved, rows)
+  path = tmp_path / 'rows.json'
+  path.write_text(json.dumps(rows))
   return json.loads(subprocess.check_output(
-      [sys.executable, '-c', SERVE, saved, str(path)], cwd=str(tmp_path),
-      stderr=subprocess.DEVNULL).decode())
+      [sys.executable, serving_client.__file__, saved, str(path)],
+      cwd=str(tmp_path), stderr=subprocess.DEVNULL).decode())
 
 
 def exact_auc(scores, labels, weights):

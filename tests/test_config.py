@@ -1,5 +1,6 @@
 """Putting .gin files together, and what is said of mistakes in them."""
 
+import functools
 import glob
 import itertools
 import os
@@ -184,8 +185,10 @@ def test_only_what_two_choices_both_bind_is_told(folder, monkeypatch):
       "11)" % ('x' * (60 - 3 - 1))]
 
 
+@functools.lru_cache(maxsize=None)
 def own_bindings(path):
-  """Yields (key, value) of what a file itself binds, macros without."""
+  """A list of (key, value) of what a file itself binds, macros without."""
+  found = []
   with open(path) as f:
     for statement in config_parser.ConfigParser(
         f.read(), gin.config.ParserDelegate()):
@@ -193,9 +196,10 @@ def own_bindings(path):
         scope, selector, arg, value, _ = statement
         if arg:
           name = '%s.%s' % (selector, arg)
-          yield '/'.join(filter(None, [scope, name])), value
+          found.append(('/'.join(filter(None, [scope, name])), value))
         else:
-          yield selector + '/macro.value', value
+          found.append((selector + '/macro.value', value))
+  return found
 
 
 def test_every_file_is_of_a_choice():
@@ -203,12 +207,33 @@ def test_every_file_is_of_a_choice():
       ['shop'] + [os.path.basename(path)[:-4] for path in FILES])
 
 
-@pytest.mark.parametrize('one, other', itertools.combinations(CHOICES, 2))
-def test_every_pair_of_choices_combines(folder, one, other):
+def combinations(network):
+  """Lists with a choice of each kind, that of the network given by its index.
+
+  Those of all networks have every pair of choices of two kinds among them, as a
+  test below counts.
+  """
+  for i in range(len(CHOICES['embedding'])):
+    index = {'network': network, 'embedding': i, 'optimizer': network + i,
+             'balancing': network // 2 + 3 * i, 'data': network // 4 + i // 4}
+    yield [names[index.get(kind, 0) % len(names)]
+           for kind, names in CHOICES.items()]
+
+
+def test_every_pair_is_among_the_combinations():
+  found = {pair for network in range(len(CHOICES['network']))
+           for names in combinations(network)
+           for pair in itertools.combinations(names, 2)}
+  assert found == {pair for kinds in itertools.combinations(CHOICES.values(), 2)
+                   for pair in itertools.product(*kinds)}
+
+
+@pytest.mark.parametrize('network', range(len(CHOICES['network'])))
+def test_every_pair_of_choices_combines(folder, network):
   folder(shop_gin=other_data())
-  for pair in itertools.product(CHOICES[one], CHOICES[other]):
+  for names in combinations(network):
     paths = [name + '.gin' if name == 'shop' else os.path.join(
-        conftest.ROOT, 'gin', name + '.gin') for name in pair]
+        conftest.ROOT, 'gin', name + '.gin') for name in names]
     for order in (paths, paths[::-1]):
       loaded = config.load(order)
       assert loaded.overrides == [], order
@@ -216,19 +241,6 @@ def test_every_pair_of_choices_combines(folder, one, other):
         for key, value in own_bindings(path):
           assert gin.query_parameter(key) == value, (order, key)
       experiment.Experiment()
-
-
-@pytest.mark.parametrize('names', [
-    ['csv', 'mmoe', 'bf16', 'adagrad', 'ev_counter_filter'],
-    ['multi_hash', 'ftrl', 'shared_bottom', 'grad_norm'],
-    ['sgd', 'dynamic_dim', 'csv', 'single_task', 'pcgrad'],
-])
-def test_choices_train_together(taobao, tmp_path, names):
-  config.load(['gin/%s.gin' % name for name in names], TINY + [
-      'DATA_DIR = %r' % taobao, 'Experiment.model_dir = %r' % str(tmp_path),
-      'PLE.gate_units = ()', 'FeatureSpec.overrides = %r' % SMALL_TABLES])
-  experiment.Experiment().train()
-  assert (tmp_path / 'model.ckpt-2.index').exists()
 
 
 # ------------------------------------------------------- files and includes

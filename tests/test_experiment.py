@@ -11,6 +11,7 @@ import sys
 import conftest
 from experiments import SMALL
 from experiments import SMALL_TABLES
+from experiments import TWO_LEVELS
 from experiments import exact_auc
 from experiments import load
 from experiments import metrics_of
@@ -43,7 +44,7 @@ def trained(taobao, tmp_path_factory):
   """A model_dir after 40 steps; evaluated at 20 and 40."""
   path = tmp_path_factory.mktemp('trained')
   with tf.Graph().as_default():
-    load('gin/base.gin', path, taobao, 'Experiment.max_steps = 40',
+    load('gin/base.gin', path, taobao, *TWO_LEVELS, 'Experiment.max_steps = 40',
          'run_config.save_steps = 10', 'Experiment.eval_steps = 20',
          'Experiment.timeline_steps = 15', 'LEARNING_RATE = 0.01').train()
   gin.clear_config()
@@ -114,12 +115,12 @@ def test_xla_trains_the_same(taobao, tmp_path):
 
 
 def predicted(model_dir, taobao, *bindings):
-  load('gin/base.gin', model_dir, taobao, *bindings).predict()
+  load('gin/base.gin', model_dir, taobao, *TWO_LEVELS, *bindings).predict()
   return pa.parquet.read_table(str(model_dir / 'predictions.parquet'))
 
 
 def test_metrics_are_those_of_the_predictions(trained, taobao):
-  load('gin/base.gin', trained, taobao).evaluate()
+  load('gin/base.gin', trained, taobao, *TWO_LEVELS).evaluate()
   found = metrics_of(trained)
   table = predicted(trained, taobao)
   rows = pa.parquet.read_table(taobao + '/taobao_validation_data.parquet')
@@ -141,7 +142,7 @@ def test_the_test_rows_decide_nothing(trained, taobao, tmp_path):
   shutil.copytree(str(trained), str(path))
   before = {name: (path / name).read_text()
             for name in ('metrics.json', 'evaluations.json')}
-  made = load('gin/base.gin', path, taobao)
+  made = load('gin/base.gin', path, taobao, *TWO_LEVELS)
   told = made.test()
   assert {name: (path / name).read_text() for name in before} == before
   with open(str(path / 'test.json')) as f:
@@ -150,7 +151,7 @@ def test_the_test_rows_decide_nothing(trained, taobao, tmp_path):
   kept = json.loads(before['evaluations.json'])['kept']
   assert told['global_step'] == kept['global_step']
   # Predicted apart, with the checkpoint that was chosen by default.
-  made = load('gin/base.gin', path, taobao,
+  made = load('gin/base.gin', path, taobao, *TWO_LEVELS,
               'Experiment.predict_input = @test/ParquetInput()')
   p = pa.parquet.read_table(made.predict('best').path)['ctr'].to_numpy()
   rows = pa.parquet.read_table(taobao + '/taobao_test_data.parquet')
@@ -158,13 +159,15 @@ def test_the_test_rows_decide_nothing(trained, taobao, tmp_path):
       exact_auc(p, rows['clk'].to_numpy(), np.ones(len(p))), abs=1e-3)
   assert made.test('last')['global_step'] == 40
   shutil.rmtree(str(path / 'best'))
-  assert load('gin/base.gin', path, taobao).test()['global_step'] == 40
+  made = load('gin/base.gin', path, taobao, *TWO_LEVELS)
+  assert made.test()['global_step'] == 40
 
 
 def test_a_run_without_test_rows_says_so(trained, taobao):
   with pytest.raises(errors.UserError, match='Experiment.test_input must be '
                      'given to test, got None'):
-    load('gin/base.gin', trained, taobao, 'Experiment.test_input = None').test()
+    load('gin/base.gin', trained, taobao, *TWO_LEVELS,
+         'Experiment.test_input = None').test()
 
 
 def test_missing_validation_rows_are_told_with_the_way_out(taobao, tmp_path):
@@ -199,7 +202,7 @@ def test_predictions_carry_columns_along(trained, taobao):
       'user_id', 'final_gender_code', 'price', 'ctr', 'cvr']
   for name in table.column_names[:3]:
     assert table[name].to_pylist() == rows[name].to_pylist()
-  load('gin/base.gin', trained, taobao,
+  load('gin/base.gin', trained, taobao, *TWO_LEVELS,
        "Experiment.predictions_path = 'p.csv'", *bindings).predict()
   text = pa.csv.read_csv(str(trained / 'p.csv'))
   np.testing.assert_allclose(
@@ -210,17 +213,17 @@ def test_predictions_carry_columns_along(trained, taobao):
 
 def test_served_model_answers_as_predict(trained, taobao, tmp_path):
   wanted = predicted(trained, taobao)
-  load('gin/base.gin', trained, taobao).export()
-  for answer in served(trained, taobao, tmp_path):
+  load('gin/base.gin', trained, taobao, *TWO_LEVELS).export()
+  for answer in served(trained, taobao, tmp_path, apart=True):
     for task in ('ctr', 'cvr'):
       np.testing.assert_allclose(
           answer[task], wanted[task].to_numpy(), rtol=1e-4)
 
 
 def test_bfloat16_evaluates_within_three_thousandths(trained, taobao):
-  load('gin/base.gin', trained, taobao).evaluate()
+  load('gin/base.gin', trained, taobao, *TWO_LEVELS).evaluate()
   exact = metrics_of(trained)
-  load('gin/bf16.gin', trained, taobao).evaluate()
+  load('gin/bf16.gin', trained, taobao, *TWO_LEVELS).evaluate()
   rounded = metrics_of(trained)
   # (60 positive rows of cvr are too few to tell three thousandths.)
   assert rounded['ctr/auc'] == pytest.approx(exact['ctr/auc'], abs=0.003)
@@ -230,7 +233,7 @@ def test_bfloat16_evaluates_within_three_thousandths(trained, taobao):
 def test_training_continues_and_refuses_another_model(taobao, tmp_path):
   def train(*bindings):
     load('gin/cgc.gin', tmp_path, taobao, 'Experiment.exports = None',
-         'PLE.num_levels = 1', *bindings).train()
+         'PLE.num_task_experts = 1', *bindings).train()
   train('Experiment.max_steps = 3')
   train('Experiment.max_steps = 5')
   assert metrics_of(tmp_path)['global_step'] == 5
@@ -246,7 +249,7 @@ def test_training_continues_and_refuses_another_model(taobao, tmp_path):
   assert 'it was trained with PLE.num_levels = 1, now 2' in text
   assert 'PLE.expert_units = (8,), now (9,)' in text
   for binding, word in [
-      ('PLE.num_task_experts = 1', 'has level_0/ctr/expert_1/dense_0/bias, '),
+      ('PLE.num_task_experts = 0', 'has level_0/ctr/expert_0/dense_0/bias, '),
       ("PLE.activation = 'tanh'", "PLE.activation = 'relu', now 'tanh'"),
       ("cvr/Task.label = 'clk'", "cvr/Task.label = 'buy', now 'clk'"),
       ('Model.optimizer = @sgd', 'Model.optimizer = @lazy_adam, now @sgd'),
@@ -255,9 +258,10 @@ def test_training_continues_and_refuses_another_model(taobao, tmp_path):
       train('Experiment.max_steps = 9', binding)
     assert 'holds another model' in str(caught.value)
     assert word in str(caught.value)
-  train('Experiment.max_steps = 6', 'PLE.dropout = 0.1')  # is no other model
-  train('Experiment.max_steps = 7', 'Model.op_fusion = False')  # neither
-  assert metrics_of(tmp_path)['global_step'] == 7
+  # Neither of them makes another model.
+  train('Experiment.max_steps = 6', 'PLE.dropout = 0.1',
+        'Model.op_fusion = False')
+  assert metrics_of(tmp_path)['global_step'] == 6
 
 
 def test_another_composition_of_like_tables_is_another_model(taobao, tmp_path):
@@ -379,7 +383,7 @@ def other_data():
     return re.search(r'```\n(.*?)```', f.read(), re.S).group(1)
 
 
-def test_another_data_set_needs_a_gin_file_only(tmp_path, run_cli):
+def test_another_data_set_needs_a_gin_file_only(tmp_path, run_here):
   rng = np.random.RandomState(1)
   (tmp_path / 'other.gin').write_text(other_data())
   for part in range(2):
@@ -398,16 +402,15 @@ def test_another_data_set_needs_a_gin_file_only(tmp_path, run_cli):
                           'LEARNING_RATE = 0.02',
                           'Experiment.exports = None']:
     args.append('--gin_bindings=' + binding)
-  env = dict(os.environ, PYTHONPATH=conftest.ROOT)
-  done = run_cli(*args, cwd=str(tmp_path), env=env)
+  done = run_here(*args, cwd=str(tmp_path))
   assert done.returncode == 0, done.stderr
   found = metrics_of(tmp_path / 'result' / 'other')
   assert found['global_step'] == 320
   assert found['like/auc'] > 0.95 and found['share/auc'] > 0.8
   assert found['minutes/rmse'] < 1.5  # the label's deviation is 2.5
-  done = run_cli(
+  done = run_here(
       '--mode=predict', "--gin_bindings=Experiment.predict_columns = "
-      "('views', 'topics')", *args, cwd=str(tmp_path), env=env)
+      "('views', 'topics')", *args)
   assert done.returncode == 0, done.stderr
   table = pa.parquet.read_table(
       str(tmp_path / 'result' / 'other' / 'predictions.parquet'))
@@ -459,6 +462,6 @@ def test_refuses_steps_and_epochs_at_once():
 
 @pytest.mark.parametrize('mode', ['evaluate', 'test', 'predict', 'export'])
 def test_nothing_to_use_before_training(taobao, tmp_path, mode):
-  made = load('gin/base.gin', tmp_path / 'x', taobao)
+  made = load('gin/base.gin', tmp_path / 'x', taobao, *TWO_LEVELS)
   with pytest.raises(errors.UserError, match='must hold a checkpoint: nothing'):
     getattr(made, mode)()

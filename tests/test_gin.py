@@ -23,6 +23,21 @@ ON_TAOBAO = [path for path in EXPERIMENTS if os.path.basename(path) not in (
     'mtl_regression.gin', 'matching.gin')]
 each_experiment = pytest.mark.parametrize(
     'path', EXPERIMENTS, ids=os.path.basename)
+# What is trained in one run, that of base alone with averages: choices of
+# different kinds combine, whichever they are (test_config.py), and so do files
+# that add something to gin/base.gin.
+TRAINED = [
+    ['csv', 'mmoe', 'bf16', 'adagrad', 'ev_counter_filter'],
+    ['multi_hash', 'ftrl', 'shared_bottom', 'grad_norm', 'tweedie'],
+    ['dynamic_dim', 'csv', 'single_task', 'pcgrad'],
+    ['cgc', 'ev', 'adamw', 'uncertainty_weights'],
+    ['small', 'adagrad_decay', 'ev_cbf_filter', 'dynamic_weight_average'],
+    ['hidden_gate', 'adam_async', 'ev_global_step_eviction', 'esmm'],
+    ['linear', 'adaptive', 'poisson'],
+    ['fm', 'ev_l2_eviction', 'sgd', 'multi_class'],
+    ['micro_batch', 'work_queue', 'cvr_on_clicks', 'metrics'],
+    ['daily', 'incremental_checkpoint'], ['ait', 'aitm'],
+] + [[name] for name in ('base', 'zoo', 'din')]
 
 # As narrow and shallow as the experiment allows, so that it starts fast.
 SMALL_TABLES = {name: {'num_buckets': 100} for name in [
@@ -76,9 +91,9 @@ def test_is_listed(path):
     assert '`%s`' % os.path.basename(path) in f.read()
 
 
-def _small_tables(path):
-  """What a file says of columns, with SMALL_TABLES."""
-  config.load(path)
+def _small_tables(paths):
+  """What files say of columns, with SMALL_TABLES."""
+  config.load(paths)
   bound = gin.config_str().count('FeatureSpec.overrides') and (
       gin.query_parameter('FeatureSpec.overrides'))
   gin.clear_config()
@@ -88,10 +103,17 @@ def _small_tables(path):
   return found
 
 
-@pytest.mark.parametrize('path', ON_TAOBAO, ids=os.path.basename)
-def test_trains_two_steps(path, taobao, tmp_path):
-  config.load(path, SMALL + [
-      'FeatureSpec.overrides = %r' % _small_tables(path),
+def test_every_file_on_taobao_is_trained():
+  assert {name for names in TRAINED for name in names} == {
+      os.path.basename(path)[:-4] for path in ON_TAOBAO}
+
+
+@pytest.mark.parametrize('names', TRAINED, ids='-'.join)
+def test_trains_two_steps(names, taobao, tmp_path):
+  paths = ['gin/%s.gin' % name for name in names]
+  averaging = [] if names == ['base'] else ['Model.averaging = None']
+  config.load(paths, SMALL + averaging + [
+      'FeatureSpec.overrides = %r' % _small_tables(paths),
       'DATA_DIR = %r' % taobao, 'Experiment.model_dir = %r' % str(tmp_path),
       'Experiment.eval_input = None', 'Experiment.early_stopping = None'])
   experiment.Experiment().train()
@@ -101,8 +123,8 @@ def test_trains_two_steps(path, taobao, tmp_path):
 
 def test_operative_config_alone_repeats_the_run(taobao, tmp_path):
   where = 'Experiment.model_dir = %r' % str(tmp_path / 'a')
-  config.load('gin/cgc.gin',
-                  SMALL + ['DATA_DIR = %r' % taobao, where])
+  config.load('gin/shared_bottom.gin',
+              SMALL + ['DATA_DIR = %r' % taobao, where])
   experiment.Experiment().train()
   gin.clear_config()
   again = 'Experiment.model_dir = %r' % str(tmp_path / 'b')

@@ -22,15 +22,17 @@ def check_macros(bindings):
              for r in binding.values(statements.Reference)
              if r.name.rpartition('/')[2] in ('macro', 'gin.macro')}
   for name, binding in bound.items():
-    errors.check(name in read, '%s: Macros must be read somewhere (%%%s), got '
-                 'unread %s; check the spelling%s.', binding.place(), name,
-                 name, _similar(name, read))
+    if name not in read:
+      raise errors.UserError(
+          '%s: Macros must be read somewhere (%%%s), got unread %s; check the '
+          'spelling%s.' % (binding.place(), name, name, _similar(name, read)))
   for binding in {b.key(): b for b in bindings}.values():
     for macro in binding.values(statements.Macro):
-      errors.check(macro.name in bound or _is_constant(macro.name),
-                   '%s: Macros must be bound (%s = ...), got unbound %r in %s'
-                   '%s.', binding.place(), macro.name, macro, binding,
-                   _similar(macro.name, bound))
+      if macro.name not in bound and not _is_constant(macro.name):
+        raise errors.UserError(
+            '%s: Macros must be bound (%s = ...), got unbound %r in %s%s.' % (
+                binding.place(), macro.name, macro, binding,
+                _similar(macro.name, bound)))
 
 
 def _is_constant(name):
@@ -54,12 +56,12 @@ def check_used(bindings, roots):
   for binding in bindings:
     scopes = {scope + '/' for scope in binding.scope.split('/') if scope}
     name = '/'.join(filter(None, [binding.scope, binding.selector]))
-    errors.check(
-        not binding.selector or scopes <= used and
-        not used.isdisjoint(binding.selector.split('.')[-2:]),
-        '%s: Bindings must be of something that is used, got unused %s; check '
-        'the spelling, or bind it where it is meant to be used (@%s)%s.',
-        binding.place(), name, name, _similar(name, references))
+    if binding.selector and not (scopes <= used and not used.isdisjoint(
+        binding.selector.split('.')[-2:])):
+      raise errors.UserError(
+          '%s: Bindings must be of something that is used, got unused %s; '
+          'check the spelling, or bind it where it is meant to be used (@%s)'
+          '%s.' % (binding.place(), name, name, _similar(name, references)))
 
 
 def check_circles(bindings):

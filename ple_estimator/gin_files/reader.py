@@ -96,21 +96,32 @@ class Reader:
     return source
 
 
+# The statements of texts of files that a process has read before: a sweep, or
+# a notebook, loads gin/base.gin once for every run.
+_known = {}
+
+
 def _statements(source):
   """Yields gin's statements, each with the line on which the next may start.
 
   Raises:
     UserError: if gin cannot parse the text.
   """
-  line = 1
+  if source.text in _known:
+    yield from _known[source.text]
+    return
+  line, found = 1, []
   try:
     parser = config_parser.ConfigParser(source.text, statements.Delegate())
     while True:
       line = parser.current_token.start[0]
       statement = parser.parse_statement()
       if statement is None:
-        return
-      yield statement, parser.current_token.start[0]
+        break
+      found.append((statement, parser.current_token.start[0]))
+      yield found[-1]
+    if source.path:
+      _known[source.text] = found
   except tokenize.TokenError as error:
     message, (line, _) = error.args
     if 'statement' in message:

@@ -1,5 +1,6 @@
 """Balancing in whole models: a step against the gradients of an evaluation."""
 
+import collections
 import functools
 
 import numpy as np
@@ -48,7 +49,6 @@ NAMES = ['ctr', 'dwell']
 EACH = {'uncertainty': uncertainty_weights.UncertaintyWeights,
         'dynamic': lambda: dynamic_weight_average.DynamicWeightAverage(1),
         'grad_norm': grad_norm.GradNorm, 'pcgrad': pcgrad.PCGrad}
-each = pytest.mark.parametrize('kind', sorted(EACH))
 
 
 def built(mode, balancing=None, num_ps=0, **kwargs):
@@ -105,11 +105,16 @@ def stepped(kind, **kwargs):
   return {name: np.concatenate(of) for name, of in found.items()}, state, loss
 
 
+# Losses of the tasks; gradients of each weighted loss, and of the penalties, by
+# name; and the loss that is the sum of them all.
+Evaluation = collections.namedtuple('Evaluation', 'losses gradients loss')
+
+
 @functools.lru_cache(maxsize=None)
 def of_evaluation():
-  """Losses, gradients of each weighted loss, and of the penalties, by name."""
+  """The Evaluation of the model that `built` makes by default."""
   with tf.Graph().as_default() as graph:
-    built(EVAL, op_fusion=False)
+    spec = built(EVAL, op_fusion=False)
     variables = tf.trainable_variables()
     losses = [graph.get_tensor_by_name(name + '/loss:0') for name in NAMES]
     found = [tf.gradients(weight * loss, variables)
@@ -120,12 +125,12 @@ def of_evaluation():
         variables, of) if g is not None} for of in found]
     with tf.Session() as session:
       started(session, variables)
-      losses, fetches = session.run([losses, fetches])
-  return np.array(losses), fetches
+      losses, fetches, loss = session.run([losses, fetches, spec.loss])
+  return Evaluation(np.array(losses), fetches, loss)
 
 
 def shared(of_network=False):
-  ctr, dwell = of_evaluation()[1][:2]
+  ctr, dwell = of_evaluation().gradients[:2]
   return [name for name in sorted(ctr) if name in dwell and not (
       of_network and ('embedding' in name or name.startswith(
           ('wide', 'attention'))))]
@@ -133,7 +138,7 @@ def shared(of_network=False):
 
 def summed(factors, shared_factors=None):
   """The gradient of the losses with factors, and of the penalties."""
-  _, (ctr, dwell, penalties) = of_evaluation()
+  ctr, dwell, penalties = of_evaluation().gradients
   both, found = shared(), {}
   for name in set(ctr) | set(dwell) | set(penalties):
     of = (shared_factors if shared_factors is not None and name in both
@@ -145,7 +150,7 @@ def summed(factors, shared_factors=None):
 
 def expected(kind):
   """The gradient of the first step, and the state of the balancing after it."""
-  losses, gradients = of_evaluation()
+  losses, gradients, _ = of_evaluation()
   if kind == 'uncertainty':
     factors = np.array([1, 0.5])
     return summed(factors), {
@@ -183,9 +188,10 @@ def assert_close(got, wanted, tolerance=1e-4):
         got[name], wanted[name], rtol=tolerance, atol=tolerance, err_msg=name)
 
 
-@each
-@pytest.mark.parametrize('op_fusion, slices', [
-    (False, 1), (True, 1), (True, 3)])
+# One slice with the kernels is that of clipping and bfloat16 below.
+@pytest.mark.parametrize('kind, op_fusion, slices', [
+    (kind, op_fusion, slices) for op_fusion, slices in [(False, 1), (True, 3)]
+    for kind in sorted(EACH)] + [('grad_norm', True, 1)])
 def test_a_step_is_that_of_the_gradients_of_an_evaluation(
     kind, op_fusion, slices):
   got, state, _ = stepped(kind, op_fusion=op_fusion, micro_batches=slices)
@@ -216,22 +222,26 @@ def test_clipping_comes_behind_the_balancing(kind):
                else wanted_state)
 
 
-@pytest.mark.parametrize('kind', ['dynamic', 'grad_norm', 'pcgrad'])
+# The others need no gradient of a variable.
+@pytest.mark.parametrize('kind', ['grad_norm', 'pcgrad'])
 def test_variables_in_parts_take_the_same_step(kind):
-  whole = stepped(kind, op_fusion=False)
-  parts = stepped(
+  got, state, loss = stepped(
       kind, op_fusion=False, num_ps=2, input_layer_partitioner=1,
       dense_layer_partitioner=1)
-  assert whole[2] == pytest.approx(parts[2], rel=1e-5)
-  assert_close(parts[1], whole[1])
+  wanted, wanted_state = expected(kind)
+  assert_close(got, wanted)
+  assert_close(state, wanted_state)
+  assert loss == pytest.approx(of_evaluation().loss, rel=1e-5)
 
 
-@each
+@pytest.mark.parametrize('kind', ['uncertainty', 'grad_norm', 'pcgrad'])
 def test_averages_and_embedding_variables(kind):
   """Trains rows of its own for each key, and averages what is trained."""
   with tf.Graph().as_default():
     spec = built(TRAIN, EACH[kind](), embedding=keyed.EmbeddingVariable(),
                  averaging=averaging.Averaging(0.9),
+                 network=ple.PLE((5,), (), num_levels=1, num_task_experts=1,
+                                 batch_norm=False),
                  optimizer=lambda: factories.lazy_adam(0.05))
     names = {v.op.name for v in tf.global_variables()}
     of_balancing = {name for name in names if name.startswith('balancing/')}
@@ -245,23 +255,40 @@ def test_averages_and_embedding_variables(kind):
   assert bool(of_balancing) == (kind != 'pcgrad')
 
 
-@pytest.mark.parametrize('kind', [None] + sorted(EACH))
-def test_the_calibrator_of_ait_is_part_of_what_is_balanced(kind):
+@functools.lru_cache(maxsize=None)
+def losses_of_ait(kind, weight, slices):
+  """The losses of two tasks in a row, the second far above the first one.
+
+  Args:
+    kind: a key of EACH, or None.
+    weight: float, of the calibrator.
+    slices: int, micro-batches.
+
+  Returns:
+    [2] float32.
+  """
   tower = towers.Tower((3,), batch_norm=False)
-  found = {}
-  for weight, slices in [(0.0, 1), (5.0, 1), (5.0, 2)]:
-    with tf.Graph().as_default() as graph, tf.Session() as sess:
-      built(TRAIN, kind and EACH[kind](), micro_batches=slices,
-            network=transfer.AIT(ple.PLE((5,), (), num_levels=1,
-                                         batch_norm=False), None, weight),
-            # The second one starts far above the first one.
-            tasks=[tasks.Task('ctr', 'clk', tower, initial_bias=-2.0),
-                   tasks.Task('cvr', 'clk', tower, initial_bias=2.0)])
-      sess.run([tf.global_variables_initializer(), tf.tables_initializer()])
-      found[weight, slices] = sess.run(
-          graph.get_tensor_by_name('all_losses:0'))
+  with tf.Graph().as_default() as graph, tf.Session() as sess:
+    built(TRAIN, kind and EACH[kind](), micro_batches=slices,
+          network=transfer.AIT(
+              ple.PLE((5,), (), num_levels=1, num_task_experts=1,
+                      batch_norm=False), None, weight),
+          tasks=[tasks.Task('ctr', 'clk', tower, initial_bias=-2.0),
+                 tasks.Task('cvr', 'clk', tower, initial_bias=2.0)])
+    sess.run([tf.global_variables_initializer(), tf.tables_initializer()])
+    return sess.run(graph.get_tensor_by_name('all_losses:0'))[:2]
+
+
+@pytest.mark.parametrize('kind, slices', [
+    (None, 1)] + [(kind, 2) for kind in sorted(EACH)])
+def test_the_calibrator_of_ait_is_part_of_what_is_balanced(kind, slices):
   # Logits are small beside their biases in the first step.
   above = 5 * (1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(2)))
   np.testing.assert_allclose(
-      (found[5.0, 1] - found[0.0, 1])[:2], [0, above], atol=0.8)
-  np.testing.assert_allclose(found[5.0, 2], found[5.0, 1], rtol=1e-4)
+      losses_of_ait(kind, 5.0, slices) - losses_of_ait(None, 0.0, 1),
+      [0, above], atol=0.8)
+
+
+def test_the_calibrator_of_ait_is_the_same_in_slices():
+  np.testing.assert_allclose(losses_of_ait('grad_norm', 5.0, 2),
+                             losses_of_ait('grad_norm', 5.0, 1), rtol=1e-4)

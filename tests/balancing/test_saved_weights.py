@@ -82,4 +82,5 @@ def test_deeprecs_sums_over_slices_are_refused(taobao, tmp_path, monkeypatch):
 def test_grad_norm_tells_that_nothing_is_shared(taobao, tmp_path):
   with pytest.raises(errors.UserError, match='@GradNorm.*bind another'):
     load('grad_norm', tmp_path, taobao, 2, 'PLE.num_shared_experts = 0',
+         'PLE.num_task_experts = 1',
          'Model.interactions = [@Wide(), @FwFM()]').train()

@@ -63,7 +63,8 @@ def cluster(monkeypatch):
 
 def load(gin_file, model_dir, taobao, *bindings):
   return experiments.load('gin/%s.gin' % gin_file, model_dir, taobao,
-                          *(small_tables.bindings() + list(bindings)))
+                          *(small_tables.bindings() + experiments.TWO_LEVELS +
+                            list(bindings)))
 
 
 def run(gin_file, model_dir, taobao, steps, *bindings):
@@ -279,7 +280,8 @@ def test_parts_are_as_large_as_the_bindings_say(
   # 710,310 rows of 64 bytes are 43.4 MB: a part for each of four servers.
   # 272 * 16 weights are 17 kB: two parts of 8 kB and one of what is over.
   made = experiments.load(
-      'gin/base.gin', tmp_path, taobao, 'PLE.expert_units = (16,)',
+      'gin/base.gin', tmp_path, taobao, *experiments.TWO_LEVELS,
+      'PLE.expert_units = (16,)',
       'FeatureSpec.overrides = None',
       'Model.input_layer_partitioner = %d' % input_mb,
       'Model.dense_layer_partitioner = %d' % dense_kb)

@@ -36,6 +36,7 @@ from ple_estimator.storage import remote
 
 ADULT = os.path.join(os.path.dirname(conftest.REAL_ROWS), '..', 'adult')
 SMALL = ['PLE.expert_units = (4,)', 'Tower.units = (3,)', 'FwFM.dim = 2',
+         'PLE.num_task_experts = 0', 'Model.averaging = None',
          'Experiment.exports = None', 'Periodic.num_frequencies = 2',
          'Binned.num_bins = 20']
 

@@ -72,10 +72,10 @@ def test_a_process_with_status_143_is_started_again(tmp_path):
 
 def test_the_worst_status_is_that_of_the_job(tmp_path):
   tool = start(tmp_path, '--workers', '1', '--ps', '1', '--',
-               '--gin_file=gin/nope.gin')
+               '--gin_file=gin/base.gin', '--checkpoint=best')
   said, _ = tool.communicate(timeout=120)
   assert tool.returncode == 1, said
-  assert 'ple_estimator: --gin_file must name an existing file' in said
+  assert 'ple_estimator: --checkpoint is for the modes evaluate' in said
 
 
 @pytest.mark.cluster

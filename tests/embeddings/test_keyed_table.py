@@ -179,15 +179,13 @@ def check_equal(saved, reference):
     (lambda: {'filter': admission.CounterFilter(3)}, {'filter_freq': 3}),
     (lambda: {'eviction': admission.GlobalStepEviction(9)},
      {'steps_to_live': 9}),
-    (lambda: {'eviction': admission.L2Eviction(0.12)}, {'l2': 0.12}),
     (lambda: {'filter': admission.CounterFilter(3),
               'eviction': admission.GlobalStepEviction(9)},
      {'filter_freq': 3, 'steps_to_live': 9}),
     (lambda: {'filter': admission.CounterFilter(2),
               'eviction': admission.L2Eviction(0.12)},
      {'filter_freq': 2, 'l2': 0.12}),
-], ids=['all', 'counter1', 'counter3', 'steps', 'l2', 'counter_steps',
-        'counter_l2'])
+], ids=['all', 'counter1', 'counter3', 'steps', 'counter_steps', 'counter_l2'])
 def test_follows_the_dict_model(tmp_path, make, kwargs, parts):
   rng = np.random.RandomState(0)
   reference = Reference(**kwargs)
@@ -196,7 +194,7 @@ def test_follows_the_dict_model(tmp_path, make, kwargs, parts):
   trained.session.run(trained.init)
   capacities = iter([150, 400])  # smaller, as the live keys fit; then larger
   evicted = 0
-  for step in range(120):
+  for step in range(90):
     batch = batch_of(rng, step)
     np.testing.assert_allclose(
         trained.train(*batch), reference.train(*batch), rtol=1e-4, atol=1e-6)
@@ -206,7 +204,7 @@ def test_follows_the_dict_model(tmp_path, make, kwargs, parts):
       reference.save()
       evicted += before - len(reference.rows)
       check_equal(trained.save(path), reference)
-    if step in (39, 79):  # go on in another process, so to speak
+    if step in (29, 59):  # go on in another process, so to speak
       trained = Graph(capacity=next(capacities), parts=next(parts),
                       **make()).restore(path)
   assert bool(evicted) == bool({'steps_to_live', 'l2'} & set(kwargs))

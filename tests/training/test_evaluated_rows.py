@@ -19,6 +19,7 @@ sklearn_metrics = pytest.importorskip('sklearn.metrics')
 NAMES = ['gauc', 'pr_auc', 'normalised_entropy', 'lift@0.1', 'recall@5',
          'expected_calibration_error']
 BINDINGS = [
+    'PLE.num_task_experts = 1',  # so that there are gates
     'EPOCHS = 1', 'Experiment.metrics = @Metrics()',
     'Metrics.names = %r' % NAMES, "Metrics.user = 'cms_segid'",
     "Metrics.slices = ['pid', 'final_gender_code']",

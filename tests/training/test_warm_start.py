@@ -111,7 +111,8 @@ TASKS = ['Model.tasks = [@ctr/Task(), @cvr/Task(), @more/Task()]',
 
 def columns(*args):
   # One line, as a binding; dicts of columns that are not there go.
-  return ['FeatureSpec.overrides = {}', ' '.join((COLUMNS % args).split())]
+  return ['FeatureSpec.overrides = {}', ' '.join((COLUMNS % args).split()),
+          'PLE.num_levels = 2', 'PLE.num_task_experts = 1']
 
 
 def test_columns_and_a_task_are_added(older, taobao, tmp_path):

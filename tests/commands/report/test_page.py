@@ -1,5 +1,7 @@
 """`ple-estimator report` and `compare` as a user runs them."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -12,15 +14,32 @@ import pytest
 html5lib = pytest.importorskip('html5lib', reason='is of the extra `test`')
 pytest.importorskip('vl_convert', reason='is of the extra `report`')
 
+from ple_estimator.commands import words as words_lib
 from ple_estimator.commands.report import page
 
 _NS = '{http://www.w3.org/1999/xhtml}'
 
 
+def _two(folder):
+  return [made_runs.make(folder, '<b>&"one"', 0.3, 1, num=500),
+          made_runs.make(folder, 'two', 0.9, 2, levels=3, num=500)]
+
+
 @pytest.fixture
 def two(tmp_path):
-  return [made_runs.make(tmp_path, '<b>&"one"', 0.3, 1, num=500),
-          made_runs.make(tmp_path, 'two', 0.9, 2, levels=3, num=500)]
+  return _two(tmp_path)
+
+
+@pytest.fixture(scope='module')
+def reported(tmp_path_factory):
+  """(folder of the page, what was printed) of the runs of `two`."""
+  folder = tmp_path_factory.mktemp('report')
+  said = io.StringIO()
+  with contextlib.redirect_stdout(said):
+    status = words_lib.run('report', _two(folder) + [
+        '--out', str(folder / 'out'), '--rounds', '20'])
+  assert status == 0
+  return folder / 'out', said.getvalue()
 
 
 def _parsed(path):
@@ -34,10 +53,8 @@ def _all(tree, name):
   return tree.findall('.//' + _NS + name)
 
 
-def test_the_page_is_whole(command, two, tmp_path):
-  out = tmp_path / 'out'
-  status, said, error = command('report', *two, '--out', out, '--rounds', 20)
-  assert status == 0, error
+def test_the_page_is_whole(reported):
+  out, said = reported
   assert said.strip() == str(out / 'index.html')
   text, tree = _parsed(out / 'index.html')
   assert len(text) < 5e6
@@ -61,9 +78,8 @@ def test_the_page_is_whole(command, two, tmp_path):
   assert not re.search(r'(src|href)="(https?:)?//', text)
 
 
-def test_each_figure_has_words_data_and_a_file(command, two, tmp_path):
-  out = tmp_path / 'out'
-  assert command('report', *two, '--out', out, '--rounds', 20)[0] == 0
+def test_each_figure_has_words_data_and_a_file(reported):
+  out, _ = reported
   _, tree = _parsed(out / 'index.html')
   specs = json.loads([of.text for of in _all(tree, 'script')
                       if of.get('id') == 'specs'][0])

@@ -66,7 +66,7 @@ def stand_in(monkeypatch):
                 if word.startswith('--gin_bindings='))
     assert said['run_config.intra_op_threads'] == str(threads)
     return pool.Child(
-        [sys.executable, '-c', STAND_IN,
+        [sys.executable, '-S', '-E', '-c', STAND_IN,  # starts at once
          said['Experiment.model_dir'].strip("'"),
          'test' if '--mode=test' in arguments else 'train', said['A.b'],
          said['run_config.seed']], dict(os.environ), log)
