@@ -17,6 +17,7 @@ PACKAGE = os.path.join(conftest.ROOT, 'ple_estimator')
 ORDER = [
     ('errors', []),
     ('files', []),
+    ('colors', []),
     ('metrics', ['ranking', 'probabilities', 'intervals', 'paired', 'seeds',
                  'chosen']),
     ('storage', ['uris', 'remote', 'streams', 'sources', 'folders']),
