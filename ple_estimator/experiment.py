@@ -48,7 +48,8 @@ class Experiment:
 
   What it writes to model_dir: checkpoints, the best of them in best/, event
   files (training in model_dir itself, its evaluations in eval/, those of modes
-  evaluate and test in eval_evaluate/ and eval_test/), metrics.json, test.json,
+  evaluate and test in eval_evaluate/ and eval_test/, what TensorBoard's table
+  of runs has in hparams/), metrics.json, test.json,
   operative_config-<step>.gin, evaluations.json, predictions, export/, input/
   and, if asked for, timelines, incremental/ and work_queue/.
 

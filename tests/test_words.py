@@ -10,8 +10,8 @@ import pytest
 
 from ple_estimator.commands import words
 
-FOLDERS = ('', 'data', 'distribute_k8s', 'gin', 'ple_estimator/**', 'result',
-           'tools')
+FOLDERS = ('', 'data', 'distribute_k8s', 'docs', 'gin', 'ple_estimator/**',
+           'result', 'tools')
 DOCUMENTS = sorted(
     os.path.relpath(path, conftest.ROOT) for folder in FOLDERS
     for path in glob.glob(os.path.join(conftest.ROOT, folder, '*.md'),

@@ -17,15 +17,24 @@ import os
 import re
 import textwrap
 
+from ple_estimator import colors
+
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _WIDTH = 760
+
+
+def _task(index):
+  """The colour of a task, as in the report, in light and in dark mode."""
+  return tuple(colors.PALETTES[mode][index] for mode in ('light', 'dark'))
+
+
 # Class: (its colour in light mode, its colour in dark mode).
 _FILLS = {'page': ('#ffffff', '#0d1117'), 'frame': ('#f3f4f6', '#161b22'),
           'shared': ('#dfe3e8', '#30363d'), 'ctr': ('#cfe4ff', '#153a66'),
           'cvr': ('#ffe2c2', '#5a3410'), 'text': ('#1f2328', '#e6edf3'),
           'quiet': ('#59636e', '#9aa4af')}
-_STROKES = {'shared': ('#6e7781', '#8b949e'), 'ctr': ('#0b66d6', '#6cb0ff'),
-            'cvr': ('#b85a00', '#ffab5c')}
+_STROKES = {'shared': ('#6e7781', '#8b949e'), 'ctr': _task(0),
+            'cvr': _task(1)}
 _FONTS = ('text { font-family: Helvetica, Arial, sans-serif; font-size: 13px } '
           '.mono { font-family: Menlo, Consolas, monospace } '
           '.small { font-size: 11px } .bold { font-weight: bold } '

@@ -23,7 +23,7 @@ same. For each task alone, on the rows of its sample space:
              and the epoch at which it stops.
 
 All choices go by the loss of the validation rows. The test rows are read when
-everything is chosen, and predicted once. The table is that of tools/report.py.
+everything is chosen, and predicted once.
 
 Where there is no validation file, --validation-share 0.1 takes a tenth of the
 train rows, drawn at random; what is chosen is then fitted again to all train
@@ -37,7 +37,6 @@ import sys
 
 import gin
 import numpy as np
-import report
 from scipy import sparse
 from sklearn import ensemble
 from sklearn import linear_model
@@ -50,6 +49,7 @@ from ple_estimator.data import input_files
 from ple_estimator.data import reading
 
 METHODS = ('logistic', 'crosses', 'boosting', 'fm')
+_METRICS = ('auc', 'log_loss', 'rmse', 'mae')
 _C = (0.01, 0.03, 0.1, 0.3, 1.0)
 _TREES = (50, 100, 200, 400)
 _RANKS, _L2, _RATES = (8, 16), (1e-6, 1e-5, 1e-4), (0.003, 0.01)
@@ -463,6 +463,18 @@ def tables_of(args, model):
                for here in (~chosen, chosen))
 
 
+def known_metrics(found):
+  """The metrics of the table, all tasks of one metric together.
+
+  Args:
+    found: list of dict of '<task>/<metric>' to float.
+  """
+  return sorted(
+      {name for values in found for name in values
+       if name.split('/')[1] in _METRICS},
+      key=lambda name: (_METRICS.index(name.split('/')[1]), name))
+
+
 def compare(args):
   """Yields the lines of the table."""
   model = ple.load(*args.gin_files, bindings=args.gin_bindings).experiment.model
@@ -483,11 +495,11 @@ def compare(args):
     fitted.append((one, {task.name: one.fit(task) for task in model.tasks}))
   table = read(test_rows, model)
   found = [one.test(models, table) for one, models in fitted]
-  names = report.known_metrics(found)
+  names = known_metrics(found)
   yield ['run', 'step'] + names + ['steps/s']
   yield ['---'] * (len(names) + 3)
   for (one, _), values in zip(fitted, found):
-    yield [one.method, ''] + [report.cell(values[n]) for n in names] + ['']
+    yield [one.method, ''] + ['%.4f' % values[n] for n in names] + ['']
 
 
 def main(arguments=None):

@@ -11,6 +11,8 @@ import math
 
 import numpy as np
 
+from ple_estimator import colors
+
 BEGIN, END = '<!-- study: begin -->', '<!-- study: end -->'
 BASELINE = 'single-task'
 
@@ -214,6 +216,7 @@ def draw(rows, tasks, path):
   from matplotlib import pyplot
 
   pyplot.rcParams['svg.hashsalt'] = 'study'  # the same figure, the same file
+  palette = colors.PALETTES['light']
   names = [name for name in collections.OrderedDict.fromkeys(
       row['network'] for row in rows) if name != BASELINE]
   correlations = sorted({row['correlation'] for row in rows})
@@ -230,7 +233,8 @@ def draw(rows, tasks, path):
       low = [0 if g['low'] is None else g['mean'] - g['low'] for g in of]
       high = [0 if g['high'] is None else g['high'] - g['mean'] for g in of]
       axis.errorbar(x, [g['mean'] for g in of], yerr=[low, high], label=name,
-                    fmt='osD^v'[i % 5], markersize=5, capsize=3)
+                    fmt='osD^v'[i % 5], markersize=5, capsize=3,
+                    color=palette[i % len(palette)])
     axis.set_xticks(range(len(correlations)))
     axis.set_xticklabels(['%g' % c for c in correlations])
     axis.set_xlabel('correlation of the tasks')

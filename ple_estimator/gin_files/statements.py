@@ -79,6 +79,11 @@ class Binding(collections.namedtuple(
   def place(self):
     return self.source.place(self.line)
 
+  def name(self):
+    """What it binds, such as 'ctr/Task.weight', or the name of a macro."""
+    owner = '/'.join(filter(None, [self.scope, self.selector]))
+    return '.'.join(filter(None, [owner, self.arg]))
+
   def key(self):
     """Equal for two bindings of one parameter, whatever they call its class."""
     return self.scope, complete(self.selector), self.arg
@@ -93,8 +98,7 @@ class Binding(collections.namedtuple(
     value = repr(self.value)
     if len(value) > _LONGEST_VALUE:
       value = value[:_LONGEST_VALUE - 3] + '...'
-    owner = '/'.join(filter(None, [self.scope, self.selector]))
-    return '%s = %s' % ('.'.join(filter(None, [owner, self.arg])), value)
+    return '%s = %s' % (self.name(), value)
 
   def values(self, kind):
     """Yields all Reference or Macro in its value."""

@@ -248,16 +248,16 @@ class Task:
   def excess(self, logits, weights, total_weight=None):
     """The term that `calibrated` adds to the loss of training.
 
+    Only a task with a calibrator has it.
+
     Args:
       logits: dict of task name to [batch] float32.
       weights: [batch] float32, as in `loss`.
       total_weight: float32 scalar, as in `loss`.
 
     Returns:
-      float32 scalar; 0 without a calibrator.
+      float32 scalar.
     """
-    if not self.calibrator:
-      return tf.zeros([])
     if total_weight is None:
       total_weight = tf.reduce_sum(weights)
     above = tf.nn.relu(tf.sigmoid(logits[self.name]) -

@@ -16,6 +16,7 @@ from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
 from ple_estimator.embeddings import table_parts
 from ple_estimator.engine import compat
+from ple_estimator.gin_files import operative
 from ple_estimator.optimizers import averaging
 from ple_estimator.training import saver
 
@@ -29,7 +30,6 @@ _BINDING = re.compile(r'^([\w./]+\.\w+) = (.*(?:\n .*)*)$', re.M)
 _VOCABULARIES = 'vocabularies.json'  # in a model_dir: digests of their files
 
 
-_CONFIG = re.compile(r'operative_config-(\d+)\.gin$')
 # Bindings that define a model beyond the shapes of its variables. If one of
 # them differs, the checkpoint is of another model.
 _IDENTITY = re.compile(
@@ -218,12 +218,10 @@ def _changed_bindings(model_dir):
     list of (name, text) such as ('PLE.num_levels', 'PLE.num_levels = 3, now
     2'), of those bindings that concern the model.
   """
-  configs = sorted(
-      (int(match.group(1)), match.group()) for match in map(
-          _CONFIG.match, os.listdir(model_dir)) if match)
-  if not configs:
+  path = operative.newest(model_dir)
+  if not path:
     return []
-  with open(os.path.join(model_dir, configs[-1][1]), errors='replace') as f:
+  with open(path, errors='replace') as f:
     then = dict(_BINDING.findall(f.read()))
   now = dict(_BINDING.findall(gin.operative_config_str()))
   return [(name, '%s = %s, now %s' % (

@@ -151,7 +151,11 @@ class BestExporter(tf.estimator.Exporter):
 
 
 class BestCheckpoint:
-  """Keeps the best checkpoint in model_dir/best, whatever the Saver removes."""
+  """Keeps the best checkpoint in model_dir/best, whatever the Saver removes.
+
+  Attributes:
+    metric: str or tuple of str, what the best goes by.
+  """
 
   def __init__(self, model_dir, metric, evaluations):
     """Keeps the rule.
@@ -162,7 +166,7 @@ class BestCheckpoint:
       evaluations: evaluations.Evaluations.
     """
     self._folder = os.path.join(model_dir, _FOLDER)
-    self._metric = metric
+    self.metric = metric
     self._evaluations = evaluations
 
   def keep(self, path, evaluation):
@@ -175,7 +179,7 @@ class BestCheckpoint:
     kept = self._evaluations.marked('kept')
     if not (kept and os.path.exists(self._path(kept) + '.index')):
       kept = None
-    if not _beats(self._metric, evaluation, kept):
+    if not _beats(self.metric, evaluation, kept):
       return
     try:
       _copy(path, self._folder)
@@ -183,7 +187,7 @@ class BestCheckpoint:
       logging.warning(
           '%s has the best %s, but was removed before it could be kept: raise '
           'run_config.keep_checkpoint_max.', path,
-          comparison.name_of(self._metric))
+          comparison.name_of(self.metric))
       return
     self._evaluations.mark('kept', evaluation)
 

@@ -33,6 +33,7 @@ from ple_estimator.training import evaluated_rows
 from ple_estimator.training import evaluation
 from ple_estimator.training import evaluator
 from ple_estimator.training import hooks
+from ple_estimator.training import hparams
 from ple_estimator.training import input_state
 from ple_estimator.training import intervals
 from ple_estimator.training import losses
@@ -363,7 +364,8 @@ class Trainer:
     else:
       added.append(self._input_state.hook())
     if config.is_chief:
-      added.append(gin.tf.GinConfigSaverHook(config.model_dir))
+      added += [gin.tf.GinConfigSaverHook(config.model_dir),
+                hparams.StartHook(config.model_dir)]
       if schedule.timeline_steps:
         added.append(tf.train.ProfilerHook(
             save_steps=schedule.timeline_steps, output_dir=config.model_dir))
@@ -424,6 +426,7 @@ class Trainer:
     if self._eval_input and not self._is_evaluated(step):
       self._evaluation.run(is_final=True)
     self._ending.note(step, self._max_steps, stopped)
+    hparams.end(model_dir, self._schedule.results)
     self._say_what_was_reached()
     if not self._role.is_local:
       parameter_servers.end_parameter_servers(self._config)

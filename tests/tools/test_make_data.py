@@ -45,17 +45,6 @@ def test_validation_rows_are_others_with_a_ceiling_of_their_own(made):
     assert abs(correlation - 0.89) < 0.01
 
 
-def test_report_takes_the_ceiling(made, tmp_path):
-  (tmp_path / 'base').mkdir()
-  (tmp_path / 'base' / 'metrics.json').write_text(
-      '{"ctr/auc": 0.5, "cvr/log_loss": 0.25, "global_step": 7}')
-  found = json.loads((made / 'ceiling.json').read_text())
-  done = tool('report', tmp_path / 'base', '--ceiling', made / 'ceiling.json')
-  assert done.stdout.splitlines()[2] == '| ceiling |  | %.4f | %.4f |  |' % (
-      found['clk']['validation']['auc'],
-      found['buy']['validation']['log_loss']), done.stderr
-
-
 @pytest.mark.parametrize('correlation, nonlinear', [
     (0, 0.7), (-0.5, 0.7), (0.95, 0), (1, 1)])
 def test_logits_have_the_correlation_that_was_asked_for(correlation, nonlinear):

@@ -134,64 +134,6 @@ def test_profile_lists_ops(taobao, tmp_path):
   assert (tmp_path / 'timeline-base.json').exists()
 
 
-def test_report_is_a_table_of_runs(tmp_path):
-  (tmp_path / 'base').mkdir()
-  (tmp_path / 'base' / 'metrics.json').write_text(
-      '{"ctr/auc": 0.5, "cvr/auc": null, "global_step": 7}')
-  (tmp_path / 'ceiling.json').write_text(json.dumps(
-      {t: {'auc': 0.75, 'log_loss': 0.25} for t in ('clk', 'buy')}))
-  done = tool('report', tmp_path / 'base', '--ceiling',
-              tmp_path / 'ceiling.json', '--metrics', 'ctr/auc', 'cvr/auc')
-  assert done.stdout.splitlines()[2:] == [
-      '| ceiling |  | 0.7500 | 0.7500 |  |', '| base | 7 | 0.5000 | - | - |']
-  done = tool('report', tmp_path / 'nope')
-  assert done.returncode == 1 and 'nope' in done.stderr
-
-
-def test_report_compares_rows_with_their_own_ceiling(tmp_path):
-  for name, auc in [('metrics', 0.5), ('test', 0.25)]:
-    (tmp_path / (name + '.json')).write_text(
-        json.dumps({'ctr/auc': auc, 'global_step': 7}))
-  (tmp_path / 'ceiling.json').write_text(json.dumps({
-      'clk': {'auc': 0.75, 'validation': {'auc': 0.875}}}))
-  for args, ceiling, found in [([], '0.8750', '0.5000'),
-                               (['--test'], '0.7500', '0.2500')]:
-    done = tool('report', tmp_path, '--ceiling', tmp_path / 'ceiling.json',
-                '--metrics', 'ctr/auc', *args)
-    assert done.stdout.splitlines()[2:] == [
-        '| ceiling |  | %s |  |' % ceiling,
-        '| %s | 7 | %s | - |' % (tmp_path.name, found)], done.stderr
-
-
-def test_report_knows_the_tasks_of_any_run(tmp_path):
-  for name, metrics in [
-      ('a', {'like/auc': 0.5, 'like/log_loss': 0.25, 'like/accuracy': 1,
-             'gate/level_0/like/shared/expert_0': 1, 'loss': 3}),
-      ('b', {'like/auc': 0.75, 'dwell/rmse': 2, 'dwell/mae': None})]:
-    (tmp_path / name).mkdir()
-    (tmp_path / name / 'metrics.json').write_text(
-        json.dumps(dict(metrics, global_step=7)))
-  (tmp_path / 'ceiling.json').write_text(json.dumps(
-      {'liked': {'auc': 0.875, 'log_loss': 0.125, 'positives': 5}}))
-  done = tool('report', tmp_path / 'a', tmp_path / 'b', '--ceiling',
-              tmp_path / 'ceiling.json', '--labels', 'like=liked')
-  assert done.stdout.splitlines() == [
-      '| run | step | like/auc | like/log_loss | dwell/rmse | dwell/mae | '
-      'steps/s |', '| --- | --- | --- | --- | --- | --- | --- |',
-      '| ceiling |  | 0.8750 | 0.1250 | - | - |  |',
-      '| a | 7 | 0.5000 | 0.2500 | - | - | - |',
-      '| b | 7 | 0.7500 | - | 2.0000 | - | - |'], done.stderr
-  for args, message in [
-      (['--metrics', 'like/acu'], '--metrics must be of the runs (gate/level_0/'
-       'like/shared/expert_0, like/accuracy, like/auc, like/log_loss, loss), '
-       'got like/acu.'),
-      (['--ceiling', tmp_path / 'ceiling.json', '--labels', 'like=no'],
-       "--labels must name a label of %s (liked), got 'like=no'."
-       % (tmp_path / 'ceiling.json'))]:
-    done = tool('report', tmp_path / 'a', *args)
-    assert done.returncode == 1 and done.stderr == 'report: %s\n' % message
-
-
 def test_make_data_draws_from_as_many_users_as_told(tmp_path):
   done = tool('make_data', '--out', tmp_path, '--train', '3000', '--test', '10',
               '--users', '100000', '--ads', '20000')

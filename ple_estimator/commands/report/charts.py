@@ -14,6 +14,8 @@ that it fits a light or a dark page.
 
 import collections
 
+from ple_estimator import colors
+
 View = collections.namedtuple('View', 'title spec')
 View.__doc__ = """One drawing.
 
@@ -175,7 +177,7 @@ def heat(data, x_title, title, names, most):
                     'sort': list(names)},
               'color': {'field': 'share', 'type': 'quantitative',
                         'title': title, 'scale': {
-                            'scheme': 'viridis', 'domain': [0, most]},
+                            'scheme': colors.SCALE, 'domain': [0, most]},
                         'legend': {'format': '.0%', 'direction': 'horizontal',
                                    'gradientThickness': 8}},
               'tooltip': [{'field': 'of', 'title': 'expert'},
@@ -228,8 +230,7 @@ def scatter(data, x, y, names):
         'data': {'values': apart},
         'mark': {'type': 'text', 'dy': -11, 'dx': 5, 'align': 'left',
                  'fontSize': 11},
-        'encoding': {'x': x, 'y': y, 'text': {'field': 'name'},
-                     'color': color}})
+        'encoding': {'x': x, 'y': y, 'text': {'field': 'name'}}})
   return {'data': {'values': data}, 'layer': layers, 'height': 340}
 
 

@@ -1,21 +1,17 @@
 """What a run was configured as, and how configurations differ.
 
-Read from operative_config-<step>.gin by the package's own reader of .gin files,
-which looks nothing up: neither TensorFlow nor modules of the user's are needed.
+Read from operative_config-<step>.gin, for which neither TensorFlow nor modules
+of the user's are needed.
 """
 
 import collections
-import glob
 import os
 import re
 
-from ple_estimator.gin_files import reader as reader_lib
+from ple_estimator.gin_files import operative
 from ple_estimator.gin_files import statements
 
-# Where results go makes no difference to what they are.
-_PLACES = ('Experiment.model_dir', 'Experiment.predictions_path')
 _SEED = 'run_config.seed'
-_STEP = re.compile(r'operative_config-(\d+)\.gin$')
 
 Config = collections.namedtuple('Config', 'path text bindings seed')
 Config.__doc__ = """The configuration of a run.
@@ -46,43 +42,29 @@ def read(model_dir):
   Raises:
     UserError: if the file is no gin.
   """
-  paths = glob.glob(os.path.join(glob.escape(model_dir),
-                                 'operative_config-*.gin'))
-  paths = [path for path in paths if _STEP.search(path)]
-  if not paths:
-    return None
-  path = max(paths, key=lambda path: int(_STEP.search(path).group(1)))
-  reader = reader_lib.Reader()
-  reader.read_file(os.path.abspath(path))
-  return of_bindings(path, next(iter(reader.sources.values())).text,
-                     reader.bindings)
+  path = operative.newest(model_dir)
+  return of_values(path, *operative.read(path)) if path else None
 
 
-def of_bindings(path, text, bindings):
+def of_values(path, text, values):
   """Makes a Config.
 
   Args:
     path: str.
     text: str.
-    bindings: list of statements.Binding; the later of two wins.
+    values: dict, from operative.values_of.
   """
-  values = collections.OrderedDict(
-      (_name(binding), binding.value) for binding in bindings)
+  values = collections.OrderedDict(values)
   seed = values.pop(_SEED, '')
   if isinstance(seed, statements.Macro):
     seed = values.pop(seed.name, seed)
-  for name in _PLACES:
+  for name in operative.PLACES:
     place = values.pop(name, None)
     if isinstance(place, statements.Macro):
       values.pop(place.name, None)
   return Config(path, text, collections.OrderedDict(
       (name, repr(value)) for name, value in values.items()),
                 '' if seed == '' else repr(seed))
-
-
-def _name(binding):
-  owner = '/'.join(filter(None, [binding.scope, binding.selector]))
-  return '.'.join(filter(None, [owner, binding.arg]))
 
 
 def groups(runs):

@@ -8,7 +8,6 @@ import numpy as np
 
 from ple_estimator.commands.report import charts
 from ple_estimator.commands.report import document
-from ple_estimator.commands.report import events
 
 # gate/level_0/ctr/shared/expert_1: the gate, then the expert.
 _GATE = re.compile(r'(?:.*/)?gate/(?P<gate>.+)/(?P<expert>[^/]+/[^/]+)$')
@@ -25,7 +24,7 @@ Attributes:
 
 
 def gates(run):
-  """The gates of a run, from its evaluations, else from event files.
+  """The gates of a run, from its evaluations.
 
   Args:
     run: runs.Run.
@@ -33,26 +32,14 @@ def gates(run):
   Returns:
     list of Gate, by name.
   """
-  for scalars in (_of_evaluations(run), run.evaluated, run.training):
-    found = collections.OrderedDict()
-    for tag in sorted(scalars):
-      match = _GATE.match(tag)
-      if match:
-        found.setdefault(match.group('gate'), collections.OrderedDict())[
-            match.group('expert')] = {
-                point.step: point.value for point in scalars[tag]}
-    if found:
-      return [_gate(name, experts) for name, experts in found.items()]
-  return []
-
-
-def _of_evaluations(run):
-  found = collections.defaultdict(list)
+  found = collections.OrderedDict()
   for of in run.evaluations:
-    for name, value in of.items():
-      if value is not None:
-        found[name].append(events.Point(of['global_step'], value, 0.0))
-  return found
+    for name, share in sorted(of.items()):
+      match = _GATE.match(name)
+      if match and share is not None:
+        found.setdefault(match.group('gate'), collections.OrderedDict(
+            )).setdefault(match.group('expert'), {})[of['global_step']] = share
+  return [_gate(name, found[name]) for name in sorted(found)]
 
 
 def _gate(name, experts):

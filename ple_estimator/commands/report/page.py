@@ -11,17 +11,11 @@ import datetime
 import json
 import os
 
+from ple_estimator import colors
 from ple_estimator import errors
 from ple_estimator import files
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
-# Colors of runs, on light and on dark ground, of equal names: each has a
-# contrast of at least 3 to its ground. More than ten begin anew.
-PALETTES = {
-    'light': ['#1f6fb4', '#c2500a', '#157a4a', '#8a3fb0', '#b3261e', '#0b7285',
-              '#8a6a00', '#c2327f', '#4a5568', '#5a8000'],
-    'dark': ['#6cb4f0', '#f59a56', '#56c992', '#c79af0', '#ff8a80', '#4fc3d9',
-             '#e0bf4a', '#f48cc0', '#a9b7c9', '#a8d048']}
 _INK = {'light': ('#1b2430', '#5b6675', '#dfe4ea'),
         'dark': ('#e6ebf2', '#9aa7b8', '#333d4b')}
 _SNIPPET = 'window.vegaEmbed = vegaEmbed;'
@@ -51,8 +45,8 @@ def config(scheme):
   return {
       'background': 'transparent' if scheme == 'dark' else None, 'font': font,
       'aria': False, 'view': {'stroke': None},
-      'range': {'category': PALETTES[scheme]},
-      'bar': {'color': PALETTES[scheme][0]},
+      'range': {'category': colors.PALETTES[scheme]},
+      'bar': {'color': colors.PALETTES[scheme][0]},
       'axis': {'labelColor': quiet, 'titleColor': ink, 'gridColor': grid,
                'domainColor': grid, 'tickColor': grid, 'labelFontSize': 11,
                'titleFontSize': 12, 'titleFontWeight': 'normal',
@@ -152,12 +146,12 @@ def html(facts, sections, of_runs, image):
   template = environment.get_template('page.html')
   return template.render(
       sections=sections, of_runs=of_runs, facts=facts,
-      color=lambda at: at % len(PALETTES['light']), image=image,
+      color=lambda at: at % len(colors.PALETTES['light']), image=image,
       made=datetime.datetime.now().strftime('%Y-%m-%d %H:%M'),
       anchor=anchor, numeric=numeric,
       put=lambda figure, view: _put(specs, figure, view),
-      specs=lambda: in_script(specs), palettes=PALETTES,
-      configs=in_script({scheme: config(scheme) for scheme in PALETTES}),
+      specs=lambda: in_script(specs), palettes=colors.PALETTES,
+      configs=in_script({scheme: config(scheme) for scheme in colors.PALETTES}),
       style=_source('page.css'), script=_source('page.js'),
       library=vl_convert.javascript_bundle(_SNIPPET).replace(
           '</script', '<\\/script'))

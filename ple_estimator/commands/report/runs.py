@@ -24,8 +24,7 @@ Attributes:
   path: str, its folder.
   name: str, unlike that of the other runs.
   config: configs.Config or None.
-  evaluations: list of dict of metric name to number or None, by step; the
-    entries of gates are not among them.
+  evaluations: list of dict of metric name to number or None, by step.
   ended: dict of 'reason' and 'global_step', or None while a run goes on.
   metrics: dict of metric name to number, of `Source`; {} without any.
   rows: rows.Rows of the same source, or None.

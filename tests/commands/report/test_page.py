@@ -15,7 +15,6 @@ html5lib = pytest.importorskip('html5lib', reason='is of the extra `test`')
 pytest.importorskip('vl_convert', reason='is of the extra `report`')
 
 from ple_estimator.commands import words as words_lib
-from ple_estimator.commands.report import page
 
 _NS = '{http://www.w3.org/1999/xhtml}'
 
@@ -169,19 +168,3 @@ def test_compare_takes_two_runs(command, two, tmp_path):
   assert status == 1 and 'which is no folder' in error
   assert len(error.splitlines()) == 1
   assert command('compare', two[0])[0] == 2
-
-
-def _luminance(color):
-  parts = [int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)]
-  parts = [of / 12.92 if of <= 0.04045 else ((of + 0.055) / 1.055)**2.4
-           for of in parts]
-  return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
-
-
-@pytest.mark.parametrize('scheme,ground', [
-    ('light', '#ffffff'), ('dark', '#12171e')])
-def test_colors_are_seen_on_their_ground(scheme, ground):
-  """A contrast of 3 for lines (WCAG 2.1, 1.4.11)."""
-  for color in page.PALETTES[scheme]:
-    light, dark = sorted([_luminance(color), _luminance(ground)], reverse=True)
-    assert (light + 0.05) / (dark + 0.05) >= 3, color

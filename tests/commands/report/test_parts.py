@@ -18,7 +18,7 @@ from ple_estimator.commands.report import runs as runs_lib
 from ple_estimator.commands.report import summaries
 from ple_estimator.commands.report import tables
 
-_SHARES = {0: [0.5, 0.5], 10: [0.9, 0.1]}
+_SHARES = {10: [0.5, 0.5], 20: [0.9, 0.1]}
 
 
 def _summaries(folder, by_step):
@@ -31,11 +31,15 @@ def _summaries(folder, by_step):
 
 def _run_with_gates(tmp_path, name='a'):
   path = made_runs.make(tmp_path, name, num=300)
-  _summaries(os.path.join(path, 'eval'), {
-      step: {'gate/level_0/ctr/ctr/expert_0': shares[0],
-             'gate/level_0/ctr/shared/expert_0': shares[1],
-             'gate/level_0/cvr/cvr/expert_0': 1.0}
-      for step, shares in _SHARES.items()})
+  made = os.path.join(path, 'evaluations.json')
+  with open(made) as f:
+    found = json.load(f)
+  for of, step in zip(found['evaluations'], _SHARES):
+    of.update({'gate/level_0/ctr/ctr/expert_0': _SHARES[step][0],
+               'gate/level_0/ctr/shared/expert_0': _SHARES[step][1],
+               'gate/level_0/cvr/cvr/expert_0': 1.0})
+  with open(made, 'w') as f:
+    json.dump(found, f)
   _summaries(path, {step: {'ctr/log_loss': 1.0 / step, 'loss': 2.0 / step,
                            'global_step/sec': step} for step in range(1, 151)})
   return path
@@ -45,7 +49,7 @@ def test_gates_and_the_entropy_of_their_use(tmp_path):
   stats = pytest.importorskip('scipy.stats')
   run = runs_lib.read([_run_with_gates(tmp_path)])[0][0]
   of_ctr, of_cvr = inside.gates(run)
-  assert (of_ctr.name, of_ctr.steps) == ('level_0/ctr', [0, 10])
+  assert (of_ctr.name, of_ctr.steps) == ('level_0/ctr', [10, 20])
   assert of_ctr.experts == ['ctr/expert_0', 'shared/expert_0']
   np.testing.assert_allclose(of_ctr.shares, list(_SHARES.values()), rtol=1e-6)
   np.testing.assert_allclose(inside.entropies(of_ctr), [
@@ -54,9 +58,9 @@ def test_gates_and_the_entropy_of_their_use(tmp_path):
   maps, entropy = inside.gate_figures(run, 'a')
   assert [view.title for view in maps.views] == ['level 0, ctr']
   assert maps.views[0].spec['data']['values'][2:] == [
-      {'step': 10, 'of': 'ctr/expert_0', 'share': 0.9},
-      {'step': 10, 'of': 'shared/expert_0', 'share': 0.1}]
-  assert entropy.table.rows[1] == ['10', '0.469']
+      {'step': 20, 'of': 'ctr/expert_0', 'share': 0.9},
+      {'step': 20, 'of': 'shared/expert_0', 'share': 0.1}]
+  assert entropy.table.rows[1] == ['20', '0.469']
 
 
 def test_gates_and_samples_of_training_rows_are_read_from_evaluations():
