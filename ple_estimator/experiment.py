@@ -255,10 +255,7 @@ class Experiment:
     Raises:
       UserError: as `evaluate`.
     """
-    if checkpoint is None:
-      checkpoint = 'best' if exports_lib.best_checkpoint(
-          self._config.model_dir) else 'last'
-    path = self._checkpoint(checkpoint)
+    path = self._checkpoint(checkpoint or self.best_or_last())
     errors.check(self._test_input,
                  'Experiment.test_input must be given to test, got None.')
     found = self._measured(path, self._test_input, 'test',
@@ -456,6 +453,11 @@ class Experiment:
     else:
       source = inputs.CsvInput(entry, header=True)
     return self._once(source)
+
+  def best_or_last(self):
+    """'best' if training has kept a best checkpoint, otherwise 'last'."""
+    return 'best' if exports_lib.best_checkpoint(
+        self._config.model_dir) else 'last'
 
   def checkpoint_of(self, step):
     """What `checkpoint` of the other methods is for a global step.

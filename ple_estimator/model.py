@@ -33,7 +33,7 @@ from ple_estimator.optimizers import train_op
 _TRAIN = tf.estimator.ModeKeys.TRAIN
 _PREDICT = tf.estimator.ModeKeys.PREDICT
 
-Opened = collections.namedtuple('Opened', 'inputs logits gates')
+Opened = collections.namedtuple('Opened', 'inputs logits gates experts')
 Opened.__doc__ = """What lies inside of a graph of prediction.
 
 Attributes:
@@ -42,6 +42,8 @@ Attributes:
   logits: dict of the name of each task to [batch] or [batch, num_logits]
     float32, those of which the predictions are made.
   gates: dict of gate name to a dict of expert name to [batch] float32.
+  experts: dict of the name of each expert, with its level, to its output,
+    [batch, n] float32; empty where the network is none of this package.
 """
 
 
@@ -267,11 +269,14 @@ class Model:
     Returns:
       Opened.
     """
-    purpose = purpose_lib.Purpose(precision=self._precision, engine=engine)
+    purpose = purpose_lib.Purpose(
+        precision=self._precision, engine=engine,
+        experts=collections.OrderedDict())
     inputs = self._inputs(features, purpose)
     inputs = tf.placeholder_with_default(inputs, inputs.shape)
     logits, gates = self._logits(inputs, purpose)
-    return Opened(inputs, tasks_lib.with_products(self.tasks, logits), gates)
+    return Opened(inputs, tasks_lib.with_products(self.tasks, logits), gates,
+                  purpose.experts)
 
   # ------------------------------------------------ from features to logits
 

@@ -92,7 +92,8 @@ ORDER = [
                   'sweep.results', 'sweep.command', 'trust.text',
                   'trust.runs', 'trust.rows', 'trust.check',
                   'trust.associations', 'trust.judged', 'trust.permuting',
-                  'trust.importance', 'trust.shapley', 'trust.explain']),
+                  'trust.importance', 'trust.shapley', 'trust.explaining',
+                  'trust.explain']),
     ('run', []),
 ]
 RANK = {}

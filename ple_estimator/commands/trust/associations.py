@@ -2,8 +2,9 @@
 
 Two columns are compared by Cramer's V with the correction of Bergsma, "A
 bias-correction for Cramer's V and Tschuprow's T", Journal of the Korean
-Statistical Society 2013. It is 0 where two columns are independent, also where
-they have thousands of values each, and 1 where one determines the other.
+Statistical Society 2013. It is about 0 where two columns are independent, also
+where they have thousands of values each, and 1 where one determines the other;
+less if a value has only a few rows, since chance alone would do much then.
 Numbers are compared by their tenths, lists and vectors as a whole.
 """
 

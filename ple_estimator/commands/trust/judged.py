@@ -48,10 +48,11 @@ def of_run(args):
   """
   loaded = runs.load_folder(args)
   tasks = loaded.model.tasks
+  table, targets, user, about = _rows_of_run(args, loaded)
+  checkpoint = args.checkpoint or loaded.best_or_last()
   model = loaded.opened(
       lambda features, engine: loaded.model.opened(features, engine).logits,
-      runs.checkpoint(args, loaded))
-  table, targets, user, about = _rows_of_run(args, loaded)
+      checkpoint)
   return Judged(
       model, rows.fed(table, model.inputs), collections.OrderedDict(
           (task.name, Task(
@@ -60,8 +61,7 @@ def of_run(args):
               losses=None if task.is_binary else losses_of(task.kind)))
           for task in tasks), user, *_joined(loaded.model.features),
       about=['Run %s, checkpoint %r of step %d' % (
-          loaded.model_dir, runs.checkpoint(args, loaded), model.global_step),
-             about])
+          loaded.model_dir, checkpoint, model.global_step), about])
 
 
 def of_export(args):

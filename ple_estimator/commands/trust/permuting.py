@@ -110,19 +110,16 @@ class Permuting:
     count = len(next(iter(judged.columns.values())))
     self._orders = [np.random.RandomState([seed, i]).permutation(count)
                     for i in range(repeats)]
-    self._draws = {}
+    self._draws = intervals.Draws(count, judged.user, rounds)
     answers = judged.answer(judged.columns)
     self.scores, self._drawn = collections.OrderedDict(), {}
     for name, task in judged.tasks.items():
-      counts = task.weight > 0
-      _check_rows(name, task, counts)
-      self._draws[name] = intervals.Draws(
-          int(counts.sum()),
-          None if judged.user is None else judged.user[counts], rounds)
+      _check_rows(name, task)
       metric = _metric(task, answers[name])
-      self.scores[name] = metric(task.weight[counts])
+      self.scores[name] = metric(task.weight)
       _check_score(name, task, self.scores[name])
-      self._drawn[name] = self._of_draws(name, [metric])
+      self._drawn[name] = np.array([
+          metric(task.weight * drawn) for drawn in self._draws])
 
   def __call__(self, unit):
     """Measures the rows with a unit permuted: dict of task to Importance."""
@@ -133,37 +130,43 @@ class Permuting:
     found = {}
     for name, task in self._judged.tasks.items():
       metrics = [_metric(task, of[name]) for of in answers]
-      weight = task.weight[task.weight > 0]
       sign = 1 if task.losses is None else -1
-      losses = sign * (self.scores[name] - np.array(
-          [metric(weight) for metric in metrics]))
+      worse = sign * (self.scores[name] - np.array(
+          [metric(task.weight) for metric in metrics]))
       low, high = intervals.percentiles(
-          sign * (self._drawn[name] - self._of_draws(name, metrics)))
+          sign * (self._drawn[name] - self._of_draws(task, metrics)))
       found[name] = Importance(
-          unit, float(losses.mean()), float(losses.std(ddof=1))
-          if len(losses) > 1 else np.nan, low, high)
+          unit, float(worse.mean()), float(worse.std(ddof=1))
+          if len(worse) > 1 else np.nan, low, high)
     return found
 
-  def _of_draws(self, name, metrics):
-    """The mean of metrics in each sample of the bootstrap, [rounds]."""
-    weight = self._judged.tasks[name].weight
-    weight = weight[weight > 0]
-    return np.array([np.mean([metric(counts * weight) for metric in metrics])
-                     for counts in self._draws[name]])
+  def _of_draws(self, task, metrics):
+    """The mean over permutations in each sample of the bootstrap, [rounds].
+
+    A row that is drawn k times counts k times with its label, and k times where
+    it lends its values to another row: the mean over pairs of rows that a
+    permutation estimates depends on both.
+    """
+    return np.array([np.mean([
+        metric(task.weight * drawn * drawn[order])
+        for metric, order in zip(metrics, self._orders)])
+                     for drawn in self._draws])
 
 
 def _metric(task, answers):
-  """The metric of a task: a function of the weights of rows that count."""
+  """The metric of a task: a function of the [rows] weights of all rows."""
   counts = task.weight > 0
   label, answers = task.label[counts], answers[counts]
   if task.losses is None:
-    return ranking.Ordered(label, answers).auc
+    ordered = ranking.Ordered(label, answers)
+    return lambda weights: ordered.auc(weights[counts])
   losses = np.asarray(task.losses(label, answers), np.float64)
-  return lambda weights: probabilities.mean(losses, weights)
+  return lambda weights: probabilities.mean(losses, weights[counts])
 
 
-def _check_rows(name, task, counts):
+def _check_rows(name, task):
   """Raises UserError unless a task has rows with which it can be measured."""
+  counts = task.weight > 0
   label = task.label[counts]
   errors.check(
       len(label), 'Task %s must have a row that counts: none of %d has a label '

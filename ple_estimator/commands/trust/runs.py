@@ -12,7 +12,6 @@ from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator.engine import compat
 from ple_estimator.training import answering
-from ple_estimator.training import exports
 
 _CONFIG = re.compile(r'operative_config-(\d+)\.gin$')
 
@@ -91,17 +90,6 @@ def load_folder(args):
                  'configuration of a run without it.', folder)
     args.gin_file = [found]
   return load(args, ['Experiment.model_dir = %r' % folder])
-
-
-def checkpoint(args, loaded):
-  """Which checkpoint is meant: --checkpoint, or the best, or the last one.
-
-  Args:
-    args: argparse.Namespace.
-    loaded: experiment.Experiment.
-  """
-  return args.checkpoint or (
-      'best' if exports.best_checkpoint(loaded.model_dir) else 'last')
 
 
 def add_rows_flags(parser):

@@ -76,7 +76,9 @@ def test_shares_of_experts_are_those_that_evaluation_has(
   for of in found['rows']:
     for gate, by_expert in of['gates'].items():
       assert sum(by_expert.values()) == pytest.approx(1, abs=1e-5)
+      level = gate.split('/')[0]
       for expert, share in by_expert.items():
+        assert len(of['experts']['%s/%s' % (level, expert)]) == 8
         shares.setdefault('gate/%s/%s' % (gate, expert), []).append(share)
   assert {name for name in metrics if name.startswith('gate/')} == set(shares)
   for name, values in shares.items():

@@ -47,6 +47,19 @@ def test_of_a_linear_model_it_is_twice_the_variance_of_the_term():
   assert found.importance == found.spread == found.low == found.high == 0
 
 
+def test_the_interval_holds_the_importance_95_times_of_100():
+  held = 0
+  for seed in range(200):
+    random = np.random.RandomState(seed)
+    columns = {'x': random.randn(150), 'y': random.randn(150)}
+    label = columns['x'] + columns['y'] + random.randn(150)
+    found = permuting.Permuting(judged(
+        columns, lambda given: given['x'] + given['y'], label), 3, seed,
+                                100)(column('x'))['t']
+    held += found.low < 2 < found.high  # 2 Var(x)
+  assert 0.91 <= held / 200 <= 0.98
+
+
 def test_auc_is_that_of_the_permuted_rows():
   columns = numbers(300, 'x', 'noise')
   label = (columns['x'] + numbers(300, 'e')['e'] > 0).astype(float)
