@@ -112,14 +112,13 @@ class Permuting:
                     for i in range(repeats)]
     self._draws = intervals.Draws(count, judged.user, rounds)
     answers = judged.answer(judged.columns)
-    self.scores, self._drawn = collections.OrderedDict(), {}
+    self.scores, self._metrics = collections.OrderedDict(), {}
     for name, task in judged.tasks.items():
       _check_rows(name, task)
       metric = _metric(task, answers[name])
       self.scores[name] = metric(task.weight)
       _check_score(name, task, self.scores[name])
-      self._drawn[name] = np.array([
-          metric(task.weight * drawn) for drawn in self._draws])
+      self._metrics[name] = metric
 
   def __call__(self, unit):
     """Measures the rows with a unit permuted: dict of task to Importance."""
@@ -134,23 +133,26 @@ class Permuting:
       worse = sign * (self.scores[name] - np.array(
           [metric(task.weight) for metric in metrics]))
       low, high = intervals.percentiles(
-          sign * (self._drawn[name] - self._of_draws(task, metrics)))
+          sign * self._of_draws(task, self._metrics[name], metrics))
       found[name] = Importance(
           unit, float(worse.mean()), float(worse.std(ddof=1))
           if len(worse) > 1 else np.nan, low, high)
     return found
 
-  def _of_draws(self, task, metrics):
-    """The mean over permutations in each sample of the bootstrap, [rounds].
+  def _of_draws(self, task, metric, permuted):
+    """The mean difference in each sample of the bootstrap, [rounds].
 
     A row that is drawn k times counts k times with its label, and k times where
     it lends its values to another row: the mean over pairs of rows that a
-    permutation estimates depends on both.
+    permutation estimates depends on both. The metric of the rows as they are
+    has the same weights, so that what is common to both cancels.
     """
-    return np.array([np.mean([
-        metric(task.weight * drawn * drawn[order])
-        for metric, order in zip(metrics, self._orders)])
-                     for drawn in self._draws])
+    found = []
+    for drawn in self._draws:
+      weights = [task.weight * drawn * drawn[order] for order in self._orders]
+      found.append(np.mean([metric(of) - after(of)
+                            for after, of in zip(permuted, weights)]))
+    return np.array(found)
 
 
 def _metric(task, answers):

@@ -100,7 +100,7 @@ def test_of_a_linear_model_they_are_weights_times_values(
   saved = tf.train.load_checkpoint(tf.train.latest_checkpoint(
       linear.model_dir))
   kernel = saved.get_tensor('wide/numbers/average')
-  table = saved.get_tensor('embedding/dim_10_mean/average')
+  table = saved.get_tensor('dim_10_mean/embedding/average')
   rows = every_kind.table(300, 2).to_pydict()
   logits = ['y', 'v', 'size/0', 'size/1', 'size/2', 'count']
   reader = ple.load(linear.gin_file).experiment.model
