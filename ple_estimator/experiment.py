@@ -21,6 +21,7 @@ from ple_estimator.embeddings import keyed_table
 from ple_estimator.engine import forms
 from ple_estimator.metrics import chosen
 from ple_estimator.storage import uris
+from ple_estimator.training import answering
 from ple_estimator.training import checkpoints
 from ple_estimator.training import comparison
 from ple_estimator.training import daily as daily_lib
@@ -56,6 +57,7 @@ class Experiment:
   Attributes:
     model: model.Model.
     model_dir: str.
+    metrics: chosen.Metrics.
     trainer: training.trainer.Trainer.
   """
 
@@ -155,9 +157,9 @@ class Experiment:
                         ('error', 'restart'))
     model_dir = _checked_folder(model_dir)
     _check_predictions(predict_columns, predictions_path, model)
-    self._metrics = metrics or chosen.Metrics()
+    self.metrics = metrics or chosen.Metrics()
     _check_evaluations(eval_input, early_stopping, exports, daily, model,
-                       self._metrics)
+                       self.metrics)
     self.model = model
     self.model_dir = model_dir
     self._inputs = [train_input, eval_input, test_input, predict_input]
@@ -167,7 +169,7 @@ class Experiment:
     self._predict_input = predict_input or eval_input
     self._predict_columns = tuple(predict_columns)
     self._predictions_path = os.path.join(model_dir, predictions_path)
-    engine = engine or forms.Engine()
+    self._engine = engine = engine or forms.Engine()
     _leave_out(engine, model, incremental, warm_start)
     role = roles.role()
     self._daily = daily
@@ -186,7 +188,7 @@ class Experiment:
             max_steps, eval_steps, eval_epochs, eval_secs,
             self._results(early_stopping, exports), timeline_steps,
             list(hooks), incremental, peer_timeout_secs, on_changed_files,
-            warm_start, self._metrics, bool(test_input)),
+            warm_start, self.metrics, bool(test_input)),
         work_queue)
     self._estimator = self.trainer.estimator
 
@@ -254,10 +256,7 @@ class Experiment:
     Raises:
       UserError: as `evaluate`.
     """
-    if checkpoint is None:
-      checkpoint = 'best' if exports_lib.best_checkpoint(
-          self._config.model_dir) else 'last'
-    path = self._checkpoint(checkpoint)
+    path = self._checkpoint(checkpoint or self.best_or_last())
     errors.check(self._test_input,
                  'Experiment.test_input must be given to test, got None.')
     found = self._measured(path, self._test_input, 'test',
@@ -267,7 +266,7 @@ class Experiment:
   def _measured(self, path, source, name, binding):
     """The metrics of a checkpoint on the rows of an input; see `evaluate`."""
     rows = evaluated_rows.EvaluatedRows(
-        self._metrics, self.model.tasks, {
+        self.metrics, self.model.tasks, {
             'evaluate': evaluated_rows.path_of(self.model_dir, 'eval'),
             'test': evaluated_rows.path_of(self.model_dir, 'test'),
         }.get(name), source)
@@ -387,6 +386,53 @@ class Experiment:
       for batch in self._predicted(path, source, reading):
         yield {task.name: batch[task.name] for task in self.model.tasks}
 
+  def opened(self, build, checkpoint='last'):
+    """Builds a graph on the columns of rows, with the values of a checkpoint.
+
+    Args:
+      build: function of (features, engine), see Model.opened, to a dict of name
+        to [batch, ...] tensor, which builds the graph.
+      checkpoint: see `evaluate`.
+
+    Returns:
+      answering.Answering, whose outputs are what `build` returns. Like
+      predictions it has the averaged weights, if there are some.
+
+    Raises:
+      UserError: if there is no such checkpoint.
+    """
+    path = self._checkpoint(checkpoint)
+    with self._user_errors():
+      return answering.of_checkpoint(
+          path, self._receiver_fn(),
+          lambda features: build(features, self._engine),
+          lambda: self.trainer.model_fn.scaffold(self._config),
+          self._config.session_config)
+
+  def own_rows(self, name):
+    """The rows of an input of this run, once and in their order.
+
+    Args:
+      name: 'eval' or 'test'.
+
+    Returns:
+      inputs.FileInput.
+
+    Raises:
+      UserError: if there is no such input.
+    """
+    source = {'eval': self._eval_input, 'test': self._test_input}[name]
+    errors.check(source, 'Experiment.%s_input must be given to read its rows, '
+                 'got None. Name a file of rows.', name)
+    return self._once(source)
+
+  def _once(self, source):
+    """An input that reads the rows of another one once and in their order."""
+    source = source.as_it_is()
+    source.drop_remainder = False
+    self._inputs = self._inputs[:_NUM_INPUTS] + [source]
+    return source
+
   def rows_of(self, entry):
     """An input that reads files once and in order, as this run reads its own.
 
@@ -407,10 +453,12 @@ class Experiment:
       source = inputs.ParquetInput(entry)
     else:
       source = inputs.CsvInput(entry, header=True)
-    source = source.as_it_is()
-    source.drop_remainder = False
-    self._inputs = self._inputs[:_NUM_INPUTS] + [source]
-    return source
+    return self._once(source)
+
+  def best_or_last(self):
+    """'best' if training has kept a best checkpoint, otherwise 'last'."""
+    return 'best' if exports_lib.best_checkpoint(
+        self._config.model_dir) else 'last'
 
   def checkpoint_of(self, step):
     """What `checkpoint` of the other methods is for a global step.

@@ -33,6 +33,19 @@ from ple_estimator.optimizers import train_op
 _TRAIN = tf.estimator.ModeKeys.TRAIN
 _PREDICT = tf.estimator.ModeKeys.PREDICT
 
+Opened = collections.namedtuple('Opened', 'inputs logits gates experts')
+Opened.__doc__ = """What lies inside of a graph of prediction.
+
+Attributes:
+  inputs: [batch, n] float32 that may be fed: the vectors of all columns, then
+    the numbers, in the order and with the widths of Model.widths.
+  logits: dict of the name of each task to [batch] or [batch, num_logits]
+    float32, those of which the predictions are made.
+  gates: dict of gate name to a dict of expert name to [batch] float32.
+  experts: dict of the name of each expert, with its level, to its output,
+    [batch, n] float32; empty where the network is none of this package.
+"""
+
 
 @gin.register
 class Model:
@@ -230,7 +243,7 @@ class Model:
       logits, _ = self._logits(inputs, purpose)
       return self._predict_spec(
           features, tasks_lib.with_products(self.tasks, logits))
-    targets = self._targets(features, labels)
+    targets = self.targets(features, labels)
     if training:
       return self._train_spec(inputs, objective.in_training(
           self.tasks, targets, features.get(sampling.CHANCE)), purpose,
@@ -245,6 +258,25 @@ class Model:
         eval_metric_ops=dict(
             objective.metrics(self.tasks, targets, logits, gates),
             loss=objective.loss_metric(self.tasks, targets, logits)))
+
+  def opened(self, features, engine=None):
+    """Builds the graph of prediction and gives what lies inside of it.
+
+    Args:
+      features: dict of column name to tensor, see FeatureSpec.encode.
+      engine: forms.Engine of the run; None uses no form of DeepRec.
+
+    Returns:
+      Opened.
+    """
+    purpose = purpose_lib.Purpose(
+        precision=self._precision, engine=engine,
+        experts=collections.OrderedDict())
+    inputs = self._inputs(features, purpose)
+    inputs = tf.placeholder_with_default(inputs, inputs.shape)
+    logits, gates = self._logits(inputs, purpose)
+    return Opened(inputs, tasks_lib.with_products(self.tasks, logits), gates,
+                  purpose.experts)
 
   # ------------------------------------------------ from features to logits
 
@@ -262,6 +294,11 @@ class Model:
   def input_names(self):
     """What `_inputs` concatenates for the experts: a list of (name, width)."""
     return [(column.name, group.dim - group.own_dim) for group in self.groups
+            for column in group.columns] + self.features.number_widths()
+
+  def widths(self):
+    """What `_inputs` concatenates, for interactions too: as `input_names`."""
+    return [(column.name, group.dim) for group in self.groups
             for column in group.columns] + self.features.number_widths()
 
   def own_names(self):
@@ -318,8 +355,17 @@ class Model:
             'without a bias, in task %s.', task.name)
     return found
 
-  def _targets(self, features, labels):
-    """Returns the objective.Targets of a batch."""
+  def targets(self, features, labels):
+    """What the tasks of a batch are to predict, and how much its rows count.
+
+    Args:
+      features: dict of column name to tensor, see FeatureSpec.encode; only
+        weights of rows and kept columns are read.
+      labels: dict of column name to [batch] float32.
+
+    Returns:
+      objective.Targets.
+    """
     weights = (features[self.weight] if self.weight
                else tf.ones_like(next(iter(labels.values()))))
     own = {name: features[name] for name in self.features.weights}

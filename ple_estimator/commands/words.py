@@ -14,6 +14,8 @@ MODULES = collections.OrderedDict([
     ('compare', 'report.compare'),
     ('metrics', 'measure'),
     ('check', 'trust.check'),
+    ('importance', 'trust.importance'),
+    ('explain', 'trust.explain'),
     ('sweep', 'sweep.command'),
 ])
 

@@ -6,7 +6,7 @@ from ple_estimator.engine import forms
 
 
 class Purpose(collections.namedtuple(
-    'Purpose', 'training precision fused num_ps engine track_rows')):
+    'Purpose', 'training precision fused num_ps engine track_rows experts')):
   """What one graph is built for.
 
   `Model.model_fn` decides it once per graph. Embeddings, networks and towers
@@ -25,12 +25,14 @@ class Purpose(collections.namedtuple(
     engine: forms.Engine of the run.
     track_rows: bool, whether training notes which rows of the embedding tables
       it updates (optimizers/touched_rows.py).
+    experts: dict into which a network is to put the [batch, n] output of each
+      of its experts, by its name; None where nobody wants them.
   """
 
   __slots__ = ()
 
   def __new__(cls, training=False, precision=None, fused=False, num_ps=0,
-              engine=None, track_rows=False):
+              engine=None, track_rows=False, experts=None):
     """Fills in the defaults; an engine of None has no form of DeepRec."""
     return super().__new__(cls, training, precision, fused, num_ps,
-                           engine or forms.Engine('stock'), track_rows)
+                           engine or forms.Engine('stock'), track_rows, experts)

@@ -108,6 +108,11 @@ class PLE:
         shared = per_task.pop('shared', None)
         gates.update({'%s/%s' % (scope.name, owner): weights
                       for owner, weights in shares.items()})
+        if purpose.experts is not None:
+          purpose.experts.update(
+              ('%s/%s' % (scope.name, name), output)
+              for name, output in outputs.items()
+              if not name.endswith('/gate'))
     return per_task, gates
 
   def _members(self, tasks, last):

@@ -1,4 +1,4 @@
-"""SavedModels that answer rows of columns, as a server does.
+"""SavedModels and checkpoints that answer rows of columns, as a server does.
 
 They are fed with the columns that data/serving.py describes.
 """
@@ -53,15 +53,24 @@ class Answering:
     Returns:
       dict of task name to [rows] or [rows, n] float32 numpy array.
     """
-    return self._batched(self.outputs, {
+    return self.fed(self.outputs, {
         self.inputs[name]: columns[name] for name in self.inputs})
 
   def of_examples(self, examples):
     """Predicts serialized tf.train.Examples, [rows] bytes; as `__call__`."""
     tensor, outputs = self.examples
-    return self._batched(outputs, {tensor: examples})
+    return self.fed(outputs, {tensor: examples})
 
-  def _batched(self, fetches, feeds):
+  def fed(self, fetches, feeds):
+    """Computes tensors of rows, some thousand rows at a time.
+
+    Args:
+      fetches: dict of name to [batch, ...] tensor.
+      feeds: dict of [batch, ...] tensor to [rows, ...] numpy array.
+
+    Returns:
+      dict of name to [rows, ...] numpy array.
+    """
     size = len(next(iter(feeds.values())))
     found = [self.session.run(fetches, {
         tensor: values[at:at + _BATCH] for tensor, values in feeds.items()})
@@ -125,6 +134,32 @@ def of_export(path):
           if variables.has_tensor('global_step') else 0)
   return Answering(session, inputs, outputs, step,
                    _of_examples(graph, signatures, outputs))
+
+
+def of_checkpoint(path, receiver_fn, build, scaffold, config):
+  """Builds a graph on the columns of rows, with the values of a checkpoint.
+
+  Args:
+    path: str, of the checkpoint.
+    receiver_fn: function without arguments to the ServingInputReceiver of the
+      columns, see data/serving.py.
+    build: function of a dict of features to a dict of name to [batch, ...]
+      tensor, which builds the graph.
+    scaffold: function without arguments to the tf.train.Scaffold that reads
+      the checkpoint into the graph.
+    config: tf.ConfigProto of the session.
+
+  Returns:
+    Answering, whose outputs are what `build` returns.
+  """
+  with tf.Graph().as_default():
+    step = tf.train.create_global_step()
+    received = receiver_fn()
+    outputs = build(received.features)
+    session = tf.train.MonitoredSession(tf.train.ChiefSessionCreator(
+        scaffold(), config=config, checkpoint_filename_with_path=path))
+    return Answering(session, received.receiver_tensors, outputs,
+                     int(session.run(step)))
 
 
 def _tensors(graph, signature):

@@ -81,13 +81,27 @@ class ModelFn:
     if mode == tf.estimator.ModeKeys.TRAIN:
       return self._training_spec(features, labels, mode, config)
     spec = self._model.model_fn(features, labels, mode, engine=self._engine)
+    return spec._replace(scaffold=self.scaffold(config))
+
+  def scaffold(self, config):
+    """What reads a checkpoint into the variables of the default graph.
+
+    Args:
+      config: tf.estimator.RunConfig.
+
+    Returns:
+      tf.train.Scaffold, for a graph that does not train.
+
+    Raises:
+      UserError: as `__call__`.
+    """
     averages = self._model.averaging is not None
     saver = saver_lib.Saver(
         config.keep_checkpoint_max, training=False, averages=averages)
     compatibility.check(config.model_dir, False, self.reads, averages)
     compatibility.check_vocabularies(
         config.model_dir, self._model.features.categories, self.reads)
-    return self._with_scaffold(spec, saver)
+    return self._scaffold(saver)
 
   def _training_spec(self, features, labels, mode, config):
     (features, labels), hooks = self._engine.staged(
@@ -117,8 +131,8 @@ class ModelFn:
     if config.is_chief:
       layout.write(config.model_dir, layout.of(self._model))
       start = self._init_fn(saver, config.model_dir)
-    return self._with_scaffold(
-        spec._replace(training_hooks=hooks), saver, start)
+    return spec._replace(
+        training_hooks=hooks, scaffold=self._scaffold(saver, start))
 
   def _init_fn(self, saver, model_dir):
     """What a Scaffold calls if there was no checkpoint to restore, or None."""
@@ -134,11 +148,10 @@ class ModelFn:
 
     return start
 
-  def _with_scaffold(self, spec, saver, init_fn=None):
-    """Adds the Saver, and the op that checks that variables have values."""
+  def _scaffold(self, saver, init_fn=None):
+    """A Scaffold with a Saver and the check that variables have values."""
     # A process that is alone need not check whether variables have values. The
     # check would be a third of the ops of its graph.
     ready = tf.constant([], tf.string) if self._is_alone else None
-    return spec._replace(scaffold=tf.train.Scaffold(
-        saver=saver, init_fn=init_fn, ready_op=ready,
-        ready_for_local_init_op=ready))
+    return tf.train.Scaffold(saver=saver, init_fn=init_fn, ready_op=ready,
+                             ready_for_local_init_op=ready)

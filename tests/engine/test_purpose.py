@@ -8,7 +8,8 @@ from ple_estimator.engine import purpose
 
 def test_says_only_what_is_not_the_default():
   made = purpose.Purpose(training=True)
-  assert made._replace(engine=None) == (True, None, False, 0, None, False)
+  assert made._replace(engine=None) == (
+      True, None, False, 0, None, False, None)
   # On DeepRec too: a form is used only if the engine of a run is handed down.
   assert not any(made.engine.has(form) for form in forms.FORMS)
   assert made.engine._name == 'stock'

@@ -234,3 +234,20 @@ def test_refuses(bad, message):
 def test_precision_refuses():
   with pytest.raises(errors.UserError, match="Precision.compute must be 'floa"):
     precision.Precision('float16')
+
+
+def test_the_outputs_of_experts_are_given_to_who_asks():
+  found = collections.OrderedDict()
+  per_task, gates = ple.PLE((4,), (), 2, 1, 2, batch_norm=False)(
+      tf.constant(INPUTS), TASKS, purpose.Purpose(
+          precision=FLOAT32, experts=found))
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    experts, gates, per_task = session.run([dict(found), gates, per_task])
+  assert sorted(experts) == sorted(
+      'level_%d/%s' % (level, name) for level in range(2) for name in [
+          'ctr/expert_0', 'cvr/expert_0', 'shared/expert_0', 'shared/expert_1'])
+  for task in TASKS:  # what a tower reads is the mixture of the last level
+    mixture = sum(share[:, None] * experts['level_1/' + name]
+                  for name, share in gates['level_1/' + task].items())
+    np.testing.assert_allclose(per_task[task], mixture, rtol=1e-5)

@@ -35,9 +35,31 @@ def of_run(experiment, entry, limit):
   Raises:
     UserError: if the files cannot be read, or have no usable row.
   """
-  source = experiment.rows_of(entry)
+  return read(experiment, experiment.rows_of(entry), limit)
+
+
+def read(experiment, source, limit, with_labels=False, more=()):
+  """Reads the first rows of an input.
+
+  Args:
+    experiment: experiment.Experiment.
+    source: inputs.FileInput.
+    limit: int, how many rows at most.
+    with_labels: bool, whether labels and weights are read, and the columns that
+      say which rows are of a task.
+    more: names of further columns to read.
+
+  Returns:
+    (table, count): as `of_run`.
+
+  Raises:
+    UserError: if the files cannot be read, or have no usable row.
+  """
   reading = experiment.model.reading()._replace(
-      keep=(), groups=(), fused=False, with_labels=False)
+      groups=(), fused=False, with_labels=with_labels)
+  reading = reading._replace(
+      keep=(reading.keep if with_labels else ()) + tuple(more))
+  source.check(reading)
   source.batch_size = min(limit, source.batch_size)
   tables, left = [], limit
   for table in source.tables(reading):

@@ -1,5 +1,8 @@
-"""What the commands of this folder share: a run by its .gin files, errors."""
+"""What the commands of this folder share: a run, its rows, errors."""
 
+import glob
+import os
+import re
 import sys
 
 from absl import logging
@@ -8,6 +11,9 @@ from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator.engine import compat
+from ple_estimator.training import answering
+
+_CONFIG = re.compile(r'operative_config-(\d+)\.gin$')
 
 
 def add_flags(parser):
@@ -23,15 +29,92 @@ def add_flags(parser):
       help="'last', 'best' or the path of a checkpoint of the run")
 
 
-def load(args):
+def load(args, bindings=()):
   """The experiment.Experiment that the flags of `add_flags` name.
+
+  Args:
+    args: argparse.Namespace.
+    bindings: list of str, further lines of gin.
 
   Raises:
     UserError: if a file or a binding is wrong.
   """
-  loaded = config.load(args.gin_file, args.gin_bindings)
+  loaded = config.load(args.gin_file, args.gin_bindings + list(bindings))
   with config.explained(loaded):
     return experiment.Experiment()
+
+
+def config_of(model_dir):
+  """The path of the newest operative config of a run; None without one.
+
+  Args:
+    model_dir: str.
+  """
+  steps = {}
+  for path in glob.glob(os.path.join(glob.escape(model_dir), '*.gin')):
+    found = _CONFIG.search(path)
+    if found:
+      steps[int(found.group(1))] = path
+  return steps[max(steps)] if steps else None
+
+
+def is_export(path):
+  """Whether a folder has a SavedModel, as answering.folder_of finds it.
+
+  Args:
+    path: str.
+  """
+  try:
+    answering.folder_of(path)
+  except errors.UserError:
+    return False
+  return True
+
+
+def load_folder(args):
+  """The experiment.Experiment whose results are in the folder args.model.
+
+  Its configuration is that of the flags of `add_flags`, or else what the run
+  has written there.
+
+  Raises:
+    UserError: if there is no such run.
+  """
+  folder = args.model
+  errors.check(os.path.isdir(folder), 'MODEL must be the folder of a run, such '
+               'as result/base, there is none at %r.', folder)
+  if not args.gin_file:
+    found = config_of(folder)
+    errors.check(found, 'MODEL must be the folder of a run, which has '
+                 'operative_config-<step>.gin, got %r. --gin_file names the '
+                 'configuration of a run without it.', folder)
+    args.gin_file = [found]
+  return load(args, ['Experiment.model_dir = %r' % folder])
+
+
+def add_rows_flags(parser):
+  """Adds the flags that say which rows of a run, see `source_of`."""
+  parser.add_argument(
+      'file', metavar='FILE', nargs='?', help='rows, CSV or Parquet; without '
+      'it those that --of names')
+  parser.add_argument(
+      '--of', choices=['eval', 'test'], default='eval', help='without FILE: '
+      'the rows of Experiment.eval_input (eval) or of test_input')
+
+
+def source_of(args, loaded):
+  """The rows that are meant: (inputs.FileInput, str that names them).
+
+  Args:
+    args: argparse.Namespace.
+    loaded: experiment.Experiment.
+
+  Raises:
+    UserError: if there are none.
+  """
+  if args.file:
+    return loaded.rows_of(args.file), args.file
+  return loaded.own_rows(args.of), 'Experiment.%s_input' % args.of
 
 
 def status(word, work, mistake=1):
@@ -65,15 +148,16 @@ def count(text):
   return number
 
 
-def rows_in_words(taken, total, source):
+def rows_in_words(taken, total, source, flag='--rows'):
   """Which rows a report is about, e.g. 'the first 10 of 50 rows of a.csv'.
 
   Args:
     taken: int, how many rows.
     total: int, how many there are.
     source: str, where they are from.
+    flag: str, what says how many.
   """
   if taken >= total:
     return '%s rows of %s' % (format(taken, ','), source)
-  return 'the first %s of %s rows of %s (--rows)' % (
-      format(taken, ','), format(total, ','), source)
+  return 'the first %s of %s rows of %s (%s)' % (
+      format(taken, ','), format(total, ','), source, flag)
