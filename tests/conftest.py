@@ -9,6 +9,8 @@ import sys
 from absl import flags
 from absl import logging as absl_logging
 import gin
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import tensorflow.compat.v1 as tf
 
@@ -28,6 +30,13 @@ from ple_estimator.commands import local_cluster
 from ple_estimator.commands import words
 
 compat.quiet()
+
+# A port is free until its process has started, which takes seconds: tests that
+# run side by side (pytest -n) choose among ports of their own.
+_SIDE = int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:]) % 8
+_FIRST, _END = local_cluster._PORTS
+_WIDTH = (_END - _FIRST) // 8
+local_cluster._PORTS = (_FIRST + _SIDE * _WIDTH, _FIRST + (_SIDE + 1) * _WIDTH)
 
 # For tests, or their parameters, that run the fused kernels: skipped, in one
 # line that says why, where there are none. Asked when the test begins.
@@ -126,6 +135,36 @@ def taobao(tmp_path_factory):
       '--out', path, '--train', '3000', '--validation', '1000',
       '--test', '1000'])
   return path
+
+
+@pytest.fixture
+def many_rows(taobao, tmp_path):
+  """Returns a function that writes the 3,000 rows many times over.
+
+  Its file has a million rows in the time in which make_data draws 50,000.
+  """
+  def write(copies):
+    """Writes a file of CSV, and one of Parquet with .parquet behind its name.
+
+    Args:
+      copies: int.
+
+    Returns:
+      str, the path of the CSV file.
+    """
+    path = str(tmp_path / ('times-%d' % copies))
+    source = os.path.join(taobao, 'taobao_train_data')
+    with open(source, 'rb') as f:
+      text = f.read()
+    with open(path, 'wb') as f:
+      for _ in range(copies):
+        f.write(text)
+    table = pa.parquet.read_table(source + '.parquet')
+    with pa.parquet.ParquetWriter(path + '.parquet', table.schema) as writer:
+      for _ in range(copies):
+        writer.write_table(table)
+    return path
+  return write
 
 
 def train_op(optimizer, loss, clip_norm=None, fused=False, averaging=None):

@@ -35,6 +35,21 @@ SMALL_DIN = 'FeatureSpec.overrides = %r' % dict(
                        'query': 'cate_id', 'default': '', 'max_items': 3},
     tag_brand_list={'num_buckets': 1000, 'combiner': 'attention',
                     'query': 'brand'})
+# One column of each kind of gin/taobao.gin: a graph of six columns is built and
+# compiled in a third of the time of one of seventeen.
+FEW_NAMES = ['user_id', 'cate_id', 'age_level', 'tag_category_list',
+             'tag_brand_list', 'price']
+FEW_COLUMNS = ['FeatureSpec.overrides = None', 'FeatureSpec.columns = %r' % [
+    {'name': 'clk', 'kind': 'label', 'values': (0, 1)},
+    {'name': 'buy', 'kind': 'label', 'values': (0, 1)},
+    {'name': 'user_id', 'kind': 'hashed', 'num_buckets': 500, 'default': ' '},
+    {'name': 'cate_id', 'kind': 'hashed', 'num_buckets': 500, 'default': ' '},
+    {'name': 'age_level', 'kind': 'hashed', 'num_buckets': 30, 'default': ' '},
+    {'name': 'tag_category_list', 'kind': 'hashed_list', 'num_buckets': 500,
+     'default': ' '},
+    {'name': 'tag_brand_list', 'kind': 'hashed_list', 'num_buckets': 400,
+     'default': ' '},
+    {'name': 'price', 'kind': 'integer', 'num_buckets': 50}]]
 # One small expert that the tasks share, and nothing beside it, as most tests of
 # runs do not depend on the network: to build the graph of two levels of PLE
 # takes three times as long. Tests of interactions, averaged weights and dropout
@@ -138,7 +153,8 @@ def experiment_of(gin_file, model_dir, taobao, *bindings, hooks=()):
 def broken_off(gin_file, model_dir, taobao, *bindings):
   """Trains until the crash; keeps a full checkpoint beside every delta."""
   made = experiment_of(
-      gin_file, model_dir, taobao, *bindings, hooks=[_Crash()])
+      gin_file, model_dir, taobao, 'Experiment.eval_input = None',
+      'Experiment.early_stopping = None', *bindings, hooks=[_Crash()])
   write = incremental._Hook._write
 
   def write_both(self, session, step):

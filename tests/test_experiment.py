@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import conftest
+from experiments import FEW_COLUMNS
 from experiments import SMALL
 from experiments import SMALL_TABLES
 from experiments import TWO_LEVELS
@@ -298,7 +299,7 @@ def test_interactions_that_read_a_table_otherwise_are_another_model(
     for name in ('adam_async', 'adagrad', 'adamw', 'ftrl', 'sgd')])
 def test_every_optimizer_evaluates_and_continues(taobao, tmp_path, name):
   bindings = ['gin/%s.gin' % name, tmp_path, taobao, 'PLE.num_levels = 1',
-              'Experiment.exports = None']
+              'Experiment.exports = None'] + FEW_COLUMNS
   load(*bindings + ['Experiment.max_steps = 2']).train()
   load(*bindings + ['Experiment.max_steps = 3']).train()
   load(*bindings).predict()

@@ -48,7 +48,7 @@ _MEMORY_SHARE = 0.7  # of memory for rows; the rest is for saving and growing
 # Processor seconds of a parameter server per GB that it moves, updates
 # included: 2.7 to 3.4 by --measure on an AMD EPYC.
 _CPU_SECS_PER_GB = 3.0
-
+_LEAST_STEPS = 60  # of all workers, to measure what one moves
 _TABLE = re.compile(r'/(embedding|shared|quotient|remainder)(/part_\d+)?$')
 
 Step = collections.namedtuple('Step', [
@@ -234,7 +234,8 @@ def measure(gin_file, bindings, workers, num_ps, secs):
     bindings: list of str.
     workers: int, the chief included.
     num_ps: int.
-    secs: number, how long to look at it once it trains.
+    secs: number, how long to look at it once it trains; longer if there are
+      few steps in that time.
 
   Returns:
     dict: 'steps_per_second', 'bytes' per step of each parameter server (a
@@ -275,6 +276,12 @@ def _watch(cluster, secs):
   begin = look()
   time.sleep(secs)
   end = look()
+  # Step and bytes are not read at the same moment, and a step of each worker
+  # is always under way: of many steps that is little.
+  while end[1] - begin[1] < _LEAST_STEPS:
+    _check(cluster)
+    time.sleep(1)
+    end = look()
   _check(cluster)
   steps = end[1] - begin[1]
   moved = [b - a for a, b in zip(begin[2], end[2])]

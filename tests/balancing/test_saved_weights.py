@@ -1,5 +1,6 @@
 """Whole runs that balance losses: what a checkpoint has, and going on."""
 
+from experiments import FEW_COLUMNS
 from experiments import load as load_experiment
 import numpy as np
 import pytest
@@ -35,7 +36,8 @@ def test_a_run_that_is_broken_off_goes_on_with_its_weights(
     taobao, tmp_path, name, bindings, variables):
   for folder, ends in (('a', [7]), ('b', [4, 7])):
     for end in ends:
-      load(name, tmp_path / folder, taobao, end, *bindings).train()
+      load(name, tmp_path / folder, taobao, end,
+           *(FEW_COLUMNS + bindings)).train()
   whole, resumed = [state(tmp_path / folder, 7) for folder in 'ab']
   assert sorted(whole) == [
       'balancing/%s/%s' % (task, variable)

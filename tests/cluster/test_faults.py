@@ -15,13 +15,13 @@ import sys
 import time
 
 import conftest
+from experiments import FEW_COLUMNS
 from experiments import SMALL
 from experiments import metrics_of
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-import small_tables
 import tensorflow.compat.v1 as tf
 
 from ple_estimator.commands import local_cluster
@@ -57,14 +57,14 @@ class Job:
       counts: dict of role to number.
       *bindings: lines of gin.
       **kwargs: secs (number, after each step), gin_file (str), large (bool,
-        whether the tables have their usual sizes).
+        whether it has all columns, and tables of their usual sizes).
     """
     paced = tmp_path / 'paced.gin'
     paced.write_text(PACED % (
         kwargs.get('gin_file', 'base'), kwargs.get('secs', 0.3)))
     self.model_dir = tmp_path / 'model'
     # A write that is to be caught has to take a while.
-    tables = [] if kwargs.get('large') else small_tables.bindings()
+    tables = [] if kwargs.get('large') else FEW_COLUMNS
     self.arguments = ['--gin_file=%s' % paced] + [
         '--gin_bindings=' + line for line in SMALL + tables + [
             'PLE.num_levels = 1', 'DATA_DIR = %r' % taobao,
@@ -251,7 +251,7 @@ def check_predictions(job, taobao):
         ((p > 0.5) == y).mean(), abs=1e-6)
 
 
-WHOLE = {'chief': 1, 'worker': 2, 'ps': 2, 'evaluator': 1}
+WHOLE = {'chief': 1, 'worker': 1, 'ps': 2, 'evaluator': 1}
 # What a checkpoint may be behind: the interval, and a step of each trainer.
 MOST_LOST = _SAVE_STEPS + 3
 
@@ -263,13 +263,9 @@ def test_a_job_outlives_its_processes(taobao, tmp_path, report):
     job.wait_for_steps(None, *job.trainers)
     report.add('(start)', time.time() - begin, 0)
     lose_one_by_one(job, report)
-    for name in ('worker-1', 'ps-0'):
+    for name in ('worker-0', 'ps-0'):
       hold(job, name, report)
     lose_the_evaluator(job, report)
-
-    secs, lost = lose(job, *job.cluster.names())
-    assert lost <= MOST_LOST
-    report.add('kill -9 of all', secs, lost)
 
     catch_in_write(job)
     saved = job.saved()
@@ -290,12 +286,12 @@ def test_a_job_outlives_its_processes(taobao, tmp_path, report):
 def lose_one_by_one(job, report):
   mark = job.mark()
   report.add('kill -9 of a worker', *lose(job, 'worker-0'))
-  assert len(job.steps(mark, 'chief-0', 'worker-1')) > 10  # went on
+  assert len(job.steps(mark, 'chief-0')) > 10  # went on
 
   secs, lost = lose(job, 'chief-0')
   assert 'which the parameter servers are at; the last checkpoint is of ' in (
       job.log('chief-0', job.since))
-  assert lost <= 2  # two workers may log their steps in any order
+  assert lost <= 2  # the worker may log its step before the chief
   report.add('kill -9 of the chief', secs, 0)
 
   for name in job.cluster.names('ps'):
@@ -326,7 +322,7 @@ def lose_the_evaluator(job, report):
 
 
 def finish(taobao, tmp_path, before, saved, report):
-  """The second half: another start, another end, one worker less."""
+  """The second half: another start, another end, the chief alone."""
   last = saved + 60
   begin = time.time()
   with running(tmp_path, taobao, WHOLE, 'Experiment.max_steps = %d' % last,
@@ -335,9 +331,9 @@ def finish(taobao, tmp_path, before, saved, report):
     first = min(job.steps())
     assert first >= saved
     report.add('SIGTERM to all', time.time() - begin, max(0, before - first))
-    job.kill('worker-1')
+    job.kill('worker-0')
     assert set(job.wait_for_end(*[
-        n for n in job.cluster.names() if n != 'worker-1'])) == {0}
+        n for n in job.cluster.names() if n != 'worker-0'])) == {0}
     report.add('kill -9 of a worker that does not come back', None, 0)
     assert metrics_of(job.model_dir)['global_step'] >= last
     assert job.saved() >= last

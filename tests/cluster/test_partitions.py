@@ -10,13 +10,13 @@ import conftest
 import experiments
 from experiments import CBF
 from experiments import COUNTER
+from experiments import FEW_COLUMNS
 from experiments import broken_off
 from experiments import experiment_of
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-import small_tables
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
@@ -26,6 +26,8 @@ from ple_estimator.embeddings import partitioned_table
 from ple_estimator.embeddings import table_parts
 from ple_estimator.training import incremental
 
+# What a test costs here is the building of graphs.
+NETWORK = ['PLE.num_levels = 1', 'PLE.num_task_experts = 1']
 PARTS = ['Model.input_layer_partitioner = 1',
          'Model.dense_layer_partitioner = 1']
 
@@ -63,21 +65,27 @@ def cluster(monkeypatch):
 
 def load(gin_file, model_dir, taobao, *bindings):
   return experiments.load('gin/%s.gin' % gin_file, model_dir, taobao,
-                          *(small_tables.bindings() + experiments.TWO_LEVELS +
-                            list(bindings)))
+                          *(FEW_COLUMNS + NETWORK + list(bindings)))
 
 
 def run(gin_file, model_dir, taobao, steps, *bindings):
   """Trains to a step."""
   made = load(gin_file, model_dir, taobao, 'Experiment.eval_input = None',
               'Experiment.exports = None', 'Experiment.early_stopping = None',
-              'run_config.save_steps = 1000',
+              'run_config.save_steps = 5',
               'Experiment.max_steps = %d' % steps,
               # Adam makes steps of one size out of gradients that are nothing
               # but rounding, unless epsilon is more than that.
               'lazy_adam.epsilon = 1e-3', *(PARTS + list(bindings)))
   with small_parts(), tf.Graph().as_default():
     made.train()
+
+
+# The columns of a list and of a single value, in one table.
+SHARED = 'FeatureSpec.overrides = %r' % {
+    name: {'num_buckets': 500, 'table': 'category'}
+    for name in ('cate_id', 'tag_category_list')}
+AVERAGING = ['Model.averaging = @Averaging()', 'Averaging.decay = 0.9']
 
 
 def contents(path):
@@ -111,7 +119,6 @@ def predictions(gin_file, model_dir, taobao, *bindings):
   return table['ctr'].to_numpy()
 
 
-AVERAGING = ['Model.averaging = @Averaging()', 'Averaging.decay = 0.9']
 CASES = {
     'base': ('base', []),
     'base_unfused': ('base', ['Model.op_fusion = False', 'PLE.l2 = 0.01',
@@ -122,12 +129,12 @@ CASES = {
                             'adagrad_decay.decay_steps = 3']),
     'base_async': ('base', ['Model.optimizer = @adam_async',
                             'adam_async.epsilon = 1e-3']),
-    'base_shared': ('base', [experiments.SHARED_TABLE]),
+    'base_shared': ('base', [SHARED]),
     'multi_hash': ('multi_hash', []),
     'ev': ('ev', COUNTER),
     'ev_cbf': ('ev', CBF + ['Model.optimizer = @adam_async',
                             'adam_async.epsilon = 1e-3']),
-    'ev_shared': ('ev', [experiments.SHARED_TABLE]),
+    'ev_shared': ('ev', [SHARED]),
     'ev_adagrad': ('ev', ['Model.optimizer = @adagrad']),
     'base_averaging': ('base', AVERAGING + ['HashEmbedding.l2 = 0.001']),
     'ev_averaging': ('ev', COUNTER + AVERAGING + [
@@ -139,20 +146,28 @@ CASES = {
                     'Attention.l2 = 0.01'])}
 
 
+def start_from(model_dir, step, other):
+  """Copies a model_dir as it was when it had saved a step."""
+  shutil.copytree(
+      str(model_dir), str(other),
+      ignore=shutil.ignore_patterns('trained.json', 'evaluations.json'))
+  (other / 'checkpoint').write_text(
+      'model_checkpoint_path: "model.ckpt-%d"\n' % step)
+
+
 @pytest.mark.cluster
 @pytest.mark.parametrize('case', CASES)
 def test_parts_change_nothing(cluster, taobao, tmp_path, case):
   gin_file, bindings = CASES[case]
   counts = (1, 2) if case == 'base' else (2,)  # and three below
-  start = tmp_path / 'start'
-  run(gin_file, start, taobao, 5, *bindings)
-  for n in (0,) + counts:
-    shutil.copytree(str(start), str(tmp_path / ('%d' % n)))
+  whole = tmp_path / 'local'
+  run(gin_file, whole, taobao, 20, *bindings)
+  for n in counts:
+    start_from(whole, 5, tmp_path / ('%d' % n))
     cluster(n)
     run(gin_file, tmp_path / ('%d' % n), taobao, 15, *bindings)
-  wanted = contents(tmp_path / '0')
-  for n in counts:
-    check_close(contents(tmp_path / ('%d' % n)), wanted)
+    check_close(contents(tmp_path / ('%d' % n)),
+                contents(whole / 'model.ckpt-15'))
     # Each server writes what it has.
     assert len(list((tmp_path / ('%d' % n)).glob('model.ckpt-15.data-*'))) >= n
   # On one machine, and on with other servers, from what two have saved.
@@ -160,10 +175,9 @@ def test_parts_change_nothing(cluster, taobao, tmp_path, case):
   cluster(0)
   found = predictions(gin_file, run_on, taobao, *bindings)
   check_predictions_of_whole(found, gin_file, run_on, taobao, *bindings)
-  run(gin_file, tmp_path / '0', taobao, 20, *bindings)
   cluster(3)
   run(gin_file, run_on, taobao, 20, *bindings)
-  check_close(contents(run_on), contents(tmp_path / '0'))
+  check_close(contents(run_on), contents(whole))
 
 
 @pytest.mark.cluster
@@ -210,7 +224,7 @@ def test_deltas_of_parts_add_up_to_the_full_checkpoint(
   cluster(2)
   where = tmp_path / 'run'
   bindings = (PARTS + ['Experiment.early_stopping = None'] +
-              small_tables.bindings() + bindings)
+              FEW_COLUMNS + NETWORK + bindings)
   with small_parts():
     broken_off(gin_file, where, taobao, *bindings)
   merged = incremental.merged(tf.train.latest_checkpoint(str(where)))

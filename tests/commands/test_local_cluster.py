@@ -7,6 +7,7 @@ import sys
 import time
 
 import conftest
+from experiments import FEW_COLUMNS
 from experiments import SMALL
 from experiments import metrics_of
 import pytest
@@ -16,17 +17,20 @@ from ple_estimator.commands import local_cluster
 
 def bindings(tmp_path, taobao, *more):
   return ['--gin_file=gin/base.gin'] + [
-      '--gin_bindings=' + line for line in SMALL + [
-          'DATA_DIR = %r' % taobao,
+      '--gin_bindings=' + line for line in SMALL + FEW_COLUMNS + [
+          'PLE.num_levels = 1', 'DATA_DIR = %r' % taobao,
           'Experiment.model_dir = %r' % str(tmp_path / 'model')] + list(more)]
 
 
 def start(tmp_path, *args):
+  # A shell that runs something in the background lets it ignore Ctrl-C, and so
+  # what it starts.
   return subprocess.Popen(
       [sys.executable, '-m', 'ple_estimator.run', 'local-cluster', '--log_dir',
        str(tmp_path / 'logs')] + list(args),
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=conftest.ROOT,
-      env=dict(os.environ, PYTHONPATH=conftest.ROOT), universal_newlines=True)
+      env=dict(os.environ, PYTHONPATH=conftest.ROOT), universal_newlines=True,
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def test_ports_differ_and_are_free():

@@ -15,6 +15,7 @@ import sys
 import time
 
 import conftest
+from experiments import FEW_COLUMNS
 from experiments import SMALL
 import jsonschema
 from packaging import requirements
@@ -746,8 +747,9 @@ def test_manifest_runs_as_local_processes(name, taobao, tmp_path):
   for path in glob.glob(os.path.join(taobao, '*')):
     shutil.copy(path, folders['/data'])
   # What a user would add to args for a short run.
-  short = ['--gin_bindings=' + line for line in SMALL + [
-      'Experiment.max_steps = 60', 'run_config.save_steps = 30']]
+  short = ['--gin_bindings=' + line for line in SMALL + FEW_COLUMNS + [
+      'PLE.num_levels = 1', 'Experiment.max_steps = 60',
+      'run_config.save_steps = 30']]
   running = {}
   try:
     for kind, index, container, tf_config in tasks_of(job):

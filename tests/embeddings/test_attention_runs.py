@@ -92,8 +92,9 @@ def test_attention_of_another_kind_is_another_model(trained, taobao, binding,
   assert word in str(raised.value)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('embedding', ['EmbeddingVariable', 'HashEmbedding'])
+@pytest.mark.parametrize('embedding', [
+    pytest.param('EmbeddingVariable', marks=pytest.mark.slow),
+    'HashEmbedding'])
 def test_deltas_add_up_to_the_full_checkpoint(taobao, tmp_path, embedding):
   run = tmp_path / 'run'
   broken_off('din', run, taobao, *(BINDINGS + [

@@ -171,21 +171,35 @@ def check_equal(saved, reference):
           reference.waiting[key] for key in waiting]
 
 
-@pytest.mark.parametrize('parts', [
-    (1, 1, 1), pytest.param((1, 3, 2), marks=pytest.mark.slow)])
-@pytest.mark.parametrize('make, kwargs', [
-    (lambda: {}, {}),
-    (lambda: {'filter': admission.CounterFilter(1)}, {}),
-    (lambda: {'filter': admission.CounterFilter(3)}, {'filter_freq': 3}),
+WHOLE = (1, 1, 1)  # parts: of the first process, of the second, the third
+
+
+@pytest.mark.parametrize('make, kwargs, parts', [
+    (lambda: {}, {}, WHOLE),
+    (lambda: {'filter': admission.CounterFilter(1)}, {}, WHOLE),
+    (lambda: {'filter': admission.CounterFilter(3)}, {'filter_freq': 3},
+     WHOLE),
     (lambda: {'eviction': admission.GlobalStepEviction(9)},
-     {'steps_to_live': 9}),
+     {'steps_to_live': 9}, WHOLE),
+    (lambda: {'eviction': admission.L2Eviction(0.12)}, {'l2': 0.12}, WHOLE),
     (lambda: {'filter': admission.CounterFilter(3),
               'eviction': admission.GlobalStepEviction(9)},
-     {'filter_freq': 3, 'steps_to_live': 9}),
+     {'filter_freq': 3, 'steps_to_live': 9}, WHOLE),
     (lambda: {'filter': admission.CounterFilter(2),
               'eviction': admission.L2Eviction(0.12)},
-     {'filter_freq': 2, 'l2': 0.12}),
-], ids=['all', 'counter1', 'counter3', 'steps', 'counter_steps', 'counter_l2'])
+     {'filter_freq': 2, 'l2': 0.12}, WHOLE),
+    # Filters and evictions do their work part by part: each with one of them.
+    pytest.param(
+        lambda: {'filter': admission.CounterFilter(3),
+                 'eviction': admission.GlobalStepEviction(9)},
+        {'filter_freq': 3, 'steps_to_live': 9}, (1, 3, 2),
+        marks=pytest.mark.slow),
+    pytest.param(
+        lambda: {'filter': admission.CounterFilter(2),
+                 'eviction': admission.L2Eviction(0.12)},
+        {'filter_freq': 2, 'l2': 0.12}, (1, 3, 2), marks=pytest.mark.slow),
+], ids=['all', 'counter1', 'counter3', 'steps', 'counter_steps', 'counter_l2',
+        'counter_steps_in_parts', 'counter_l2_in_parts'])
 def test_follows_the_dict_model(tmp_path, make, kwargs, parts):
   rng = np.random.RandomState(0)
   reference = Reference(**kwargs)
@@ -316,7 +330,7 @@ def test_empty_parts_and_batches(tmp_path):
 
 
 @pytest.mark.parametrize('saved, parts', [
-    (1, 3), (2, 3), (2, 1), pytest.param(6, 4, marks=pytest.mark.slow)])
+    (1, 3), (2, 3), (2, 1)])
 def test_any_number_of_parts_restores_into_any_other(tmp_path, saved, parts):
   kind = {'filter': admission.CounterFilter(2)}
   trained = Graph(parts=saved, **kind)
@@ -332,12 +346,19 @@ def test_any_number_of_parts_restores_into_any_other(tmp_path, saved, parts):
     np.testing.assert_array_equal(got[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize('parts', [1, pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.parametrize('optimizer', [
-    factories.adam, factories.lazy_adam, factories.adagrad, factories.sgd,
-    lambda: factories.sgd(0.1, 0.9), factories.adam_async, factories.adamw,
-    lambda: factories.adagrad_decay(0.1, decay_steps=4, decay_rate=0.5),
-    factories.ftrl])
+def decaying():
+  return factories.adagrad_decay(0.1, decay_steps=4, decay_rate=0.5)
+
+
+@pytest.mark.parametrize('optimizer, parts', [
+    (factories.adam, 1), (factories.lazy_adam, 1), (factories.adagrad, 1),
+    (factories.sgd, 1), (lambda: factories.sgd(0.1, 0.9), 1),
+    (factories.adam_async, 1), (factories.adamw, 1), (decaying, 1),
+    (factories.ftrl, 1)] + [
+        # Two slots of vectors, none, beside them scalars, and steps of rows.
+        pytest.param(make, 3, marks=pytest.mark.slow) for make in (
+            factories.lazy_adam, factories.sgd, factories.adam_async, decaying)
+    ])
 def test_every_optimizer_goes_on_where_it_was(tmp_path, optimizer, parts):
   rng = np.random.RandomState(3)
   batches = [batch_of(rng, step) for step in range(30)]
@@ -511,9 +532,9 @@ def inserted(lock, servers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('servers', [1, 2])
-def test_two_processes_insert_into_one_table(servers):
-  assert inserted('locked', servers) == [400000] * 3 + [servers]
+def test_two_processes_insert_into_one_table():
+  # In two parts, each of which is a table with a lock on its server.
+  assert inserted('locked', 2) == [400000] * 3 + [2]
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def test_a_run_goes_on_as_from_a_disk(store, taobao, tmp_path):
   weights, states, predictions = [], [], []
   for folder in folders:
     model_dir = str(tmp_path / ('remote' if '://' in folder else 'local'))
-    bindings = [
+    bindings = experiments.FEW_COLUMNS + [
         'Experiment.early_stopping = None', 'Experiment.exports = None',
         'Experiment.eval_epochs = None', 'BATCH_SIZE = 200']
     _train(model_dir, folder, 'Experiment.max_steps = 4', *bindings)

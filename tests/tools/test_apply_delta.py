@@ -4,6 +4,7 @@ import shutil
 
 import apply_delta
 from experiments import COUNTER
+from experiments import FEW_COLUMNS
 from experiments import SHARED_TABLE
 from experiments import broken_off
 from experiments import experiment_of
@@ -24,10 +25,8 @@ def variables(export):
     ('ev', COUNTER[:2] + AVERAGING),
     ('base', [SHARED_TABLE]),
     pytest.param('ev', [SHARED_TABLE], marks=pytest.mark.slow),
-    pytest.param('ev', [], marks=pytest.mark.slow),
-    pytest.param('base', [], marks=pytest.mark.slow),
-    pytest.param('base', AVERAGING, marks=pytest.mark.slow),
-    pytest.param('adaptive', [], marks=pytest.mark.slow)])
+    pytest.param('base', FEW_COLUMNS + AVERAGING, marks=pytest.mark.slow),
+    pytest.param('adaptive', FEW_COLUMNS, marks=pytest.mark.slow)])
 def test_it_is_the_export_of_the_later_step(taobao, tmp_path, capsys, gin_file,
                                             bindings):
   run = tmp_path / 'run'

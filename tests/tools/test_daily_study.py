@@ -2,7 +2,8 @@
 
 import json
 
-import conftest
+import daily_study
+import experiments
 import make_data
 import numpy as np
 import pytest
@@ -28,15 +29,21 @@ def test_effects_drift_and_ads_are_replaced():
 
 
 @pytest.mark.slow
-def test_all_three_ways_are_trained(tmp_path):
-  options = ['--out', tmp_path, '--days', 3, '--rows', 600, '--users', 50,
-             '--ads', 40, '--live', 1]
-  done = conftest.tool('daily_study', *options)
-  assert done.returncode == 0, done.stderr
-  assert done.stdout.count('\n') == 6 and '| 3 | 0.' in done.stdout
+def test_all_three_ways_are_trained(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(
+      daily_study, '_BINDINGS',
+      experiments.SMALL + daily_study._BINDINGS + experiments.FEW_COLUMNS)
+  options = ['--out', str(tmp_path), '--days', '3', '--rows', '600', '--users',
+             '50', '--ads', '40', '--live', '1']
+  capsys.readouterr()
+  assert daily_study.main(options) == 0
+  said = capsys.readouterr().out
+  # Before the table, a line for each file of rows.
+  assert said.count('\n| ') == 5 and '| 3 | 0.' in said
   found = json.loads((tmp_path / 'days.json').read_text())
   assert found['rows']['with eviction'] < found['rows']['carried on']
-  again = conftest.tool('daily_study', *options)
-  assert again.stdout == done.stdout
-  other = conftest.tool('daily_study', *(options + ['--seed', 1]))
-  assert other.returncode == 1 and 'other options' in other.stderr
+  assert daily_study.main(options) == 0  # of what is there
+  again = capsys.readouterr().out
+  assert again.count('\n') == 6 and said.endswith(again)
+  assert daily_study.main(options + ['--seed', '1']) == 1
+  assert 'other options' in capsys.readouterr().err

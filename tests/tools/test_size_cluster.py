@@ -2,6 +2,7 @@
 
 import shutil
 
+from experiments import SMALL_TABLES
 import pytest
 import size_cluster
 
@@ -57,7 +58,7 @@ def test_the_scarcest_decides():
 @pytest.mark.parametrize('gin_file, num_ps', [
     ('gin/base.gin', 1), ('gin/ev.gin', 2)])
 def test_predicts_what_is_measured(taobao, gin_file, num_ps):
-  bindings = ['DATA_DIR = %r' % taobao, 'PLE.num_levels = 1',
+  bindings = ['DATA_DIR = %r' % taobao, SMALL_TABLES, 'PLE.num_levels = 1',
               'PLE.expert_units = (64,)', 'PLE.gate_units = ()',
               'Tower.units = (32,)', 'Model.averaging = None',
               'Model.interactions = []']

@@ -157,8 +157,9 @@ def test_a_wrong_option_is_a_line(args, message, capsys):
   assert message in capsys.readouterr().err
 
 
-QUICK = ['--quick', '--correlations', '0.5', '--networks', 'single-task', 'PLE',
-         '--learning_rates', '0.01', '0.05', '--seeds', '1', '--processes', '1']
+QUICK = ['--quick', '--correlations', '0.5', '--networks', 'single-task',
+         'MMoE', '--learning_rates', '0.01', '0.05', '--seeds', '1',
+         '--processes', '1']
 
 
 def _study(out, *args):
@@ -202,7 +203,7 @@ def _check_results(out, readme):
   by_name = {path.name: json.loads(path.read_text())
              for path in (out / 'runs').glob('*.json')}
   tuned, mean = {}, {}
-  for network in ('single-task', 'PLE'):
+  for network in ('single-task', 'MMoE'):
     losses = {rate: by_name['0.5-%s-%s-seed0.json' % (network, rate)]
               for rate in ('0.01', '0.05')}
     assert all(run['test'] is None for run in losses.values())
@@ -212,6 +213,6 @@ def _check_results(out, readme):
     assert '| %s | %d | %s (edge) | %.5f | %.5f | %.5f |' % (
         network, run['parameters'], tuned[network], mean[network].mean(),
         *mean[network]) in readme
-  gain = 100 * (1 - mean['PLE'] / mean['single-task'])
+  gain = 100 * (1 - mean['MMoE'] / mean['single-task'])
   assert '| %.1f | %.1f | %.1f |' % (gain.mean(), *gain) in readme
   assert readme.split('\n', 1)[1].startswith('Correlation 0.5, 1 seed:')

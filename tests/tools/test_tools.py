@@ -4,6 +4,9 @@ import json
 
 import benchmark
 from conftest import tool
+from experiments import FEW_COLUMNS
+from experiments import SMALL
+from experiments import SMALL_TABLES
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -85,12 +88,16 @@ def test_benchmark_finds_the_costliest_ops():
       '| MatMul | 2.00 | 2 |', '| Add | 0.20 | 1 |']
 
 
+# Of the experiment; the recipe has one size.
+QUICK = ['--gin_bindings=' + line for line in SMALL + FEW_COLUMNS if
+         'BATCH_SIZE' not in line]
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1500)  # the recipe takes minutes
 def test_benchmark_runs_recipe_and_experiment(taobao, tmp_path):
   done = tool('benchmark', 'gin/base.gin', '--data', taobao, '--pairs', '1',
-              '--steps', '100', '--batch_size', '64', '--epochs', '1', '--json',
-              tmp_path / 'out.json')
+              '--steps', '20', '--batch_size', '200', '--epochs', '1', '--json',
+              tmp_path / 'out.json', *QUICK)
   assert done.returncode == 0, done.stderr
   rows = json.loads((tmp_path / 'out.json').read_text())
   assert [row['name'] for row in rows] == ['stock recipe', 'gin/base.gin']
@@ -104,11 +111,10 @@ def test_benchmark_runs_recipe_and_experiment(taobao, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)  # the recipe takes minutes
 def test_benchmark_compares_experiments_without_the_recipe(taobao):
   done = tool('benchmark', 'gin/base.gin', 'gin/mmoe.gin', '--data', taobao,
               '--pairs', '1', '--steps', '20', '--batch_size', '64',
-              '--no_recipe')
+              '--no_recipe', *QUICK)
   assert done.returncode == 0, done.stderr
   rows = [line for line in done.stdout.splitlines() if line.startswith('| gin')]
   assert [row.split(' | ')[0] for row in rows] == [
@@ -125,10 +131,10 @@ def test_benchmark_times_the_input_alone(taobao):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
 def test_profile_lists_ops(taobao, tmp_path):
   done = tool('benchmark', 'gin/base.gin', '--data', taobao, '--batch_size',
-              '64', '--profile', cwd=str(tmp_path))
+              '64', '--profile', '--gin_bindings=' + SMALL_TABLES,
+              cwd=str(tmp_path))
   assert done.returncode == 0, done.stderr
   assert '| PleNetsGrad |' in done.stdout
   assert (tmp_path / 'timeline-base.json').exists()

@@ -4,6 +4,8 @@ import logging
 import shutil
 
 from experiments import COUNTER
+from experiments import FEW_COLUMNS
+from experiments import FEW_NAMES
 from experiments import broken_off
 from experiments import load as load_experiment
 from experiments import served
@@ -23,7 +25,8 @@ CASES = {'base': [], 'ev': COUNTER, 'adaptive': []}
 def load(case, model_dir, taobao, *bindings):
   return load_experiment(
       'gin/%s.gin' % case, model_dir, taobao, 'Experiment.exports = None',
-      'run_config.save_steps = 10', *(CASES[case] + list(bindings)))
+      'run_config.save_steps = 10',
+      *(FEW_COLUMNS + CASES[case] + list(bindings)))
 
 
 @pytest.fixture(scope='module')
@@ -92,7 +95,7 @@ def test_a_saved_model_answers_as_predict(trained, taobao, tmp_path, case):
   made.predict()
   wanted = pa.parquet.read_table(str(model_dir / 'predictions.parquet'))
   made.export()
-  for answer in served(model_dir, taobao, tmp_path):
+  for answer in served(model_dir, taobao, tmp_path, FEW_NAMES):
     for task in ('ctr', 'cvr'):
       np.testing.assert_allclose(
           answer[task], wanted[task].to_numpy(), rtol=1e-4)
@@ -142,7 +145,7 @@ def test_weights_and_averages_may_change_places(trained, taobao, tmp_path,
 def test_deltas_add_up_to_the_averages_of_a_full_checkpoint(
     taobao, tmp_path, gin_file, bindings):
   run = tmp_path / 'run'
-  broken_off(gin_file, run, taobao, *(bindings + AVERAGING))
+  broken_off(gin_file, run, taobao, *(FEW_COLUMNS + bindings + AVERAGING))
   merged = tensors_of(incremental.merged(str(run / 'model.ckpt-20')))
   wanted = tensors_of(run / 'full' / 'ckpt-30')
   assert sorted(merged) == sorted(wanted) and wanted['global_step'] == 30

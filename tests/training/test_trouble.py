@@ -215,7 +215,7 @@ def test_the_best_checkpoint_of_a_growing_table_restores(taobao, tmp_path):
     return experiments.experiment_of(
         'ev', tmp_path, taobao, 'PLE.num_levels = 1',
         'Experiment.early_stopping = None', 'Experiment.max_steps = 29',
-        *bindings)
+        *(experiments.FEW_COLUMNS + list(bindings)))
   load('LEARNING_RATE = 0.01').train()
   load('Experiment.max_steps = 37', 'LEARNING_RATE = 9.0').train()
   with open(str(tmp_path / 'evaluations.json')) as f:

@@ -80,12 +80,11 @@ def load(numbered, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('kind, shuffle, slice_rows', [
     ('ParquetInput', 0, None), ('CsvInput', 250, 70),
-    pytest.param('ParquetInput', 250, 40, marks=pytest.mark.slow),
-    pytest.param('ParquetInput', 5000, 100, marks=pytest.mark.slow)])
+    pytest.param('ParquetInput', 5000, 40, marks=pytest.mark.slow)])
 def test_rows_are_trained_once_per_epoch(
     load, tmp_path, kind, shuffle, slice_rows):
   seen = Seen()
-  more = [] if kind == 'ParquetInput' else [
+  more = experiments.FEW_COLUMNS if kind == 'ParquetInput' else [
       'Experiment.train_input = @train/CsvInput()',
       "CsvInput.data_dir = %DATA_DIR", "train/CsvInput.files = 'numbered.csv'",
       'CsvInput.batch_size = %BATCH_SIZE']
@@ -107,11 +106,10 @@ def test_rows_are_trained_once_per_epoch(
 
 
 @pytest.mark.parametrize('stop_after', [
-    23, pytest.param(30, marks=pytest.mark.slow),
-    pytest.param(41, marks=pytest.mark.slow)])
+    23, pytest.param(30, marks=pytest.mark.slow)])
 def test_continues_with_what_the_checkpoint_has_not_acknowledged(
     load, tmp_path, stop_after):
-  bindings = [
+  bindings = experiments.FEW_COLUMNS + [
       'Experiment.eval_input = None', 'BATCH_SIZE = 64', 'EPOCHS = 3',
       'WorkQueue.slice_rows = 50', 'run_config.save_steps = 10',
       'train/ParquetInput.shuffle_rows = 150']
@@ -143,7 +141,7 @@ def test_continues_with_what_the_checkpoint_has_not_acknowledged(
 @pytest.mark.slow
 def test_says_that_all_is_trained_only_when_it_is(load, tmp_path, caplog):
   # What is done again after a loss makes more steps than rows / batch size, 47.
-  bindings = [
+  bindings = experiments.FEW_COLUMNS + [
       'Experiment.eval_input = None', 'BATCH_SIZE = 64', 'EPOCHS = 3',
       'WorkQueue.slice_rows = 50', 'run_config.save_steps = 2',
       'train/ParquetInput.shuffle_rows = 150']

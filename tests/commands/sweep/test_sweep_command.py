@@ -10,8 +10,8 @@ import sys
 import time
 
 import conftest
+from experiments import FEW_COLUMNS
 from experiments import SMALL
-from experiments import SMALL_TABLES
 import pytest
 
 from ple_estimator.commands import words
@@ -127,8 +127,9 @@ def test_a_cluster_is_refused(command, monkeypatch):
 
 # ------------------------------------------------------------ real trainings
 
-LINES = SMALL + [SMALL_TABLES, 'EPOCHS = 3', 'Experiment.exports = None',
-                 'Experiment.eval_epochs = 1', 'Experiment.eval_steps = None']
+LINES = SMALL + FEW_COLUMNS + [
+    'EPOCHS = 3', 'Experiment.exports = None', 'PLE.num_levels = 1',
+    'Experiment.eval_epochs = 1', 'Experiment.eval_steps = None']
 
 
 def real(tmp_path, taobao, *lines):
