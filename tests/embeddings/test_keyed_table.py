@@ -181,7 +181,6 @@ WHOLE = (1, 1, 1)  # parts: of the first process, of the second, the third
      WHOLE),
     (lambda: {'eviction': admission.GlobalStepEviction(9)},
      {'steps_to_live': 9}, WHOLE),
-    (lambda: {'eviction': admission.L2Eviction(0.12)}, {'l2': 0.12}, WHOLE),
     (lambda: {'filter': admission.CounterFilter(3),
               'eviction': admission.GlobalStepEviction(9)},
      {'filter_freq': 3, 'steps_to_live': 9}, WHOLE),
