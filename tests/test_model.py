@@ -260,7 +260,7 @@ def test_decides_once_what_a_graph_is_built_for(
   with pytest.raises(Stop):
     made.model_fn({}, None, mode, num_ps=2, track_rows=True, engine=engine)
   assert seen == [(training, made._precision, fused and has_kernels, num_ps,
-                   engine, track_rows)]
+                   engine, track_rows, None)]
   assert seen[0].engine is engine
 
 

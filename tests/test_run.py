@@ -78,12 +78,12 @@ def spoilt(taobao, tmp_path, spoil):
       'Experiment.exports = None', *SMALL)
 
 
-def test_a_bad_row_in_the_middle_is_named(run_cli, run_here, taobao, tmp_path):
+def test_a_bad_row_in_the_middle_is_named(run_cli, taobao, tmp_path):
   def spoil(rows):
     rows = rows * 8  # beyond the block that is looked at before training
     rows[23000] = rows[23000] + ',1'
     return rows
-  done = run_here(*spoilt(taobao, tmp_path, spoil))
+  done = run_cli(*spoilt(taobao, tmp_path, spoil))
   assert 'taobao_train_data row 23001 must have 20 columns, got 21.' in refused(
       done)
   args = spoilt(taobao, tmp_path, spoil) + bindings(
@@ -166,21 +166,21 @@ def test_killed_training_goes_on_from_its_last_checkpoint(taobao, tmp_path):
   assert (out / ('model.ckpt-%d.index' % (step + 3))).exists()
 
 
-def test_columns_of_another_type_are_refused(run_here, taobao, tmp_path):
+def test_columns_of_another_type_are_refused(run_cli, taobao, tmp_path):
   for name in PARQUET:
     table = pa.parquet.read_table(os.path.join(taobao, name))
     index = table.column_names.index('price')
     table = table.set_column(index, 'price', pa.compute.add(
         table['price'].cast(pa.float64()), 0.5))
     pa.parquet.write_table(table, str(tmp_path / name))
-  done = run_here('--gin_file=gin/base.gin', *bindings(
+  done = run_cli('--gin_file=gin/base.gin', *bindings(
       'DATA_DIR = %r' % str(tmp_path),
       'Experiment.model_dir = %r' % str(tmp_path / 'out'), SMALL_TABLES,
       *SMALL))
   assert "row 1 column 'price' must be" in refused(done)
 
 
-def test_a_bad_row_of_parquet_is_one_line(run_here, taobao, tmp_path):
+def test_a_bad_row_of_parquet_is_one_line(run_cli, taobao, tmp_path):
   for name in PARQUET:
     table = pa.parquet.read_table(os.path.join(taobao, name))
     if 'train' in name:
@@ -188,7 +188,7 @@ def test_a_bad_row_of_parquet_is_one_line(run_here, taobao, tmp_path):
       labels[77] = 7
       table = table.set_column(0, 'clk', pa.array(labels))
     pa.parquet.write_table(table, str(tmp_path / name))
-  done = run_here('--gin_file=gin/base.gin', *bindings(
+  done = run_cli('--gin_file=gin/base.gin', *bindings(
       'DATA_DIR = %r' % str(tmp_path), SMALL_TABLES,
       'Experiment.model_dir = %r' % str(tmp_path / 'out'), *SMALL))
   assert "row 78 column 'clk' must be one of 0, 1, got 7." in refused(done)

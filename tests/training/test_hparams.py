@@ -49,7 +49,8 @@ def runs(taobao, tmp_path_factory):
   with tf.Graph().as_default():
     experiments.load(
         'gin/base.gin', folder / 'deep', taobao, 'Experiment.max_steps = 2',
-        'LEARNING_RATE = 0.01', 'Experiment.exports = None').train()
+        'LEARNING_RATE = 0.01', 'Experiment.exports = None',
+        *experiments.TWO_LEVELS).train()
   text = (folder / 'deep' / 'operative_config-0.gin').read_text()
   (folder / 'flat').mkdir()
   (folder / 'flat' / 'operative_config-0.gin').write_text(text.replace(
@@ -156,7 +157,7 @@ def test_the_end_is_that_of_the_best_checkpoint_and_written_once(tmp_path):
       not tag.startswith('_hparams_'))} == {
           'ctr/auc': 0.75, 'cvr/auc': 0.5, 'global_step': 7,
           'mean(ctr/auc, cvr/auc)': 0.625}
-  assert [tag for tag, _, _ in found if tag.startswith('_hparams_')] == [
+  assert sorted(tag for tag, _, _ in found if tag.startswith('_hparams_')) == [
       '_hparams_/session_end_info', '_hparams_/session_start_info']
   hparams.end(str(tmp_path), results)
   assert _summaries(tmp_path) == found
