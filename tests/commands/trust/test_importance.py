@@ -162,8 +162,8 @@ def test_parquet_has_a_line_per_task_and_columns(command, trained, tmp_path):
      'Experiment.model_dir must hold a checkpoint: nothing at {folder}'),
     (['{run}', '{folder}/nope.parquet'], 'nope.parquet'),
     (['{run}', '--only', 'kind,nope'],
-     '--only must name columns that the model reads (kind, noise, x, day, point, '
-     "words, places), got 'nope'."),
+     '--only must name columns that the model reads (kind, noise, x, day, '
+     "point, words, places), got 'nope'."),
     (['{run}', '--only', 'kind_day'], "got 'kind_day'"),
     (['{run}', '--user', 'nope'], '--user must name a column'),
     (['{run}', '--rows', 2], 'Task y must have rows of both labels for AUC'),
