@@ -964,10 +964,12 @@ def test_the_walk_of_the_readme(tmp_path, monkeypatch, capfd, run_here):
     assert 0 < json.load(f)['click/auc'] < 1
 
 
-def of_the_test(path, cwd, run_here):
+def of_the_test(path, cwd, run_cli):
   """Trains and tests a .gin file as a user does; returns test.json."""
+  env = dict(os.environ, PYTHONPATH=conftest.ROOT)
   for mode in ('train', 'test'):
-    done = run_here('--gin_file=' + path, '--mode=' + mode)
+    done = run_cli('--gin_file=' + path, '--mode=' + mode, cwd=str(cwd),
+                   env=env)
     assert done.returncode == 0, done.stderr
   name = os.path.splitext(path)[0]
   with open(os.path.join(str(cwd), 'result', name, 'test.json')) as f:
@@ -976,39 +978,39 @@ def of_the_test(path, cwd, run_here):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists(ADULT), reason='needs the Adult rows')
-def test_adult_census(tmp_path, monkeypatch, command, run_here):
+def test_adult_census(tmp_path, monkeypatch, command, run_cli):
   # Logistic regression reaches 0.8594 and 0.8692, gradient boosting 0.8967 and
   # 0.8840 (scikit-learn).
   monkeypatch.chdir(tmp_path)
   init(command, os.path.join(ADULT, 'adult_train.csv'), '--test',
        os.path.join(ADULT, 'adult_test.csv'), '--labels',
        'income_50k,never_married', '--out', 'adult.gin')
-  found = of_the_test('adult.gin', tmp_path, run_here)
+  found = of_the_test('adult.gin', tmp_path, run_cli)
   assert found['income_50k/auc'] > 0.885 and found['never_married/auc'] > 0.875
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists(conftest.REAL_ROWS),
                     reason='needs the rows of Taobao')
-def test_rows_of_taobao(tmp_path, monkeypatch, command, run_here):
+def test_rows_of_taobao(tmp_path, monkeypatch, command, run_cli):
   monkeypatch.chdir(tmp_path)
   names = [c['name'] for c in taobao_columns()]
   init(command, conftest.REAL_ROWS, '--columns', ','.join(names), '--labels',
        'clk,buy', '--out', 'taobao.gin')
-  found = of_the_test('taobao.gin', tmp_path, run_here)
+  found = of_the_test('taobao.gin', tmp_path, run_cli)
   # 55 clicks say little of an AUC.
   assert found['clk/log_loss'] < 0.35 and found['global_step'] > 50
 
 
 @pytest.mark.slow
-def test_generated_rows(made, tmp_path, monkeypatch, command, run_here):
+def test_generated_rows(made, tmp_path, monkeypatch, command, run_cli):
   # The true probabilities have 0.925 and 0.969.
   monkeypatch.chdir(tmp_path)
   names = [c['name'] for c in taobao_columns()]
   init(command, made / 'taobao_train_data', '--validation',
        made / 'taobao_validation_data', '--test', made / 'taobao_test_data',
        '--columns', ','.join(names), '--labels', 'clk,buy', '--out', 'x.gin')
-  found = of_the_test('x.gin', tmp_path, run_here)
+  found = of_the_test('x.gin', tmp_path, run_cli)
   assert found['clk/auc'] > 0.9 and found['buy/auc'] > 0.94
 
 
