@@ -2,8 +2,7 @@
 
 import json
 
-import daily_study
-import experiments
+import conftest
 import make_data
 import numpy as np
 import pytest
@@ -29,20 +28,15 @@ def test_effects_drift_and_ads_are_replaced():
 
 
 @pytest.mark.slow
-def test_all_three_ways_are_trained(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(
-      daily_study, '_BINDINGS',
-      experiments.SMALL + daily_study._BINDINGS + experiments.FEW_COLUMNS)
-  options = ['--out', str(tmp_path), '--days', '3', '--rows', '600', '--users',
-             '50', '--ads', '40', '--live', '1']
-  capsys.readouterr()
-  assert daily_study.main(options) == 0
-  said = capsys.readouterr().out
-  assert said.splitlines()[-6].startswith('| day |') and '| 3 | 0.' in said
+def test_all_three_ways_are_trained(tmp_path):
+  options = ['--out', tmp_path, '--days', 3, '--rows', 600, '--users', 50,
+             '--ads', 40, '--live', 1]
+  done = conftest.tool('daily_study', *options)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.count('\n') == 6 and '| 3 | 0.' in done.stdout
   found = json.loads((tmp_path / 'days.json').read_text())
   assert found['rows']['with eviction'] < found['rows']['carried on']
-  assert daily_study.main(options) == 0  # of what is there
-  again = capsys.readouterr().out
-  assert again.count('\n') == 6 and said.endswith(again)
-  assert daily_study.main(options + ['--seed', '1']) == 1
-  assert 'other options' in capsys.readouterr().err
+  again = conftest.tool('daily_study', *options)
+  assert again.stdout == done.stdout
+  other = conftest.tool('daily_study', *(options + ['--seed', 1]))
+  assert other.returncode == 1 and 'other options' in other.stderr
