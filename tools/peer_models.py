@@ -131,14 +131,14 @@ def main():
   kind = {'DeepCTR': DeepCTR, 'torch-rechub': TorchRechub}[args.peer]
   peer = kind(sizes, parts['train'], parts['train']['labels'].shape[1],
               args.seed)
-  best, seconds = None, 0.0
+  best, seconds = {}, 0.0
   for epoch in range(1, args.most_epochs + 1):
     begin = time.time()
     peer.train(parts['train'])
     seconds += time.time() - begin
     auc = np.mean(measured(
         parts['eval']['labels'], peer.predict(parts['eval']))['auc'])
-    if best is None or auc > best['validation']:
+    if not best or auc > best['validation']:
       best = {'validation': float(auc), 'epoch': epoch, 'seconds': seconds,
               'p': peer.predict(parts['test'])}
     elif epoch - best['epoch'] >= _PATIENCE:
