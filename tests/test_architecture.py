@@ -91,7 +91,7 @@ ORDER = [
                   'sweep.sweep', 'sweep.records', 'sweep.checking',
                   'sweep.pool', 'sweep.runs', 'sweep.training',
                   'sweep.results', 'sweep.command', 'trust.text',
-                  'trust.runs', 'trust.rows', 'trust.check',
+                  'trust.saving', 'trust.runs', 'trust.rows', 'trust.check',
                   'trust.associations', 'trust.judged', 'trust.permuting',
                   'trust.importance', 'trust.shapley', 'trust.explaining',
                   'trust.explain']),

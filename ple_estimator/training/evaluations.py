@@ -59,8 +59,7 @@ class Evaluations:
           'anew.', self._path)
       value = {'evaluations': []}
     self._list = value['evaluations']
-    self._marks = {name: value.get(name)
-                   for name in _MARKS}
+    self._marks = {name: value.get(name) for name in _MARKS}
     self._version = version
 
   def write(self):
@@ -141,9 +140,6 @@ class Evaluations:
       step: int, the global step of the checkpoint that training goes on from;
         0 if there is none.
     """
-    stopped = self.marked('stopped')
-    if stopped and stopped['global_step'] > step:
-      self.mark('stopped', None)
     later = [of for of in self._list if of['global_step'] > step]
     if not later and (step or not self._list):
       return
@@ -152,6 +148,10 @@ class Evaluations:
         'no longer count for early stopping.', step,
         max(of['global_step'] for of in self._list))
     self._list = [of for of in self._list if of not in later]
+    # It was decided by an evaluation, so that it is later only if that one is.
+    stopped = self.marked('stopped')
+    if stopped and stopped['global_step'] > step:
+      self.mark('stopped', None)
     if not step:
       self._list, self._marks = [], {}
     self.write()

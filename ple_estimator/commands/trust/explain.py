@@ -35,19 +35,17 @@ a gate; `value`.
 
 import argparse
 import collections
-import json
-import os
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 
 from ple_estimator import errors
-from ple_estimator import files
 from ple_estimator.commands.trust import explaining
 from ple_estimator.commands.trust import rows
 from ple_estimator.commands.trust import runs
+from ple_estimator.commands.trust import saving
 from ple_estimator.commands.trust import text
+from ple_estimator.gin_files import operative
 
 _SHOWN = 40  # columns of a row
 _VALUE = 24  # characters of a value
@@ -116,23 +114,11 @@ def _records(found):
         yield of.row, what, owner, None, value
 
 
-def _write(path, about, found):
-  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-  if path.endswith('.json'):
-    files.write_json(path, dict(about, rows=[
-        _without_nan(of._asdict()) for of in found]), indent=2)
-    return
-  columns = zip(*_records(found))
-  pa.parquet.write_table(pa.table(collections.OrderedDict(zip(
-      ['row', 'what', 'of', 'name', 'value'], map(list, columns)))
-                                 ).replace_schema_metadata(
-      {b'ple_estimator': json.dumps(about).encode()}), path)
-
-
-def _without_nan(value):
-  if isinstance(value, dict):
-    return {name: _without_nan(of) for name, of in value.items()}
-  return None if isinstance(value, float) and np.isnan(value) else value
+def _table(found):
+  """The pa.Table of a list of Explained, a line for each number."""
+  return pa.table(collections.OrderedDict(zip(
+      ['row', 'what', 'of', 'name', 'value'], map(
+          list, zip(*_records(found))))))
 
 
 def numbers_of(written):
@@ -156,12 +142,9 @@ def numbers_of(written):
 
 
 def _check(args):
+  saving.check(args.out)
   errors.check(
-      not args.out or args.out.endswith(('.json', '.parquet')), '--out must '
-      'end in .json or .parquet, got %r.', args.out)
-  files.check_local('--out', args.out or '')
-  errors.check(
-      runs.config_of(args.model) or args.gin_file or
+      operative.newest(args.model) or args.gin_file or
       not runs.is_export(args.model), 'MODEL must be the folder of a run, got '
       'the SavedModel %r, which answers and does not show what lies inside. '
       'Name the folder of the run that has exported it.', args.model)
@@ -202,7 +185,8 @@ def _run(args):
     print('\n'.join(_lines(of)))
   print(_errors_in_words(found))
   if args.out:
-    _write(args.out, about, found)
+    saving.write(args.out, about, lambda: {
+        'rows': [of._asdict() for of in found]}, lambda: _table(found))
   return 0
 
 

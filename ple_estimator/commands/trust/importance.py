@@ -30,20 +30,18 @@ bootstrap of rows, or of users where --user or Metrics.user names them.
 
 import argparse
 import collections
-import json
-import math
 import os
 import textwrap
 
 import pyarrow as pa
-import pyarrow.parquet
 
 from ple_estimator import errors
-from ple_estimator import files
 from ple_estimator.commands.trust import judged as judged_lib
 from ple_estimator.commands.trust import permuting
 from ple_estimator.commands.trust import runs
+from ple_estimator.commands.trust import saving
 from ple_estimator.commands.trust import text
+from ple_estimator.gin_files import operative
 
 _SHOWN = 40  # lines of a table
 _MEANING = (
@@ -128,33 +126,16 @@ def _records(judged, by_task, permute):
           ('rows', int((task.weight > 0).sum()))])
 
 
-def _write(path, about, records):
-  """Writes records to a Parquet file, or to JSON."""
-  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-  if path.endswith('.json'):
-    files.write_json(path, dict(about, importances=[
-        {name: None if isinstance(value, float) and math.isnan(value) else value
-         for name, value in record.items()} for record in records]), indent=2)
-    return
-  table = pa.table({name: [record[name] for record in records]
-                    for name in records[0]})
-  pa.parquet.write_table(table.replace_schema_metadata(
-      {b'ple_estimator': json.dumps(about).encode()}), path)
-
-
 def _names(written, between=','):
   return [name for name in (written or '').split(between) if name]
 
 
 def _run(args):
-  errors.check(
-      not args.out or args.out.endswith(('.json', '.parquet')), '--out must '
-      'end in .json or .parquet, got %r.', args.out)
-  files.check_local('--out', args.out or '')
+  saving.check(args.out)
   errors.check(os.path.isdir(args.model), 'MODEL must be the folder of a run '
                'or of a SavedModel, there is none at %r.', args.model)
   errors.check_number('--correlated', args.correlated, above=0, most=1)
-  is_export = not runs.config_of(args.model) and runs.is_export(args.model)
+  is_export = not operative.newest(args.model) and runs.is_export(args.model)
   errors.check(
       is_export and not args.gin_file or not (
           args.labels or args.weight or args.columns), '--labels, --weight and '
@@ -167,9 +148,13 @@ def _run(args):
   by_task = measure(judged, found, permute)
   print('\n'.join(_show(judged, by_task, permute, args)))
   if args.out:
-    _write(args.out, {'model': judged.about[0], 'rows': judged.about[1],
-                      'repeats': args.repeats, 'seed': args.seed},
-           list(_records(judged, by_task, permute)))
+    records = list(_records(judged, by_task, permute))
+    saving.write(
+        args.out, {'model': judged.about[0], 'rows': judged.about[1],
+                   'repeats': args.repeats, 'seed': args.seed},
+        lambda: {'importances': records},
+        lambda: pa.table({name: [record[name] for record in records]
+                          for name in records[0]}))
   return 0
 
 

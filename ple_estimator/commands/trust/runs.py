@@ -1,8 +1,6 @@
 """What the commands of this folder share: a run, its rows, errors."""
 
-import glob
 import os
-import re
 import sys
 
 from absl import logging
@@ -11,9 +9,8 @@ from ple_estimator import config
 from ple_estimator import errors
 from ple_estimator import experiment
 from ple_estimator.engine import compat
+from ple_estimator.gin_files import operative
 from ple_estimator.training import answering
-
-_CONFIG = re.compile(r'operative_config-(\d+)\.gin$')
 
 
 def add_flags(parser):
@@ -44,20 +41,6 @@ def load(args, bindings=()):
     return experiment.Experiment()
 
 
-def config_of(model_dir):
-  """The path of the newest operative config of a run; None without one.
-
-  Args:
-    model_dir: str.
-  """
-  steps = {}
-  for path in glob.glob(os.path.join(glob.escape(model_dir), '*.gin')):
-    found = _CONFIG.search(path)
-    if found:
-      steps[int(found.group(1))] = path
-  return steps[max(steps)] if steps else None
-
-
 def is_export(path):
   """Whether a folder has a SavedModel, as answering.folder_of finds it.
 
@@ -84,7 +67,7 @@ def load_folder(args):
   errors.check(os.path.isdir(folder), 'MODEL must be the folder of a run, such '
                'as result/base, there is none at %r.', folder)
   if not args.gin_file:
-    found = config_of(folder)
+    found = operative.newest(folder)
     errors.check(found, 'MODEL must be the folder of a run, which has '
                  'operative_config-<step>.gin, got %r. --gin_file names the '
                  'configuration of a run without it.', folder)
