@@ -8,14 +8,16 @@ prints a table of the metrics on the test rows:
   DeepCTR       PLE of deepctr 0.9.4 on TensorFlow 2.15.1, trained by Keras
   torch-rechub  PLE of torch-rechub 0.9.0 on PyTorch 2.13.0, by its MTLTrainer
 
-Each has the sizes of gin/base.gin (3 levels, 2 experts per task and 1 shared,
-256-128-64, towers 256-128-64-32, vectors of 16 numbers), batches of 512
-shuffled rows, Adam with 0.001, and whatever else the framework does by itself.
-The frameworks read no files of such rows: they are handed arrays, in which
-every value of the train rows has an id of its own, and values that only other
-rows have share one. After each epoch the mean AUC of the validation rows is
-looked at; the training stops after two epochs without improvement, and the test
-rows are predicted by the model of the best epoch.
+Each has the experts of gin/base.gin (3 levels, 2 experts per task and 1 shared,
+256-128-64), its vectors of 16 numbers, and towers with one layer more
+(256-128-64-32); batches of 512 shuffled rows, Adam with 0.001, and whatever
+else the framework does by itself. The frameworks read no files of such rows:
+they are handed arrays, in which every value of the train rows has an id of its
+own, and values that only other rows have share one. Of a list the first 50
+items are taken, and it is said how many lists have more. After each epoch the
+mean AUC of the validation rows is looked at; the training stops after two
+epochs without improvement, and the test rows are predicted by the model of the
+best epoch.
 
 `seconds` are those of the epochs until the best, without the validation, on
 this machine, and tell little where other work goes on.
@@ -83,6 +85,10 @@ class Ids:
       place = np.minimum(np.searchsorted(known, values), len(known) - 1)
       ids = np.where(known[place] == values, place + 2, 1)
       if isinstance(column, column_kinds.HashedList):
+        cut = int((np.bincount(rows) > _MOST_ITEMS).sum()) if len(rows) else 0
+        if cut:
+          sys.stderr.write('peers: %d lists of %s are cut to %d items.\n' % (
+              cut, column.name, _MOST_ITEMS))
         ids = padded(ids, rows, len(table[column.name]))
       found[column.name] = ids.astype(np.int64)
     return found

@@ -84,6 +84,13 @@ def test_what_the_frameworks_cannot_train_is_refused(
     peers.write_arrays(str(tmp_path), arguments(gin_file, line))
 
 
+def test_it_is_said_that_lists_are_cut(gin_file, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(peers, '_MOST_ITEMS', 2)
+  peers.write_arrays(str(tmp_path), arguments(gin_file))
+  assert capsys.readouterr().err == (
+      'peers: 1 lists of items are cut to 2 items.\n')
+
+
 def test_only_the_first_items_of_a_long_list_are_kept(monkeypatch):
   monkeypatch.setattr(peers, '_MOST_ITEMS', 2)
   rows = np.array([0, 0, 0, 2])
