@@ -183,7 +183,7 @@ def _scattered(numbers):
 
 
 def _run(args, command, cpus=None):
-  """Runs Python; returns (its last line as JSON, seconds of CPU, peak RSS)."""
+  """Runs Python; returns its last line as JSON, and its peak memory in MB."""
   with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
     process = subprocess.Popen(
         [args.python] + command, stdout=out, stderr=err, cwd=_ROOT,
@@ -197,17 +197,18 @@ def _run(args, command, cpus=None):
       raise SystemExit('benchmark: %s failed' % ' '.join(command[:4]))
     lines = out.read().splitlines()
   found = json.loads(lines[-1]) if lines and lines[-1][:1] == '{' else {}
-  return found, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+  return found, usage.ru_maxrss / 1024
 
 
 def recipe(args, steps):
   """Runs the stock recipe; returns its figures."""
-  found, cpu, rss = _run(args, [
+  found, rss = _run(args, [
       os.path.join(_TOOLS, 'stock_recipe.py'), '--data', args.data,
       '--steps', str(steps), '--batch_size', str(args.batch_size)], args.cpus)
   return {'tensorflow': found['tensorflow'], 'auc': found['auc'][0],
           'steps_per_second': found['steps_per_second'],
-          'cpu': cpu, 'peak_rss_mb': rss}
+          'cpu_seconds_per_1000_steps': found['cpu_seconds_per_1000_steps'],
+          'peak_rss_mb': rss}
 
 
 def experiment(args, gin_file, steps):
@@ -218,7 +219,7 @@ def experiment(args, gin_file, steps):
         'Experiment.eval_input = None',
         'run_config.summary_steps = 100']
     begin = time.time()
-    found, _, rss = _run(args, [
+    found, rss = _run(args, [
         os.path.abspath(__file__), '--child', gin_file] +
                          ['--gin_bindings=' + line for line in bindings],
                          args.cpus)
@@ -229,7 +230,7 @@ def experiment(args, gin_file, steps):
 def input_alone(args, gin_file):
   """Times the input of one experiment; returns its figures."""
   with tempfile.TemporaryDirectory() as model_dir:
-    found, _, _ = _run(args, [
+    found, _ = _run(args, [
         os.path.abspath(__file__), '--child', gin_file, '--input', '--steps',
         str(args.steps)] + [
             '--gin_bindings=' + line for line in _bindings(args, model_dir)],
@@ -326,14 +327,10 @@ def compare(args):
       dtype(name, args.gin_bindings) for name in args.gin_files]
   limits = most(args, dtypes)
   rounds = []
-  # Start-up and evaluation, to be taken off the processor seconds.
-  idle = recipe(args, 1)['cpu'] if args.recipe else None
   for _ in range(args.pairs):
     found = []
     if args.recipe:
       found.append(recipe(args, args.steps))
-      found[0]['cpu_seconds_per_1000_steps'] = 1000 * (
-          found[0].pop('cpu') - idle) / (args.steps - 1)
     found += [experiment(args, name, args.steps) for name in args.gin_files]
     rounds.append(found)
     print('steps/s: %s' % ', '.join(
@@ -362,7 +359,7 @@ def most(args, dtypes):
                                    args.cpus)[0]['steps_per_second']
   if args.limit:
     cores = len(args.cpus or os.sched_getaffinity(0))
-    limits, _, _ = _run(args, [
+    limits, _ = _run(args, [
         os.path.join(_TOOLS, 'limit.py'), '--cores', str(cores)] + batch_size)
     for kind in found:
       if limits[kind]:
