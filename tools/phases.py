@@ -1,7 +1,7 @@
 r"""Says what a run spends its time on, from process start to process end.
 
-  python tools/phases.py --data /tmp/peerdata gin/base.gin
-  python tools/phases.py --data /tmp/peerdata --rounds 3 --mode export \
+  python tools/phases.py --data data gin/base.gin
+  python tools/phases.py --data data --rounds 3 --mode export \
       --model_dir result/base gin/base.gin
 
 Each round is a process of its own that does what `python -m ple_estimator.run`

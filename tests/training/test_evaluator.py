@@ -38,17 +38,6 @@ def _check_equal(found, expected):
     np.testing.assert_allclose(found[name], value, 1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize('step', STEPS)
-def test_metrics_are_those_of_estimator(run, step):
-  """Which builds a graph and a session for each evaluation."""
-  made, _, found = run
-  expected = made.trainer.estimator.evaluate(
-      lambda: made.trainer._eval_input.dataset(made.model.reading()),
-      checkpoint_path=_path(made, step), name='expected')
-  assert expected['global_step'] == step
-  _check_equal(found[step], expected)
-
-
 def test_each_checkpoint_has_metrics_of_its_own(run):
   _, _, found = run
   assert abs(found[2]['ctr/log_loss'] - found[4]['ctr/log_loss']) > 1e-6
