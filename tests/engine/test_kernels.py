@@ -382,6 +382,26 @@ def test_other_ops_on_an_empty_batch():
     np.testing.assert_array_equal(sess.run(var), np.zeros([3, 2]))
 
 
+def test_rows_that_come_twice_are_summed_whatever_came_before():
+  # What was noted of the rows of one call must not be there in the next.
+  var, m, v = [variable(name, np.zeros([200, 2])) for name in 'xmv']
+  rows = tf.placeholder(tf.int64, [None])
+  gradient = tf.placeholder(tf.float32, [None, 2])
+  update = native.rows_adam(var, m, v, rows, gradient, SCALARS)
+  expected = np.zeros([200, 2])
+  rng = np.random.RandomState(0)
+  with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    for numbers in ([3, 64, 199, 63], [3, 64, 3, 7, 3], [3, 64, 199, 63, 7],
+                    [199, 199]):
+      values = rng.randn(len(numbers), 2).astype('f')
+      sess.run(update, {rows: numbers, gradient: values})
+      for row in set(numbers):
+        total = values[np.array(numbers) == row].sum(axis=0)
+        expected[row] = 0.9 * expected[row] + 0.1 * total
+      np.testing.assert_allclose(sess.run(m), expected, rtol=1e-5, atol=1e-7)
+
+
 def test_a_layer_without_columns_is_its_bias():
   x = tf.placeholder(tf.float32, [None, 0])
   bias = np.array([2, -3], 'f')
