@@ -25,8 +25,14 @@ the first task on the test file.
 
   python tools/benchmark.py gin/bf16.gin --profile
 
-prints the ten costliest ops of a step and writes a timeline to open in
-chrome://tracing.
+prints where the time of a training step goes, and writes a timeline to open in
+chrome://tracing: the share of the processors that stands idle; the busy and
+idle time of each thread; the largest gaps, in which fewer threads run than
+there are processors, with the ops before, in and after them; and by type of op
+the time of all threads and, of nets and updates, the bytes that their passes
+read and write. It is the shortest of ten steps that are traced, and so not the
+one that other programs disturbed most. The trace itself makes ops of TensorFlow
+slower. tools/step_profile.py says what is not seen.
 
   python tools/benchmark.py gin/base.gin gin/csv.gin --input --cpus 0
 
@@ -42,7 +48,6 @@ ratios wider; compare ratios, not figures of different days.
 """
 
 import argparse
-import collections
 import glob
 import json
 import math
@@ -52,6 +57,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import step_profile
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _TOOLS = os.path.join(_ROOT, 'tools')
@@ -384,39 +391,100 @@ def _add_quality(args, rows):
 # ------------------------------------------------------------------ a profile
 
 
+def _child_profile(gin_file, bindings):
+  """Trains, traces the last steps, and prints a profile of one of them."""
+  sys.path.insert(0, _ROOT)
+  import gin
+  import tensorflow.compat.v1 as tf
+
+  import ple_estimator as ple
+  from ple_estimator.engine import native
+
+  class Tracer(tf.train.SessionRunHook):
+    """Times steps, and traces those after the first ones."""
+
+    def __init__(self):
+      self.plain, self.traced = [], []
+      self._calls = 0
+
+    def before_run(self, run_context):
+      self._calls += 1
+      self._is_traced = self._calls > 3 * _WARM_UP_STEPS
+      options = None
+      if self._is_traced:
+        self._trace = native.trace()
+        self._spans = self._trace.__enter__()
+        options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE)
+      self._begin = time.time(), time.process_time()
+      return tf.train.SessionRunArgs(None, options=options)
+
+    def after_run(self, run_context, run_values):
+      times = self._begin + (time.time(), time.process_time())
+      if not self._is_traced:
+        self.plain.append(times)
+        return
+      self._trace.__exit__(None, None, None)
+      self.traced.append(times + (
+          self._spans[0], run_values.run_metadata))
+
+  tracer = Tracer()
+  gin.external_configurable(lambda: tracer, 'Tracer')
+  ple.load(gin_file, bindings=bindings + [
+      'Experiment.hooks = [@Tracer()]']).train()
+  print(json.dumps(_profiled(gin_file, tracer.plain, tracer.traced)))
+
+
 def profile(args, gin_file):
-  """Prints the costliest ops of a step."""
-  steps = 5 * _WARM_UP_STEPS
+  """Prints where the time of a step goes."""
   with tempfile.TemporaryDirectory() as model_dir:
     bindings = _bindings(args, model_dir) + [
-        'Experiment.max_steps = %d' % steps, 'Experiment.eval_input = None',
-        'Experiment.timeline_steps = %d' % (steps - _WARM_UP_STEPS)]
-    _run(args, ['-m', 'ple_estimator.run', '--gin_file', gin_file] +
-         ['--gin_bindings=' + line for line in bindings])
-    path = max(glob.glob(os.path.join(model_dir, 'timeline-*.json')),
-               key=os.path.getmtime)
-    with open(path) as f:
-      trace = json.load(f)
+        'Experiment.max_steps = %d' % (4 * _WARM_UP_STEPS),
+        'Experiment.eval_input = None']
+    found, _ = _run(args, [
+        os.path.abspath(__file__), '--child', gin_file, '--profile'] +
+                       ['--gin_bindings=' + line for line in bindings],
+                       args.cpus)
   target = os.path.abspath('timeline-%s.json' % os.path.splitext(
       os.path.basename(gin_file))[0])
   with open(target, 'w') as f:
-    json.dump(trace, f)
-  for line in costliest(trace):
-    print(line)
+    json.dump(found['timeline'], f)
+  print('\n'.join(found['lines']))
   print('Timeline for chrome://tracing: %s' % target)
 
 
-def costliest(trace, count=10):
-  """Yields the lines of a table of ops by the time they took in a trace."""
-  total, calls = collections.Counter(), collections.Counter()
-  for event in trace['traceEvents']:
-    if event.get('ph') == 'X' and 'op' in event.get('args', {}):
-      total[event['args']['op']] += event['dur']
-      calls[event['args']['op']] += 1
-  yield '| Op | ms | calls |'
-  yield '|---|---|---|'
-  for op, microseconds in total.most_common(count):
-    yield '| %s | %.2f | %d |' % (op, microseconds / 1000, calls[op])
+def _profiled(gin_file, plain, traced):
+  """Describes the shortest traced step.
+
+  Args:
+    gin_file: str.
+    plain: list of (begin, processor seconds then, end, processor seconds then)
+      of the session calls that were not traced.
+    traced: list of the same with the array of native.trace and the
+      tf.RunMetadata behind.
+
+  Returns:
+    dict of 'lines' and 'timeline'.
+  """
+  plain = plain[_WARM_UP_STEPS:]
+  between = [after[0] - before[2] for before, after in zip(plain, plain[1:])]
+  steps = [after[2] - before[2] for before, after in zip(plain, plain[1:])]
+  cpu = [after[3] - before[3] for before, after in zip(plain, plain[1:])]
+  begin, _, _, _, kernels, metadata = min(
+      traced, key=lambda times: times[2] - times[0])
+  spans, waited = step_profile.spans_of(metadata, kernels, int(1e9 * begin))
+  processors = len(os.sched_getaffinity(0))
+  found = step_profile.Profile(
+      spans, max(span.end for span in spans), processors)
+  lines = [
+      '%s on %d processors, milliseconds' % (gin_file, processors), '',
+      'Without a trace, medians: %.2f per step, of which %.2f between two '
+      'session calls; %.2f of processor time.' % tuple(
+          1e3 * statistics.median(x) for x in (steps, between, cpu)),
+      'Traced, the shortest step: %.2f; it waited %.2f for its input.' % (
+          1e3 * found.wall, 1e3 * waited)]
+  return {'lines': lines + list(step_profile.report(
+      found, step_profile.moved(kernels))),
+          'timeline': step_profile.timeline(spans)}
 
 
 def main():
@@ -443,7 +511,7 @@ def main():
                       help='interpreter, and so the TensorFlow')
   parser.add_argument('--json', help='file to write all figures to')
   parser.add_argument('--profile', action='store_true',
-                      help='print the costliest ops instead')
+                      help='print where the time of a step goes instead')
   parser.add_argument('--input', action='store_true',
                       help='time the input alone instead')
   parser.add_argument('--keys', type=int, default=0,
@@ -454,6 +522,8 @@ def main():
     return _child_checkpoint(args.keys)
   if not args.gin_files:
     parser.error('name a .gin file, or --keys')
+  if args.child and args.profile:
+    return _child_profile(args.gin_files[0], args.gin_bindings)
   if args.child and args.input:
     return _child_input(args.gin_files[0], args.gin_bindings, args.steps)
   if args.child:

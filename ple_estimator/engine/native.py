@@ -6,6 +6,7 @@ build.py compiles them once per TensorFlow, at the first use or by
 ops, which runs where they cannot be had, and is what tests compare with.
 """
 
+import contextlib
 import ctypes
 import functools
 import sys
@@ -253,6 +254,9 @@ def _functions(library):
   library.ple_hash_lists.argtypes = [
       pointer, pointer, integer, ctypes.c_char_p, integer, integer, pointer,
       pointer]
+  library.ple_trace_begin.restype = None
+  library.ple_trace_end.restype = integer
+  library.ple_trace_end.argtypes = [pointer, integer]
   library.ple_unique.restype = integer
   library.ple_unique.argtypes = [pointer, integer, pointer, pointer]
   return library
@@ -324,6 +328,40 @@ def unique(ids):
   if count < 0:
     raise MemoryError('There is no memory to number %d ids.' % len(ids))
   return rows[:count].copy(), index
+
+
+# As Span in kernels/trace.h.
+_SPAN = np.dtype([('begin', np.int64), ('end', np.int64), ('cpu', np.int64),
+                  ('bytes', np.int64), ('thread', np.int32), ('kind', np.int32),
+                  ('type', 'S48')])
+OP, HELP, WAIT = range(3)  # kinds of spans
+
+
+@contextlib.contextmanager
+def trace(room=100000):
+  """Notes when threads work for the ops of this module.
+
+  Args:
+    room: int, the most spans that are noted.
+
+  Yields:
+    list, to which a numpy array with one element per span is added at the end:
+    `begin` and `end` in nanoseconds since 1970; `cpu`, the nanoseconds of
+    processor time between them; `bytes`, what the loops and products of nets
+    and updates read and wrote, each array once per pass (kernels/trace.h);
+    `thread`, its number as in RunMetadata;
+    `type`, the op's type as bytes; and `kind`: OP is a call of an op, HELP the
+    work of another thread for one, and WAIT, inside of an OP, the time in which
+    the caller waits for others.
+  """
+  found = []
+  spans = np.zeros(room, _SPAN)
+  _c().ple_trace_begin()
+  try:
+    yield found
+  finally:
+    count = _c().ple_trace_end(spans.ctypes.data, room)
+    found.append(spans[:count])
 
 
 def _main():

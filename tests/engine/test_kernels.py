@@ -604,3 +604,98 @@ def test_no_memory_is_resource_exhausted():
   for at in (2, 5):
     assert full in lines[at] and full in lines[at + 1]
     assert lines[at + 2] == fits
+
+
+# ------------------------------------------------- the bytes that passes move
+
+
+def moved(fetches):
+  """The bytes that ops move, by type, when one thread runs them."""
+  with tf.Session(config=tf.ConfigProto(
+      intra_op_parallelism_threads=1)) as sess:
+    sess.run(tf.global_variables_initializer())
+    with native.trace() as traced:
+      sess.run(fetches)
+  total = collections.Counter()
+  for one in traced[0]:
+    total[str(one['type'], 'ascii')] += one['bytes']
+  return total
+
+
+def has_bfloat16():
+  with open('/proc/cpuinfo') as f:
+    return 'avx512_bf16' in f.read()
+
+
+# On processors without bfloat16 products the operands are floats.
+@pytest.mark.parametrize('compute, size', [
+    ('float32', 4), ('bfloat16', 2 if has_bfloat16() else 4)])
+def test_nets_make_no_pass_more_than_these(compute, size):
+  # Two nets of two layers on one input: which arrays are read and written.
+  batch, wide, first, second = 512, 64, 96, 48
+  x = tf.get_variable('x', [batch, wide])
+  outputs = mlp.Mlp('PLE', 'relu', True, 0.0, 0.0)(
+      collections.OrderedDict(
+          (name, mlp.Net(x, (first, second))) for name in 'ab'),
+      purpose.Purpose(training=True, fused=True,
+                      precision=precision.Precision(compute)))
+  loss = tf.add_n([tf.reduce_sum(y ** 2) for y in outputs.values()])
+  found = moved(tf.gradients(loss, tf.trainable_variables()))
+  inputs, z, y = batch * wide, batch * first, batch * second
+  lower, upper = wide * first, first * second  # the kernels
+  converted = compute != 'float32'
+  forward = converted * inputs * (4 + size) + 2 * (
+      converted * lower * (4 + size) +        # its kernel as an operand
+      (inputs + lower + z) * size +           # product
+      2 * z * size +                          # relu and moments
+      upper * (4 + size) +                    # its kernel with the norm below
+      (z + upper + y) * size +                # product
+      2 * y * size +                          # relu and moments
+      y * (size + 4))                         # norm of the output
+  backward = 2 * inputs * (size + 4) + inputs * 4 + 2 * (  # sum of d_inputs
+      y * (4 + size) +                        # sums of the norm's gradient
+      y * (4 + size + size) +                 # norm and relu
+      (y + upper + z) * size +                # product for the layer below
+      (z + y) * size + upper * 4 +            # product for the kernel
+      upper * 4 * 3 +                         # its kernel without the norm
+      z * 3 * size +                          # norm and relu
+      (z + lower + inputs) * size +           # product for the input
+      (inputs + z) * size + lower * 4)        # product for the kernel
+  # Vectors with an element per column add less than a hundredth.
+  assert forward <= found['PleNets'] < 1.01 * forward
+  assert backward <= found['PleNetsGrad'] < 1.01 * backward
+
+
+def test_updates_make_no_pass_more_than_these():
+  shapes = [[300, 40], [7]]
+  elements = 300 * 40 + 7
+  names = [[variable('%s%d' % (kind, i), np.ones(shape))
+            for i, shape in enumerate(shapes)] for kind in 'xmva']
+  adam = native.dense_adam(
+      *names[:3], gradients=[tf.ones(shape) for shape in shapes],
+      scalars=SCALARS)
+  table, m, v = [variable('t' + kind, np.ones([50, 8])) for kind in 'xmv']
+  rows = native.rows_adam(table, m, v, tf.constant([3, 1, 9], tf.int64),
+                          tf.ones([3, 8]), SCALARS)
+  with tf.control_dependencies([adam]):
+    averages = native.move_averages(names[3], names[0], tf.constant(0.5))
+  # Adam reads a gradient, a variable and two moments, and writes the last
+  # three; an average is read with its variable and written.
+  assert moved([adam, rows, averages]) == {
+      'PleDenseAdam': 7 * 4 * elements, 'PleRowsAdam': 7 * 4 * 3 * 8,
+      'PleMoveAverages': 3 * 4 * elements}
+
+
+def test_nothing_is_counted_outside_of_a_trace():
+  x, m, v = [variable(kind, np.ones([5])) for kind in 'xmv']
+  update = native.dense_adam([x], [m], [v], [tf.ones([5])], SCALARS)
+  with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    sess.run(update)
+    with native.trace() as traced:
+      pass
+    sess.run(update)
+    with native.trace() as again:
+      sess.run(update)
+  assert not traced[0].size
+  assert again[0]['bytes'].tolist() == [7 * 4 * 5]

@@ -6,7 +6,6 @@ import benchmark
 from conftest import tool
 from experiments import FEW_COLUMNS
 from experiments import SMALL
-from experiments import SMALL_TABLES
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -80,14 +79,6 @@ def test_benchmark_reports_ratios_of_the_same_round():
       '25 % | - | 100 MB | - |')
 
 
-def test_benchmark_finds_the_costliest_ops():
-  events = [{'ph': 'X', 'dur': dur, 'args': {'op': op}} for op, dur in [
-      ('MatMul', 1500), ('Add', 200), ('MatMul', 500)]]
-  trace = {'traceEvents': events + [{'ph': 'M', 'args': {'name': 'x'}}]}
-  assert list(benchmark.costliest(trace))[2:] == [
-      '| MatMul | 2.00 | 2 |', '| Add | 0.20 | 1 |']
-
-
 # Of the experiment; the recipe has one size.
 QUICK = ['--gin_bindings=' + line for line in SMALL + FEW_COLUMNS if
          'BATCH_SIZE' not in line]
@@ -129,16 +120,6 @@ def test_benchmark_times_the_input_alone(taobao):
   assert done.returncode == 0, done.stderr
   rates = [line.split()[1] for line in done.stdout.splitlines()]
   assert len(rates) == 2 and min(map(int, rates)) > 5
-
-
-@pytest.mark.slow
-def test_profile_lists_ops(taobao, tmp_path):
-  done = tool('benchmark', 'gin/base.gin', '--data', taobao, '--batch_size',
-              '64', '--profile', '--gin_bindings=' + SMALL_TABLES,
-              cwd=str(tmp_path))
-  assert done.returncode == 0, done.stderr
-  assert '| PleNetsGrad |' in done.stdout
-  assert (tmp_path / 'timeline-base.json').exists()
 
 
 @pytest.mark.slow

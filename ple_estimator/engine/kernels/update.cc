@@ -141,6 +141,7 @@ const char* const Adam::kScalars[6] = {
 
 PLE_VECTORIZED void Apply(const Adam& adam, const float* gradient, int64_t n,
                           float* var, float* m, float* v) {
+  Moved(n * 7 * sizeof(float));  // reads four numbers, writes three
   const float rate = adam.rate, b1 = adam.beta1, b2 = adam.beta2;
   const float epsilon = adam.epsilon;
 #pragma omp simd
@@ -306,6 +307,7 @@ class RowsAdamOp : public Op {
 
 PLE_VECTORIZED void MoveAverage(float share, const float* var, int64_t n,
                                 float* average) {
+  Moved(n * 3 * sizeof(float));
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) average[i] += share * (var[i] - average[i]);
 }
