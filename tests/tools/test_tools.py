@@ -3,6 +3,7 @@
 import json
 
 import benchmark
+import benchmark_table
 from conftest import tool
 from experiments import FEW_COLUMNS
 from experiments import SMALL
@@ -72,10 +73,10 @@ def test_data_that_is_there_is_not_overwritten(tmp_path):
 def test_benchmark_reports_ratios_of_the_same_round():
   runs = [{'steps_per_second': rate, 'peak_rss_mb': 100 * i}
           for i, rate in enumerate([20.0, 12.0, 20.0])]
-  row = benchmark.summary('a', runs, [10.0, 8.0, 5.0])
+  row = benchmark_table.summary('a', runs, [10.0, 8.0, 5.0])
   assert row['ratio'] == 2.0 and row['ratio_range'] == [1.5, 4.0]
   row.update(dtype='float32', roofline=0.5, limit=0.25)
-  assert list(benchmark.markdown([row]))[2] == (
+  assert list(benchmark_table.markdown([row]))[2] == (
       '| a | - | float32 | - | - | 20.0 | - | 2.00 (1.50 to 4.00) | 50 % | '
       '25 % | - | 100 MB | - |')
 
