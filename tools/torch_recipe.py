@@ -184,6 +184,13 @@ def has_bfloat16():
   return bool(flags & {'avx512_bf16', 'amx_bf16'})
 
 
+def check_dtype(dtype):
+  """Raises ValueError if this processor has no products of a dtype."""
+  if dtype == 'bfloat16' and not has_bfloat16():
+    raise ValueError('bfloat16 needs a processor with AVX512_BF16 or AMX_BF16, '
+                     'and this one has neither.')
+
+
 def interpreter(args):
   """The interpreter that has PyTorch; its environment is made if need be.
 
@@ -219,9 +226,7 @@ def run(args):
     raise ValueError('--steps must be at least 10, --batch_size at least 2 and '
                      '--threads at least 1, got %d, %d and %d.' % (
                          args.steps, args.batch_size, args.threads))
-  if args.dtype == 'bfloat16' and not has_bfloat16():
-    raise ValueError('--dtype bfloat16 needs a processor with AVX512_BF16 or '
-                     'AMX_BF16, and this one has neither.')
+  check_dtype(args.dtype)
   python = interpreter(args)
   with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, 'batches.npz')
