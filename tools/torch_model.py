@@ -15,6 +15,7 @@ project. What makes it fast, each of which was measured:
 """
 
 import argparse
+import itertools
 import json
 import time
 
@@ -81,10 +82,11 @@ class Nets(nn.Module):
     Returns:
       [nets, batch, UNITS[-1]].
     """
+    scale = shift = None
     for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases)):
-      if i:  # batch norm of the layer before
-        bias = bias + torch.bmm(shift, kernel)  # noqa: F821
-        kernel = kernel * scale.transpose(1, 2)  # noqa: F821
+      if scale is not None:  # batch norm of the layer before
+        bias = bias + torch.bmm(shift, kernel)
+        kernel = kernel * scale.transpose(1, 2)
       if x.dim() == 2:
         count, width, units = kernel.shape
         wide = kernel.transpose(0, 1).reshape(width, count * units)
@@ -262,15 +264,15 @@ def main():
   torch.manual_seed(2021)
   batches = read_batches(args.batches)
   training = Training(args.table, args.columns, args.dtype)
-  losses = []
-  for i in range(_WARM_UP_STEPS + args.steps):
-    if i == _WARM_UP_STEPS:
-      begin, cpu = time.time(), time.process_time()
-    losses.append(training.step(*batches[i % len(batches)]))
-  seconds, cpu = time.time() - begin, time.process_time() - cpu
+  batch_size = len(batches[0][-1])
+  batches = itertools.cycle(batches)
+  losses = [training.step(*next(batches)) for _ in range(_WARM_UP_STEPS)]
+  begin, cpu_begin = time.time(), time.process_time()
+  losses += [training.step(*next(batches)) for _ in range(args.steps)]
+  seconds, cpu = time.time() - begin, time.process_time() - cpu_begin
   print(json.dumps({
       'torch': torch.__version__, 'dtype': args.dtype,
-      'batch_size': len(batches[0][-1]), 'steps': args.steps,
+      'batch_size': batch_size, 'steps': args.steps,
       'threads': args.threads, 'steps_per_second': args.steps / seconds,
       'cpu_seconds_per_1000_steps': 1000 * cpu / args.steps,
       'peak_rss_mb': peak_mb(),
