@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-r"""Compares experiments with the stock recipe, the roofline and the limit.
+r"""Compares experiments with the stock recipe, tuned peers and limits.
 
   python tools/benchmark.py gin/base.gin gin/bf16.gin --data data --pairs 5
 
@@ -18,7 +18,14 @@ progress), without checkpoints, evaluation and early stopping.
   peak RSS   of the process, start-up included
   start-up   seconds from the start of the process to the end of the first step
 
---no_recipe leaves the recipe out; ratios are then to the first .gin file.
+--no_recipe leaves the recipe out; ratios are then to the first row.
+
+  python tools/benchmark.py gin/zoo.gin --peers torch torch-bfloat16
+
+adds rows of tools/torch_recipe.py, the network of gin/zoo.gin in compiled
+PyTorch, behind that of the recipe; bfloat16 needs a processor that has it. The
+peer has no input in its clock, its rows have no start-up, and its memory is
+that of its training process. On first use it installs PyTorch into .venv/torch.
 
 --epochs N trains each once more for N epochs and adds the accuracy and AUC of
 the first task on the test file.
@@ -52,24 +59,18 @@ import glob
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+import benchmark_table
 import step_profile
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _TOOLS = os.path.join(_ROOT, 'tools')
 _WARM_UP_STEPS = 10  # as stock_recipe.py
-_COLUMNS = [
-    ('Framework', 'framework'), ('DType', 'dtype'), ('Accuracy', 'accuracy'),
-    ('AUC', 'auc'), ('Global steps/s', 'steps_per_second'),
-    ('Examples/s', 'examples_per_second'), ('Ratio', 'ratio'),
-    ('Roofline', 'roofline'), ('Limit', 'limit'),
-    ('CPU s', 'cpu_seconds_per_1000_steps'),
-    ('Peak RSS', 'peak_rss_mb'), ('Start-up', 'start_up_seconds')]
+_PEERS = {'torch': 'float32', 'torch-bfloat16': 'bfloat16'}
 
 
 # ------------------------------------------------- one run, in its own process
@@ -218,6 +219,29 @@ def recipe(args, steps):
           'peak_rss_mb': rss}
 
 
+def peer(args, name):
+  """Runs a tuned peer, one of _PEERS; returns its figures."""
+  return _run(args, [
+      os.path.join(_TOOLS, 'torch_recipe.py'), '--data', args.data,
+      '--steps', str(args.steps), '--batch_size', str(args.batch_size),
+      '--dtype', _PEERS[name]], args.cpus)[0]
+
+
+def check_peers(names):
+  """Has the environment of the peers made, and checks that they can run.
+
+  Args:
+    names: list of str, some of _PEERS.
+
+  Raises:
+    ValueError: if they cannot.
+  """
+  import torch_recipe
+  for name in names:
+    torch_recipe.check_dtype(_PEERS[name])
+  torch_recipe.interpreter(torch_recipe.parser().parse_args([]))
+
+
 def experiment(args, gin_file, steps):
   """Runs one experiment; returns its figures."""
   with tempfile.TemporaryDirectory() as model_dir:
@@ -285,71 +309,30 @@ def dtype(gin_file, bindings):
 # ------------------------------------------------------------------ the table
 
 
-def summary(name, runs, base):
-  """One row of the table from the runs of one experiment.
-
-  Args:
-    name: str.
-    runs: list of dicts, one per round, of `recipe` or `experiment`.
-    base: list of the steps/s of the first run in the same rounds.
-  """
-  row = {'name': name, 'runs': runs}
-  for key in ('steps_per_second', 'cpu_seconds_per_1000_steps', 'peak_rss_mb',
-              'start_up_seconds'):
-    values = [one[key] for one in runs if key in one]
-    if values:
-      row[key] = statistics.median(values)
-  ratios = [one['steps_per_second'] / b for one, b in zip(runs, base)]
-  row['ratio'] = statistics.median(ratios)
-  row['ratio_range'] = [min(ratios), max(ratios)]
-  return row
-
-
-def markdown(rows):
-  """Yields the lines of the table."""
-  yield '| Run | %s |' % ' | '.join(title for title, _ in _COLUMNS)
-  yield '|%s' % ('---|' * (len(_COLUMNS) + 1))
-  for row in rows:
-    cells = dict(row)
-    for key, form in [
-        ('accuracy', '%.4f'), ('auc', '%.4f'), ('steps_per_second', '%.1f'),
-        ('examples_per_second', '%d'), ('peak_rss_mb', '%d MB'),
-        ('cpu_seconds_per_1000_steps', '%.0f'), ('start_up_seconds', '%.1f s')]:
-      if row.get(key) is not None:
-        cells[key] = form % row[key]
-    if 'ratio_range' in row:
-      cells['ratio'] = '%.2f (%.2f to %.2f)' % (
-          (row['ratio'],) + tuple(row['ratio_range']))
-    for key in ('roofline', 'limit'):
-      if key in row:
-        cells[key] = '%.0f %%' % (100 * row[key])
-    yield '| %s | %s |' % (row['name'], ' | '.join(
-        str(cells.get(key) or '-') for _, key in _COLUMNS))
-
-
 def compare(args):
   """Runs everything; returns the rows of the table."""
-  names = ['stock recipe'] * args.recipe + args.gin_files
-  dtypes = ['float32'] * args.recipe + [
-      dtype(name, args.gin_bindings) for name in args.gin_files]
-  limits = most(args, dtypes)
+  programs = [('stock recipe', 'float32',
+               lambda: recipe(args, args.steps))] * args.recipe
+  programs += [(name, _PEERS[name], lambda name=name: peer(args, name))
+               for name in args.peers]
+  programs += [(name, dtype(name, args.gin_bindings),
+                lambda name=name: experiment(args, name, args.steps))
+               for name in args.gin_files]
+  limits = most(args, [kind for _, kind, _ in programs])
   rounds = []
   for _ in range(args.pairs):
-    found = []
-    if args.recipe:
-      found.append(recipe(args, args.steps))
-    found += [experiment(args, name, args.steps) for name in args.gin_files]
-    rounds.append(found)
+    rounds.append([run() for _, _, run in programs])
     print('steps/s: %s' % ', '.join(
-        '%.2f' % one['steps_per_second'] for one in found), flush=True)
+        '%.2f' % one['steps_per_second'] for one in rounds[-1]), flush=True)
   base = [found[0]['steps_per_second'] for found in rounds]
-  rows = [summary(name, list(runs), base)
-          for name, runs in zip(names, zip(*rounds))]
-  for row, kind in zip(rows, dtypes):
+  rows = [benchmark_table.summary(name, list(runs), base)
+          for (name, _, _), runs in zip(programs, zip(*rounds))]
+  for row, (_, kind, _) in zip(rows, programs):
     row.update({name: row['steps_per_second'] / reached
                 for name, reached in limits[kind].items()})
-    row.update(dtype=kind,
-               framework='TensorFlow ' + rounds[0][0]['tensorflow'],
+    one = row['runs'][0]
+    row.update(dtype=kind, framework='PyTorch ' + one['torch']
+               if 'torch' in one else 'TensorFlow ' + one['tensorflow'],
                examples_per_second=row['steps_per_second'] * args.batch_size)
   if args.epochs:
     _add_quality(args, rows)
@@ -384,7 +367,7 @@ def _add_quality(args, rows):
   steps = math.ceil(count * args.epochs / args.batch_size) - _WARM_UP_STEPS
   if args.recipe:
     rows[0]['auc'] = recipe(args, steps)['auc']
-  for row, gin_file in zip(rows[args.recipe:], args.gin_files):
+  for row, gin_file in zip(rows[-len(args.gin_files):], args.gin_files):
     row.update(quality(args, gin_file, args.epochs))
 
 
@@ -499,7 +482,9 @@ def main():
   parser.add_argument('--epochs', type=int, default=0,
                       help='train for so many and add accuracy and AUC')
   parser.add_argument('--no_recipe', dest='recipe', action='store_false',
-                      help='compare with the first .gin file instead')
+                      help='compare with the first row instead')
+  parser.add_argument('--peers', nargs='+', choices=sorted(_PEERS), default=[],
+                      help='add rows of tools/torch_recipe.py')
   parser.add_argument('--roofline', action='store_true',
                       help='add shares of tools/roofline.py')
   parser.add_argument('--limit', action='store_true',
@@ -544,8 +529,13 @@ def main():
           found['steps_per_second'] * args.batch_size,
           found['cpu_seconds_per_1000_steps']))
     return 0
+  if args.peers:
+    try:
+      check_peers(args.peers)
+    except ValueError as error:
+      parser.error('--peers: %s' % error)
   rows = compare(args)
-  print('\n'.join(markdown(rows)))
+  print('\n'.join(benchmark_table.markdown(rows)))
   if args.json:
     with open(args.json, 'w') as f:
       json.dump(rows, f, indent=2)

@@ -3,6 +3,7 @@
 import json
 
 import benchmark
+import benchmark_table
 from conftest import tool
 from experiments import FEW_COLUMNS
 from experiments import SMALL
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import torch_recipe
 
 
 def test_rows_have_the_shape_of_the_real_ones(made):
@@ -71,10 +73,10 @@ def test_data_that_is_there_is_not_overwritten(tmp_path):
 def test_benchmark_reports_ratios_of_the_same_round():
   runs = [{'steps_per_second': rate, 'peak_rss_mb': 100 * i}
           for i, rate in enumerate([20.0, 12.0, 20.0])]
-  row = benchmark.summary('a', runs, [10.0, 8.0, 5.0])
+  row = benchmark_table.summary('a', runs, [10.0, 8.0, 5.0])
   assert row['ratio'] == 2.0 and row['ratio_range'] == [1.5, 4.0]
   row.update(dtype='float32', roofline=0.5, limit=0.25)
-  assert list(benchmark.markdown([row]))[2] == (
+  assert list(benchmark_table.markdown([row]))[2] == (
       '| a | - | float32 | - | - | 20.0 | - | 2.00 (1.50 to 4.00) | 50 % | '
       '25 % | - | 100 MB | - |')
 
@@ -111,6 +113,30 @@ def test_benchmark_compares_experiments_without_the_recipe(taobao):
   assert [row.split(' | ')[0] for row in rows] == [
       '| gin/base.gin', '| gin/mmoe.gin']
   assert '| 1.00 (1.00 to 1.00) |' in rows[0] and 'recipe' not in done.stdout
+
+
+@pytest.mark.slow
+def test_benchmark_compares_an_experiment_with_a_tuned_peer(taobao, tmp_path):
+  done = tool('benchmark', 'gin/base.gin', '--data', taobao, '--pairs', '1',
+              '--steps', '20', '--batch_size', '512', '--no_recipe', '--peers',
+              'torch', '--json', tmp_path / 'out.json', *QUICK)
+  if 'benchmark.py: error: --peers' in done.stderr:
+    pytest.skip(done.stderr.splitlines()[-1])
+  assert done.returncode == 0, done.stderr
+  peer, own = json.loads((tmp_path / 'out.json').read_text())
+  assert (peer['name'], peer['dtype']) == ('torch', 'float32')
+  assert peer['framework'].startswith('PyTorch 2.')
+  assert own['framework'].startswith('TensorFlow ')
+  assert peer['ratio'] == 1
+  assert own['ratio'] == own['steps_per_second'] / peer['steps_per_second']
+  assert peer['examples_per_second'] == 512 * peer['steps_per_second']
+  assert 200 < peer['peak_rss_mb'] < 3000
+
+
+def test_benchmark_refuses_a_peer_that_cannot_run(monkeypatch):
+  monkeypatch.setattr(torch_recipe, 'has_bfloat16', lambda: False)
+  with pytest.raises(ValueError, match='bfloat16 needs a processor with'):
+    benchmark.check_peers(['torch', 'torch-bfloat16'])
 
 
 @pytest.mark.slow
