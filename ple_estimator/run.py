@@ -9,6 +9,7 @@ r"""Runs the experiment that .gin files describe, or a command beside training.
   python -m ple_estimator.run csv-to-parquet data/taobao_train_data
 """
 
+import atexit
 import logging as stdlib_logging
 import signal
 import sys
@@ -19,6 +20,7 @@ from absl import logging
 
 from ple_estimator import errors
 from ple_estimator.commands import words
+from ple_estimator.engine import collector
 
 _GIN_FILES = flags.DEFINE_multi_string(
     'gin_file', None,
@@ -45,14 +47,26 @@ _CHECKPOINT = flags.DEFINE_string(
     "of test 'best' if there is one")
 
 
+def import_all():
+  """Imports what an Experiment needs; returns (config, experiment).
+
+  They are imported here because they import TensorFlow, which some commands do
+  not need.
+  """
+  is_first = 'ple_estimator.experiment' not in sys.modules
+  with collector.paused():
+    from ple_estimator import config
+    from ple_estimator import experiment
+    from ple_estimator.engine import compat
+  if is_first:
+    collector.leave_alone()
+  compat.quiet()
+  return config, experiment
+
+
 def _load_experiment():
   """Returns the Experiment; any error up to here is one of configuration."""
-  # Imported here because these import TensorFlow, which some commands do not
-  # need.
-  from ple_estimator import config
-  from ple_estimator import experiment
-  from ple_estimator.engine import compat
-  compat.quiet()
+  config, experiment = import_all()
   loaded = config.load(_GIN_FILES.value, _GIN_BINDINGS.value)
   with config.explained(loaded):
     return experiment.Experiment()
@@ -103,6 +117,8 @@ def console():
   """The command ple-estimator."""
   if len(sys.argv) > 1 and sys.argv[1] in words.MODULES:
     sys.exit(words.run(sys.argv[1], sys.argv[2:]))
+  # At the end of Python as well: whatever graphs hold, the system takes back.
+  atexit.register(collector.leave_alone)
   flags.mark_flag_as_required('gin_file')
   logging.set_verbosity(logging.INFO)
   app.run(main)

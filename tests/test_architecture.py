@@ -23,7 +23,7 @@ ORDER = [
     ('storage', ['uris', 'remote', 'streams', 'sources', 'folders']),
     ('gin_files', ['places', 'statements', 'messages', 'reader', 'applying',
                    'checks', 'operative']),
-    ('engine', ['compat', 'build', 'native', 'forms', 'purpose']),
+    ('engine', ['collector', 'compat', 'build', 'native', 'forms', 'purpose']),
     ('cluster', ['roles', 'marker', 'watch', 'parameter_servers',
                  'work_queue.ledger', 'work_queue.plan',
                  'work_queue.bookkeeping', 'work_queue.states',

@@ -16,6 +16,7 @@ import tensorflow
 import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import gen_lookup_ops
 from tensorflow.python.ops import lookup_ops
+from tensorflow.python.ops import resource_variable_ops
 from tensorflow.python.ops import variables
 from tensorflow.python.training import saver
 from tensorflow.python.training.saving import saveable_object
@@ -86,6 +87,12 @@ def is_copy(variable):
   """Whether a variable was declared one of several equal ones."""
   info = variable._get_save_slice_info()
   return info is not None and not info.full_shape
+
+
+def is_whole(variable):
+  """Whether it is a resource variable, and no part of a partitioned one."""
+  return (resource_variable_ops.is_resource_variable(variable) and
+          variable._get_save_slice_info() is None)
 
 
 def declare_copy(variable, name):

@@ -2,6 +2,7 @@
 
 import tensorflow.compat.v1 as tf
 
+from ple_estimator.engine import collector
 from ple_estimator.engine import compat
 from ple_estimator.training import compatibility
 from ple_estimator.training import layout
@@ -78,10 +79,11 @@ class ModelFn:
     Raises:
       UserError: if model_dir holds the checkpoint of another model.
     """
-    if mode == tf.estimator.ModeKeys.TRAIN:
-      return self._training_spec(features, labels, mode, config)
-    spec = self._model.model_fn(features, labels, mode, engine=self._engine)
-    return spec._replace(scaffold=self.scaffold(config))
+    with collector.paused():
+      if mode == tf.estimator.ModeKeys.TRAIN:
+        return self._training_spec(features, labels, mode, config)
+      spec = self._model.model_fn(features, labels, mode, engine=self._engine)
+      return spec._replace(scaffold=self.scaffold(config))
 
   def scaffold(self, config):
     """What reads a checkpoint into the variables of the default graph.

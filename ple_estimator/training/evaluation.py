@@ -20,7 +20,7 @@ Attributes:
   evaluations: evaluations.Evaluations, which takes them in.
   best: exports.BestCheckpoint.
   early_stopping: early_stopping.EarlyStopping or None.
-  exporters: list of tf.estimator.Exporter.
+  exporters: list of tf.estimator.Exporter, of exports.Exports.
 """
 
 
@@ -56,6 +56,8 @@ class Evaluation:
     """Is to be called at the start of a run: its files may be new ones."""
     for of_rows in self.evaluators.values():
       of_rows.forget()
+    for exporter in self._results.exporters:
+      exporter.writer.forget()
 
   def run(self, is_final=False):
     """Evaluates the newest checkpoint, then exports it.

@@ -3,6 +3,7 @@
 import glob
 import os
 import shutil
+import time
 
 from absl import logging
 import gin
@@ -12,8 +13,10 @@ from ple_estimator import errors
 from ple_estimator import files
 from ple_estimator.training import comparison
 from ple_estimator.training import evaluations as evaluations_lib
+from ple_estimator.training import saver as saver_lib
 
 _FOLDER = 'best'
+_VARIABLES = 'variables'  # of a SavedModel, a folder and the files in it
 
 
 @gin.register
@@ -57,10 +60,12 @@ class Exports:
 
 
 class SavedModels:
-  """Writes SavedModels of checkpoints; the second of one is a copy.
+  """Writes SavedModels of checkpoints, whose graph is built only once.
 
-  To build the graph of a SavedModel takes as long as to evaluate it, so what is
-  the best as well as the latest is built once.
+  To build the graph of a SavedModel takes as long as to evaluate it. Estimator
+  builds it for the first one. The later ones of a run have the same graph and
+  the variables of other checkpoints; and what is the best as well as the latest
+  is a copy.
   """
 
   def __init__(self, receiver_fn):
@@ -71,6 +76,11 @@ class SavedModels:
     """
     self._receiver_fn = receiver_fn
     self._checkpoint, self._folder = None, None
+    self._graph = None
+
+  def forget(self):
+    """Drops the graph, so that the next SavedModel looks for files again."""
+    self._graph = None
 
   def write(self, estimator, folder, checkpoint, to_keep):
     """Writes folder/<seconds since 1970>, and removes the oldest there.
@@ -84,19 +94,55 @@ class SavedModels:
     Returns:
       bytes, the folder of the SavedModel, as Estimator has it.
     """
-    if self._checkpoint == checkpoint and os.path.isdir(self._folder):
+    is_there = self._folder is not None and os.path.isdir(self._folder)
+    if is_there and self._checkpoint == checkpoint:
       written = _copy_folder(self._folder, folder)
     else:
-      written = estimator.export_saved_model(
-          folder, self._receiver_fn, checkpoint_path=checkpoint)
+      write = self._with_variables if is_there and self._graph else self._built
+      written = write(estimator, folder, checkpoint)
       self._checkpoint, self._folder = checkpoint, written.decode()
     for number in sorted(_numbers(folder))[:-to_keep]:
       shutil.rmtree(os.path.join(folder, str(number)), ignore_errors=True)
     return written
 
 
+  def _built(self, estimator, folder, checkpoint):
+    """Writes a SavedModel by Estimator, and keeps its graph."""
+
+    def receiver():
+      self._graph = tf.get_default_graph()
+      return self._receiver_fn()
+
+    return estimator.export_saved_model(
+        folder, receiver, checkpoint_path=checkpoint)
+
+  def _with_variables(self, estimator, folder, checkpoint):
+    """Writes the last SavedModel with the variables of another checkpoint."""
+    os.makedirs(folder, exist_ok=True)
+    number = str(max(int(time.time()),
+                     int(os.path.basename(self._folder)) + 1))
+    partial = os.path.join(folder, 'temp-' + number)
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(
+        self._folder, partial, copy_function=_link,
+        ignore=lambda path, _: [_VARIABLES] if path == self._folder else [])
+    os.makedirs(os.path.join(partial, _VARIABLES))
+    saver, = saver_lib.of_graph(self._graph)
+    with tf.Session(graph=self._graph,
+                    config=estimator.config.session_config) as session:
+      saver.restore(session, checkpoint)
+      saver.write(session, os.path.join(partial, _VARIABLES, _VARIABLES))
+    target = os.path.join(folder, number)
+    os.rename(partial, target)
+    return target.encode()
+
+
 class LatestExporter(tf.estimator.Exporter):
-  """Exports every checkpoint that is evaluated, and keeps the newest."""
+  """Exports every checkpoint that is evaluated, and keeps the newest.
+
+  Attributes:
+    writer: SavedModels.
+  """
 
   name = 'latest'
 
@@ -107,12 +153,12 @@ class LatestExporter(tf.estimator.Exporter):
       writer: SavedModels.
       to_keep: int, at least 1.
     """
-    self._writer = writer
+    self.writer = writer
     self._to_keep = to_keep
 
   def export(self, estimator, export_path, checkpoint_path, eval_result,
              is_the_final_export):
-    return self._writer.write(
+    return self.writer.write(
         estimator, export_path, checkpoint_path, self._to_keep)
 
 
@@ -121,6 +167,9 @@ class BestExporter(tf.estimator.Exporter):
 
   tf.estimator.BestExporter reads the event files of all evaluations, and in
   TensorFlow 2.15 finds none of an earlier run.
+
+  Attributes:
+    writer: SavedModels.
   """
 
   name = 'best'
@@ -134,7 +183,7 @@ class BestExporter(tf.estimator.Exporter):
       to_keep: int, at least 1.
       evaluations: evaluations.Evaluations.
     """
-    self._writer = writer
+    self.writer = writer
     self._metric = metric
     self._to_keep = to_keep
     self._evaluations = evaluations
@@ -144,7 +193,7 @@ class BestExporter(tf.estimator.Exporter):
     exported = self._evaluations.marked('exported')
     if not _beats(self._metric, eval_result, exported):
       return None
-    written = self._writer.write(
+    written = self.writer.write(
         estimator, export_path, checkpoint_path, self._to_keep)
     self._evaluations.mark('exported', self._evaluations.last)
     return written

@@ -13,6 +13,7 @@ from ple_estimator import files
 from ple_estimator.cluster import marker
 from ple_estimator.embeddings import deeprec
 from ple_estimator.embeddings import keyed_table
+from ple_estimator.engine import collector
 from ple_estimator.engine import compat
 from ple_estimator.optimizers import averaging
 from ple_estimator.training import checkpoints
@@ -63,15 +64,23 @@ class Saver(compat.Saver):
         sharded=True, max_to_keep=keep_checkpoint_max,
         save_relative_paths=True, builder=compat.SaverBuilder(),
         defer_build=training)
+    # As in keyed_table.of_graph, no str.
+    tf.add_to_collection(Saver, self)
 
   def saveables(self):
     variables, copies = plain_variables(), collections.defaultdict(list)
     for variable in filter(compat.is_copy, variables):
       copies[compat.whole(variable)[0]].append(variable)
-    return [_Average(v) if self._averages and averaging.is_averaged(v) else v
-            for v in variables if not compat.is_copy(v)] + [
+    return [self._saveable(v) for v in variables if not compat.is_copy(v)] + [
         _Copies(name, copies[name]) for name in sorted(copies)] + [
             table.checkpoint.saveable() for table in keyed_table.of_graph()]
+
+  @collector.paused()
+  def _saveable(self, variable):
+    if self._averages and averaging.is_averaged(variable):
+      return _Whole(variable, averaging.SUFFIX)
+    is_plain = compat.is_whole(variable) and not deeprec.is_variable(variable)
+    return _Whole(variable) if is_plain else variable
 
   def build(self):
     # When a session is created again it calls this method again, in the same
@@ -180,6 +189,11 @@ class Saver(compat.Saver):
     return True
 
 
+def of_graph(graph):
+  """The Savers of a graph, a list."""
+  return graph.get_collection(Saver)
+
+
 class _Check:
   """Sums up the variables of a graph, which shows what is not finite.
 
@@ -189,11 +203,15 @@ class _Check:
   def __init__(self):
     plain = {id(v) for v in plain_variables()} - {
         id(v) for v in deeprec.variables()}
-    self._sums = collections.OrderedDict()
+    self._sums, axes = collections.OrderedDict(), {}
     for variable in tf.trainable_variables():
       if id(variable) in plain and variable.dtype.is_floating:
+        key = (variable.device, variable.shape.rank)
         with tf.device(variable.device):
-          self._sums[variable.op.name] = tf.reduce_sum(variable.read_value())
+          if key not in axes:
+            axes[key] = tf.constant(list(range(variable.shape.rank)), tf.int32)
+          self._sums[variable.op.name] = tf.reduce_sum(
+              _value(variable), axes[key])
 
   def __call__(self, sess, model_dir, step):
     for name, total in sess.run(self._sums).items():
@@ -220,21 +238,39 @@ class _Copies(compat.SaveableObject):
                       for v in self._variables])
 
 
-class _Average(compat.SaveableObject):
-  """A variable whose value is the average of that variable in training."""
+class _Whole(compat.SaveableObject):
+  """A variable that is no part of another one, saved and restored by one op.
 
-  def __init__(self, variable):
+  TensorFlow restores each by two ops. A training has a thousand variables, and
+  to build its Saver takes as long as many steps.
+  """
+
+  def __init__(self, variable, suffix=''):
+    """Makes the ops that read it.
+
+    Args:
+      variable: resource variable.
+      suffix: str, what its name ends with in a checkpoint: of a variable whose
+        value is its average in training, that of averages.
+    """
     self._variable = variable
-    value = variable.read_value()
-    name = variable.op.name + averaging.SUFFIX
+    value = _value(variable)
+    name = variable.op.name + suffix
     super().__init__(
-        variable.handle, [compat.SaveSpec(value, '', name, value.dtype)], name)
+        variable.handle, [compat.SaveSpec(
+            value, '', name, value.dtype, variable.device)], name)
 
   def restore(self, restored_tensors, restored_shapes):
     del restored_shapes
     value, = restored_tensors
-    return self._variable.assign(
-        tf.reshape(value, self._variable.shape), read_value=False)
+    with tf.device(self._variable.device):
+      return tf.raw_ops.AssignVariableOp(
+          resource=self._variable.handle, value=value)
+
+
+def _value(variable):
+  """The tensor that TensorFlow has made of a variable, and no further one."""
+  return tf.get_default_graph().as_graph_element(variable)
 
 
 def plain_variables():
