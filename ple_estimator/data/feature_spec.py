@@ -60,7 +60,7 @@ class FeatureSpec:
     made = [
         _column(entry, overrides.pop(entry['name'], {}), dim)
         for written in columns for entry in ranges.expand(written)]
-    self.columns = [c for c in made if c.sources == (c.name,)]
+    self.columns = [c for c in made if c.name in c.sources]
     errors.check(not overrides, 'FeatureSpec.overrides must be of columns in '
                  'FeatureSpec.columns, got %s.',
                  ', '.join(sorted(map(str, overrides))))
@@ -74,6 +74,9 @@ class FeatureSpec:
     for column in self.categories:
       if column.sources != (column.name,):
         column.join(self.columns)
+    for column in self.columns:
+      if isinstance(column, column_kinds.WeightList):
+        column.check_used()
     tables.check(self.categories)
     aligned.join(self.categories)
     _check_queries(self.categories)

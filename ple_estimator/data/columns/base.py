@@ -37,6 +37,8 @@ class Column:
     can_be_crossed: bool, whether it is a category with one id per row, see
       crossed.py.
     weighted: bool, whether it is a list whose items have weights.
+    is_source: bool, whether the model reads it only through other columns,
+      which name it among their `sources`.
     query: str, the category column by which attention weighs the items of this
       list; None has no attention.
     sources: tuple of str, the columns of the files that `encode` and `ids`
@@ -64,6 +66,7 @@ class Column:
   is_category = False
   can_be_crossed = False
   weighted = False
+  is_source = False
   query = None
   own_dim = 0
   own_l2 = ()
