@@ -17,7 +17,7 @@ the columns are what a step costs; --gin_file gin/base.gin takes another.
   peak RSS  of the process, start-up included: median
 
 Single kinds are named by --kinds. A `crossed` experiment has half as many
-hashed columns and a cross for each; `attention` and `table` of lists
+hashed columns and a cross for each; `attention`, `joint` and `table` of lists
 have one hashed column more, which is the query, or shares the table.
 `weights_column` reads as many further columns, and `map` the pairs of
 `weighted` as maps.
@@ -41,7 +41,7 @@ _WIDTH = 16
 _SCALARS = ('hashed', 'integer', 'bucketised', 'vocabulary', 'crossed', 'table',
             'number', 'vector')
 _LISTS = ('hashed_list', 'weighted', 'weights_column', 'map', 'aligned',
-          'table of lists', 'attention')
+          'table of lists', 'attention', 'joint')
 _SMALL = """
 PLE:
   num_levels = 1
@@ -126,6 +126,9 @@ def columns_of(kind, count):
           dict(query[0], table='all')],
       'attention': lambda: each('list', **dict(
           of_list, combiner='attention', query='query')) + query,
+      'joint': lambda: each('list', **dict(
+          of_list, combiner='attention', query='query', aligned='all',
+          joint=True)) + query,
   }[kind]()
 
 
@@ -144,7 +147,7 @@ def write_experiment(path, gin_file, kind, count):
     f.write("train/ParquetInput.files = 'rows.parquet'\n"
             "Model.tasks = [@click/Task()]\n"
             "click/Task:\n  name = 'click'\n  label = 'click'\n")
-    if kind == 'attention':
+    if kind in ('attention', 'joint'):
       f.write('Model.attention = @Attention()\n')
     label = {'name': 'click', 'kind': 'label', 'values': (0, 1)}
     f.write('FeatureSpec.columns = %r\n' % (

@@ -167,8 +167,10 @@ class FeatureSpec:
 
 def _check_queries(categories):
   """Raises UserError unless attention can compare its lists with columns."""
-  possible = {c.name: c.dim for c in categories if c.query is None}
+  possible = {c.name: c.dim for c in categories if not c.attends}
   for column in categories:
+    if column.joint:
+      _check_joint(column, categories)
     if column.query is None:
       continue
     where = 'FeatureSpec.columns, %r' % column.name
@@ -180,6 +182,18 @@ def _check_queries(categories):
         column.dim == possible[column.query], '%s: dim must be that of the '
         'query %r, %d, got %d.', where, column.query, possible[column.query],
         column.dim)
+
+
+def _check_joint(column, categories):
+  """Raises UserError unless a joint list has others, and they have a query."""
+  joint = [c for c in categories if c.joint and c.aligned == column.aligned]
+  errors.check(
+      len(joint) > 1, "FeatureSpec.columns, %r: 'joint' must be True in two or "
+      "more lists of the 'aligned' %r, got one.", column.name, column.aligned)
+  errors.check(
+      any(c.query is not None for c in joint), 'FeatureSpec.columns, %s: '
+      "'query' must be given in one or more of these lists, which are 'joint', "
+      'got none.', ', '.join(repr(c.name) for c in joint))
 
 
 def _column(entry, override, dim):

@@ -265,7 +265,7 @@ def _functions(library):
   library.ple_hash_lists.restype = integer
   library.ple_hash_lists.argtypes = [
       pointer, pointer, integer, ctypes.c_char_p, integer, integer, pointer,
-      pointer]
+      pointer, pointer]
   library.ple_hash_weighted.restype = integer
   library.ple_hash_weighted.argtypes = [
       pointer, pointer, integer, ctypes.c_char_p, integer, ctypes.c_char_p,
@@ -299,25 +299,30 @@ def hash_text(array, num_buckets, missing):
   return ids
 
 
-def hash_lists(array, separator, num_buckets):
+def hash_lists(array, separator, num_buckets, with_places=False):
   """Cuts texts at a separator, drops empty items and hashes the others.
 
   Args:
     array: pa.BinaryArray without nulls.
     separator: bytes.
     num_buckets: int.
+    with_places: bool, whether places are wanted.
 
   Returns:
-    (ids, splits): int64 and [rows + 1] int32 numpy arrays; text i has
-    ids[splits[i] to splits[i + 1]).
+    (ids, splits, places): int64, [rows + 1] int32 and int32 numpy arrays; text
+    i has ids[splits[i] to splits[i + 1]), and places[k] is how many items,
+    empty ones too, stand in front of that of ids[k]; or None.
   """
   data, offsets = _buffers(array)
   ids = np.empty(int(offsets[-1] - offsets[0]) + len(array), np.int64)
   splits = np.empty(len(array) + 1, np.int32)
+  places = np.empty(len(ids), np.int32) if with_places else None
   used = _c().ple_hash_lists(
       data, offsets.ctypes.data, len(array), separator, len(separator),
-      num_buckets, ids.ctypes.data, splits.ctypes.data)
-  return ids[:used].copy(), splits
+      num_buckets, ids.ctypes.data, splits.ctypes.data,
+      places.ctypes.data if with_places else None)
+  return (ids[:used].copy(), splits,
+          places[:used].copy() if with_places else None)
 
 
 def hash_weighted(array, separator, mark, limits, num_buckets=None):

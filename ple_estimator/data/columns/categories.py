@@ -115,7 +115,8 @@ class HashedList(Hashed):
   def __init__(self, name, num_buckets, dim, default='', separator='|',
                combiner='mean', stddev=None, l2=None, max_items=None,
                keep='first', trainable=True, weights=None, vectors=None,
-               table=None, aligned=None, query=None, weights_column=None):
+               table=None, aligned=None, query=None, weights_column=None,
+               joint=False):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -147,13 +148,17 @@ class HashedList(Hashed):
         history this list is. If that is a list, its combined vector counts.
       weights_column: str, the name of a column of kind weight_list with the
         weights of the items, in place of `weights`; lists may share one.
+      joint: bool, with `aligned` and the combiner 'attention': whether one
+        network weighs all lists of the same `aligned` that are joint. It sees
+        the vectors that these have at one place beside each other, and those
+        of their queries. A joint list may be without a query of its own.
     """
     super().__init__(name, num_buckets, dim, default, stddev, l2, trainable,
                      vectors, table)
     errors.check_text('separator', separator)
     errors.check_choice('combiner', combiner,
                         ('mean', 'sum', 'sqrtn', 'attention'))
-    self._attend(combiner, query, weights, weights_column)
+    self._attend(combiner, query, weights, weights_column, joint)
     errors.check_integer('max_items', max_items, 1, _MOST_ITEMS, or_none=True)
     errors.check_choice('keep', keep, ('first', 'last'))
     errors.check(keep == 'first' or max_items, "keep must be 'first' without "
@@ -162,6 +167,9 @@ class HashedList(Hashed):
     errors.check(
         aligned is None or not default, "default must be '' with aligned, where"
         ' each item has its place, got %s.', errors.written(default))
+    errors.check(
+        aligned is not None or not joint, 'aligned must be a name with '
+        "'joint': True, which is for lists of one length, got None.")
     self.max_items = max_items
     self.keep = keep
     self._separator = separator
@@ -175,12 +183,14 @@ class HashedList(Hashed):
     if weights_column is not None:
       self._weigh_by(weights_column, weights, default)
 
-  def _attend(self, combiner, query, weights, weights_column):
+  def _attend(self, combiner, query, weights, weights_column, joint):
     """Checks and stores by which column attention weighs the items."""
     errors.check_text('query', query, or_none=True)
-    if combiner == 'attention':
+    errors.check_bool('joint', joint)
+    self.attends = combiner == 'attention'
+    if self.attends:
       errors.check(
-          query is not None, 'query must be the name of a category '
+          query is not None or joint, 'query must be the name of a category '
           "column with the combiner 'attention', such as 'item_id', got None.")
       for name, value in [('weights', weights),
                           ('weights_column', weights_column)]:
@@ -194,7 +204,11 @@ class HashedList(Hashed):
           query is None, 'query must be None with the combiner %r, got %r: '
           "items are weighed by another column with 'combiner': 'attention'.",
           combiner, query)
+      errors.check(
+          not joint, 'joint must be False with the combiner %r, got True: it '
+          "is for lists with 'combiner': 'attention'.", combiner)
     self.query = query
+    self.joint = joint
 
   def _weigh(self, weights, default):
     """Reads a weight behind each item."""
@@ -383,9 +397,9 @@ class HashedList(Hashed):
               array, self.num_buckets))
       found = (ids, of_ids)
     else:
-      ids, splits = native.hash_lists(
-          array, self._separator.encode(), self.num_buckets)
-      found = (ids,)
+      ids, splits, places = native.hash_lists(
+          array, self._separator.encode(), self.num_buckets, self.joint)
+      found = (ids, places) if self.joint else (ids,)
     if self.max_items:
       kept, splits = self._cut(splits)
       found = tuple(values[kept] for values in found)

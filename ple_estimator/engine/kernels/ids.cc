@@ -120,20 +120,26 @@ void ple_hash(const char* data, const int32_t* offsets, int64_t count,
 }
 
 // Cuts each text at `separator`, drops empty items and hashes the others:
-// ids[splits[i] to splits[i + 1]) are those of text i. Returns the number of
-// ids; there is room for as many as the texts have bytes.
+// ids[splits[i] to splits[i + 1]) are those of text i. places[k], unless it is
+// null, is how many items of its text, empty ones too, stand in front of that of
+// ids[k]. Returns the number of ids; there is room for as many as the texts have
+// bytes.
 int64_t ple_hash_lists(const char* data, const int32_t* offsets, int64_t count,
                        const char* separator, int64_t separator_length,
-                       int64_t buckets, int64_t* ids, int32_t* splits) {
+                       int64_t buckets, int64_t* ids, int32_t* splits,
+                       int32_t* places) {
   const Mark between = {separator, separator_length};
   int64_t used = 0;
   splits[0] = 0;
   for (int64_t i = 0; i < count; ++i) {
     const char* at = data + offsets[i];
     const char* const end = data + offsets[i + 1];
-    while (at < end) {
+    for (int32_t place = 0; at < end; ++place) {
       const char* const stop = between.First(at, end);
-      if (stop > at) ids[used++] = Hash(at, stop - at, buckets);
+      if (stop > at) {
+        if (places) places[used] = place;
+        ids[used++] = Hash(at, stop - at, buckets);
+      }
       at = stop == end ? end : stop + separator_length;
     }
     splits[i + 1] = used;
