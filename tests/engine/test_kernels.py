@@ -557,6 +557,34 @@ def test_lists_with_weights_are_cut_and_hashed():
   assert splits.tolist() == [0]
 
 
+def test_lists_with_weights_beside_them_are_cut_and_hashed():
+  items = pa.array([b'a||b', b'', b'a|b', b'c|', b'', b'a'], pa.binary())
+  weights = pa.array([b'1;;.5', b'', b'1', b'x;', b';1', b'9'], pa.binary())
+  ids, found, splits, problems = native.hash_beside(
+      items, b'|', weights, b';', (0.0, 2.0), 97)
+  with tf.Session() as sess:
+    wanted = sess.run(tf.strings.to_hash_bucket_fast(['a', 'b', 'c'], 97))
+  # Of rows that are bad, what comes does not matter.
+  assert problems.tolist() == [0, 0, 1, 2, 1, 2]
+  assert splits.tolist()[:3] == [0, 2, 2]
+  assert ids[:2].tolist() == wanted[:2].tolist()
+  assert found[:2].tolist() == [1, 0.5]
+  nothing = pa.array([], pa.binary())
+  assert [len(of) for of in native.hash_beside(
+      nothing, b'|', nothing, b';', (0.0, 2.0), 97)] == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize('separator', [b'|', b';;'])
+def test_lists_say_at_which_place_an_item_stands(separator):
+  array = pa.array([text.replace(b'|', separator) for text in (
+      b'a||b|', b'', b'|', b'|c')], pa.binary())
+  ids, splits, places = native.hash_lists(array, separator, 97, True)
+  assert places.tolist() == [0, 2, 1]
+  assert splits.tolist() == [0, 2, 2, 2, 3]
+  again, _, none = native.hash_lists(array, separator, 97)
+  assert again.tolist() == ids.tolist() and none is None
+
+
 @pytest.mark.parametrize('combiner', ['mean', 'sum', 'sqrtn'])
 def test_pool_passes_nan_on_as_tensorflow(combiner):
   vectors = np.ones([3, 2], 'f')

@@ -115,11 +115,16 @@ class WeightedItems:
     lengths = np.where(array.is_null().to_numpy(zero_copy_only=False), 0,
                        np.diff(offsets))
     splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    places = np.arange(splits[-1]) + np.repeat(
-        offsets[:-1] - splits[:-1], lengths)
-    keys, bad = arrow_values.texts(array.keys.take(pa.array(places)))
-    weights, _ = arrow_values.numbers(
-        array.items.take(pa.array(places)), pa.float32())
+    if len(array) and splits[-1] == offsets[-1] - offsets[0]:
+      # No null has entries.
+      entries = [of.slice(offsets[0], splits[-1])
+                 for of in (array.keys, array.items)]
+    else:
+      places = pa.array(np.arange(splits[-1]) + np.repeat(
+          offsets[:-1] - splits[:-1], lengths))
+      entries = [of.take(places) for of in (array.keys, array.items)]
+    keys, bad = arrow_values.texts(entries[0])
+    weights, _ = arrow_values.numbers(entries[1], pa.float32())
     texts = pc.binary_join_element_wise(
         pc.fill_null(keys, b''),
         pc.fill_null(weights.cast(pa.string()), '').cast(pa.binary()),
