@@ -36,7 +36,7 @@ ORDER = [
     ('data', ['arrow_values', 'parquet_files', 'columns.base',
               'columns.numbers', 'columns.vector', 'columns.targets',
               'columns.weighted_items', 'columns.aligned',
-              'columns.categories',
+              'columns.weight_list', 'columns.categories',
               'columns.bucketised', 'columns.siphash', 'columns.vocabulary',
               'columns.crossed', 'columns.tables', 'columns.ranges',
               'column_kinds',

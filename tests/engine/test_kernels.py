@@ -6,6 +6,7 @@ import sys
 
 import conftest
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
@@ -209,8 +210,19 @@ def test_the_gradient_of_mix_refuses(changes, message):
 ])
 def test_pool_refuses(vectors, index, splits, message):
   given = [zeros(*vectors), any_shape(index, np.int32),
-           any_shape(splits, np.int32)]
+           any_shape(splits, np.int32), zeros(0)]
   attributes = dict(columns=2, combiner='sum')
+  assert_refused(native._ops().ple_pool(*given, **attributes), message)
+  assert_refused(
+      native._ops().ple_pool_grad(*given, zeros(1, 4), **attributes), message)
+
+
+@pytest.mark.parametrize('shape', [(2,), (1, 1), ()])
+def test_pool_refuses_weights_of_other_ids(shape):
+  given = [zeros(3, 2), any_shape([0], np.int32),
+           any_shape([0, 1, 1], np.int32), zeros(*shape)]
+  attributes = dict(columns=2, combiner='mean')
+  message = r'weights must be .0. or .1., got '
   assert_refused(native._ops().ple_pool(*given, **attributes), message)
   assert_refused(
       native._ops().ple_pool_grad(*given, zeros(1, 4), **attributes), message)
@@ -219,7 +231,7 @@ def test_pool_refuses(vectors, index, splits, message):
 def test_the_gradient_of_pool_refuses():
   assert_refused(native._ops().ple_pool_grad(
       zeros(3, 2), any_shape([0], np.int32), any_shape([0, 1, 1], np.int32),
-      zeros(2, 2), columns=2, combiner='sum'),
+      zeros(0), zeros(2, 2), columns=2, combiner='sum'),
                  r'd_pooled must have the shape .1,4., got .2,2.')
 
 
@@ -509,6 +521,88 @@ def test_mix_passes_nan_on_as_tensorflow(where, value):
   assert any(np.isnan(value).any() for value in wanted) or value == -np.inf
   for one, other in zip(got, wanted):
     np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
+
+
+WEIGHTED = [[1.0], [2, 0.5, 1], [], [0, 0], [1e-30, 0], [3, 0.25],
+            [2.0**24] * 4]
+DIVISORS = {'sum': lambda w: 1.0, 'mean': np.sum,
+            'sqrtn': lambda w: np.sqrt(np.sum(np.square(w)))}
+
+
+@pytest.mark.parametrize('sign', [1, -1])
+@pytest.mark.parametrize('combiner', sorted(DIVISORS))
+def test_pool_weighs_as_numpy(combiner, sign):
+  fields = 500 * WEIGHTED  # more than one thread takes at a time
+  rng = np.random.RandomState(7)
+  vectors = rng.randn(50, 19).astype('f')
+  weights = np.concatenate(fields)
+  weights[1::3] *= 1 if combiner == 'mean' else sign
+  splits = np.cumsum([0] + [len(field) for field in fields])
+  index = rng.randint(0, 50, len(weights))
+  factors = rng.randn(len(fields) // 2, 2 * 19).astype('f')
+  shares = np.zeros([len(fields), 50])
+  for f, (first, end) in enumerate(zip(splits, splits[1:])):
+    divisor = DIVISORS[combiner](weights[first:end])
+    for i in range(first, end):
+      shares[f, index[i]] += weights[i] / divisor if divisor else 0
+  by_field = shares.dot(vectors)
+  wanted = by_field.reshape(2, -1, 19).transpose(1, 0, 2).reshape(-1, 2 * 19)
+  v = tf.constant(vectors)
+  pooled = native.pool(v, tf.constant(index, tf.int32),
+                       tf.constant(splits, tf.int32), 2, combiner,
+                       tf.constant(weights, tf.float32))
+  gradient, = tf.gradients(tf.reduce_sum(pooled * factors), v)
+  with tf.Session() as sess:
+    found, gradient = sess.run([pooled, gradient])
+  largest = np.abs(wanted).max()
+  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6 * largest)
+  np.testing.assert_allclose(
+      gradient, shares.T.dot(factors.reshape(-1, 2, 19).transpose(
+          1, 0, 2).reshape(-1, 19)), rtol=1e-4, atol=1e-5 * largest)
+
+
+def test_lists_with_weights_are_cut_and_hashed():
+  array = pa.array([b'left out', b'a:1|:2||b:x', b'', b'c:-1e0'], pa.binary())
+  ids, weights, splits, bad = native.hash_weighted(
+      array[1:], b'|', b':', (-2.0, 2.0), 97)
+  with tf.Session() as sess:
+    assert ids.tolist() == sess.run(tf.strings.to_hash_bucket_fast(
+        ['a', 'b', 'c'], 97)).tolist()
+  np.testing.assert_array_equal(weights, [1, NAN, -1])
+  assert splits.tolist() == [0, 2, 2, 3]
+  assert bad.tolist() == [True, False, False]
+  ids, weights, splits, bad = native.hash_weighted(
+      array[:0], b'|', b':', (0.0, 2.0))
+  assert ids is None and not len(weights) and not len(bad)
+  assert splits.tolist() == [0]
+
+
+def test_lists_with_weights_beside_them_are_cut_and_hashed():
+  items = pa.array([b'a||b', b'', b'a|b', b'c|', b'', b'a'], pa.binary())
+  weights = pa.array([b'1;;.5', b'', b'1', b'x;', b';1', b'9'], pa.binary())
+  ids, found, splits, problems = native.hash_beside(
+      items, b'|', weights, b';', (0.0, 2.0), 97)
+  with tf.Session() as sess:
+    wanted = sess.run(tf.strings.to_hash_bucket_fast(['a', 'b', 'c'], 97))
+  # Of rows that are bad, what comes does not matter.
+  assert problems.tolist() == [0, 0, 1, 2, 1, 2]
+  assert splits.tolist()[:3] == [0, 2, 2]
+  assert ids[:2].tolist() == wanted[:2].tolist()
+  assert found[:2].tolist() == [1, 0.5]
+  nothing = pa.array([], pa.binary())
+  assert [len(of) for of in native.hash_beside(
+      nothing, b'|', nothing, b';', (0.0, 2.0), 97)] == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize('separator', [b'|', b';;'])
+def test_lists_say_at_which_place_an_item_stands(separator):
+  array = pa.array([text.replace(b'|', separator) for text in (
+      b'a||b|', b'', b'|', b'|c')], pa.binary())
+  ids, splits, places = native.hash_lists(array, separator, 97, True)
+  assert places.tolist() == [0, 2, 1]
+  assert splits.tolist() == [0, 2, 2, 2, 3]
+  again, _, none = native.hash_lists(array, separator, 97)
+  assert again.tolist() == ids.tolist() and none is None
 
 
 @pytest.mark.parametrize('combiner', ['mean', 'sum', 'sqrtn'])

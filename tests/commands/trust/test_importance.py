@@ -96,7 +96,8 @@ def test_it_is_what_prediction_gives_for_a_file_with_permuted_columns(
 
   before = metrics({task: kept[task + '/prediction']
                     for task in ('y', 'v', 'size', 'count', 'yv')})
-  for names in [('kind',), ('words', 'places'), ('tags',), ('point',)]:
+  for names in [('kind',), ('words', 'places'), ('tags',),
+                ('marks', 'scores'), ('point',)]:
     path = permuted(tmp_path / 'moved.parquet', names, 300)
     batches = list(run.experiment.predictions_of(run.experiment.rows_of(path)))
     after = metrics({task: np.concatenate([of[task] for of in batches])
