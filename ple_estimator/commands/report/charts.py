@@ -139,7 +139,7 @@ def intervals(data, x_title, names, zero=None, sort=None, tips=None):
        'sort': sort or None, 'axis': {'labelLimit': 130}}
   common = {'y': y, 'yOffset': {'field': 'name', 'sort': list(names)},
             'color': by('name', names)}
-  several = any(row['name'] != row['of'] for row in data)
+  several = len({row['of'] for row in data}) < len(data)
   if not several:
     common.pop('yOffset')
   x = dict(axis('', x_title, zero=False))
