@@ -154,7 +154,7 @@ def intervals(data, x_title, names, zero=None, sort=None, tips=None):
         'mark': {'type': 'rule', 'strokeDash': [4, 4], 'color': 'gray'},
         'encoding': {'x': {'field': 'zero', 'type': 'quantitative'}}})
   rows = len({row['of'] for row in data})
-  per_row = max(20, 9 * (len(names) if several else 1))
+  per_row = max(20, 9 * (len({row['name'] for row in data}) if several else 1))
   return {'data': {'values': data}, 'layer': layers, 'height': max(
       60, rows * per_row)}
 
@@ -225,12 +225,16 @@ def scatter(data, x, y, names):
       {'mark': {'type': 'point', 'filled': True, 'size': 90, 'opacity': 1},
        'encoding': {'x': x, 'y': y, 'color': color, 'tooltip': tooltip(
            name='run', x=x['title'], y=y['title'])}}]
-  if apart:
-    layers.append({
-        'data': {'values': apart},
-        'mark': {'type': 'text', 'dy': -11, 'dx': 5, 'align': 'left',
-                 'fontSize': 11},
-        'encoding': {'x': x, 'y': y, 'text': {'field': 'name'}}})
+  ends = [of['x'] for of in data]
+  for align, dx in (('left', 5), ('right', -5)):  # of the point, inwards
+    named = [of for of in apart if align == (
+        'left' if 2 * of['x'] <= min(ends) + max(ends) else 'right')]
+    if named:
+      layers.append({
+          'data': {'values': named},
+          'mark': {'type': 'text', 'dy': -11, 'dx': dx, 'align': align,
+                   'fontSize': 11},
+          'encoding': {'x': x, 'y': y, 'text': {'field': 'name'}}})
   return {'data': {'values': data}, 'layer': layers, 'height': 340}
 
 
