@@ -218,6 +218,8 @@ def scatter(data, x, y, names):
             for way in ('x', 'y')]
   for way, other, at in (('x', y, 'y'), ('y', x, 'x')):
     of = {'x': x, 'y': y}[way]
+    if all(point[way + '_low'] is None for point in data):
+      continue  # Vega warns of a layer without a number
     layers.append({'mark': {'type': 'rule', 'opacity': 0.45}, 'encoding': {
         way: dict(of, field=way + '_low'), way + '2': {'field': way + '_high'},
         at: other, 'color': color}})

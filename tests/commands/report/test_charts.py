@@ -6,9 +6,11 @@ from ple_estimator.commands.report import document
 from ple_estimator.commands.report import page
 
 
-def _scatter(**points):
-  data = [{'name': name, 'x': x, 'y': y, 'x_low': x, 'x_high': x, 'y_low': y,
-           'y_high': y} for name, (x, y) in points.items()]
+def _scatter(intervals=True, **points):
+  data = [{'name': name, 'x': x, 'y': y} for name, (x, y) in points.items()]
+  for of in data:
+    of.update({way + end: of[way] if intervals else None
+               for way in 'xy' for end in ('_low', '_high')})
   return charts.scatter(data, charts.axis('x', 'x'), charts.axis('y', 'y'),
                         list(points))
 
@@ -18,6 +20,14 @@ def test_names_beside_points_run_inwards():
       5.1, 4.1))['layer'] if of['mark']['type'] == 'text']
   assert {of['mark']['align']: [point['name'] for point in of['data'][
       'values']] for of in layers} == {'left': ['left'], 'right': ['right']}
+
+
+def test_points_without_intervals_have_no_lines_through_them():
+  def lines(**options):
+    return [of for of in _scatter(a=(1, 2), b=(3, 4), **options)['layer']
+            if of['mark']['type'] == 'rule' and 'data' not in of]
+
+  assert len(lines()) == 2 and not lines(intervals=False)
 
 
 def test_rows_of_intervals_are_as_high_as_their_dots_need():
