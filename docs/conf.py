@@ -32,6 +32,15 @@ highlight_language = 'text'  # of indented blocks, which are commands and output
 html_theme = 'furo'
 html_copy_source = False
 html_show_sphinx = False
+# What is wider than the page can be scrolled by the keyboard too, and the
+# sidebar's captions are headings of a level.
+html_js_files = [(None, {'body': '''
+addEventListener('DOMContentLoaded', () => {
+  for (const of of document.querySelectorAll('pre, .table-wrapper'))
+    of.tabIndex = 0;
+  for (const of of document.querySelectorAll('[role=heading]'))
+    of.ariaLevel = 2;
+});'''})]
 
 
 def _add_sidebar(app, docname, source):
