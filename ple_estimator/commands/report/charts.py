@@ -240,11 +240,16 @@ def scatter(data, x, y, names):
   return {'data': {'values': data}, 'layer': layers, 'height': 340}
 
 
-def _apart(data, x_share=0.15, y_share=0.06):
-  """The points beside which a name fits, by shares of what all points span."""
-  spans = {way: max(1e-12, max(of[way] for of in data) - min(
-      of[way] for of in data)) for way in ('x', 'y')} if data else {}
+def _apart(data, y_share=0.06):
+  """The points beside which a name fits, by shares of what the axes span."""
+  def span(way):
+    ends = [of[way + end] for of in data for end in ('', '_low', '_high')
+            if of[way + end] is not None]
+    return max(1e-12, max(ends) - min(ends)) if ends else 1e-12
+
+  # A letter takes about 7 of the 300 pixels of a narrow page.
+  x_share = 0.05 + 0.023 * max([len(of['name']) for of in data] or [0])
+  x_near, y_near = x_share * span('x'), y_share * span('y')
   return [of for of in data if not any(
-      abs(of['x'] - other['x']) < x_share * spans['x'] and
-      abs(of['y'] - other['y']) < y_share * spans['y']
+      abs(of['x'] - other['x']) < x_near and abs(of['y'] - other['y']) < y_near
       for other in data if other is not of)]

@@ -22,6 +22,19 @@ def test_names_beside_points_run_inwards():
       'values']] for of in layers} == {'left': ['left'], 'right': ['right']}
 
 
+def _named(spec):
+  return {point['name'] for of in spec['layer'] if of['mark']['type'] == 'text'
+          for point in of['data']['values']}
+
+
+def test_points_are_named_where_a_name_fits():
+  # In a tenth of the width fits no name of 12 letters, one of 2 does.
+  assert _named(_scatter(aa=(0, 0), bb=(0.1, 0), cc=(1, 1))) == {
+      'aa', 'bb', 'cc'}
+  assert _named(_scatter(aa=(0, 0), bb=(0.1, 0), **{'c' * 12: (1, 1)})) == {
+      'c' * 12}
+
+
 def test_points_without_intervals_have_no_lines_through_them():
   def lines(**options):
     return [of for of in _scatter(a=(1, 2), b=(3, 4), **options)['layer']
