@@ -27,6 +27,7 @@ def folder(tmp_path, monkeypatch, taobao):
   return QUICK + ['DATA_DIR = %r' % taobao]
 
 
+@pytest.mark.slow
 def test_a_run_trains_evaluates_predicts_and_exports(folder):
   run = ple.load('gin/base.gin', 'gin/mmoe.gin', bindings=folder)
   assert run.name == 'base-mmoe' and run.model_dir == 'result/base-mmoe'
@@ -63,6 +64,7 @@ def test_the_example_of_the_readme_runs(folder, taobao, capsys):
   assert re.sub(r'\d+', 'N', capsys.readouterr().out.strip()) == pattern
 
 
+@pytest.mark.slow
 def test_runs_keep_their_own_configuration(folder):
   # What is bound to an optimizer is asked for only when the graph is built.
   slow = ple.load('gin/base.gin', bindings=folder + [

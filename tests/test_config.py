@@ -455,6 +455,7 @@ def snippets():
   return [dict(pair) for pair in zip(files[::2], files[1::2])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('files', snippets(), ids=lambda files: max(files))
 def test_the_examples_of_own_code_train(folder, taobao, tmp_path, monkeypatch,
                                         files):

@@ -138,6 +138,7 @@ def test_metrics_are_those_of_the_predictions(trained, taobao):
   assert len(gates) == 3 and sum(gates.values()) == pytest.approx(1, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_test_rows_decide_nothing(trained, taobao, tmp_path):
   path = tmp_path / 'run'
   shutil.copytree(str(trained), str(path))
@@ -231,6 +232,7 @@ def test_bfloat16_evaluates_within_three_thousandths(trained, taobao):
   assert rounded['ctr/log_loss'] != exact['ctr/log_loss']
 
 
+@pytest.mark.slow
 def test_training_continues_and_refuses_another_model(taobao, tmp_path):
   def train(*bindings):
     load('gin/cgc.gin', tmp_path, taobao, 'Experiment.exports = None',
@@ -276,6 +278,7 @@ def test_another_composition_of_like_tables_is_another_model(taobao, tmp_path):
       caught.value)
 
 
+@pytest.mark.slow
 def test_interactions_that_read_a_table_otherwise_are_another_model(
     taobao, tmp_path):
   def made(*bindings):
@@ -342,6 +345,7 @@ def evaluated(model_dir):
     return [of['global_step'] for of in json.load(f)['evaluations']]
 
 
+@pytest.mark.slow
 def test_evaluations_come_by_epochs_whatever_is_saved(taobao, tmp_path):
   # 3,000 rows in batches of 700: an epoch is 4.29 steps.
   train = ['gin/shared_bottom.gin', tmp_path, taobao, 'BATCH_SIZE = 700',
@@ -384,6 +388,7 @@ def other_data():
     return re.search(r'```\n(.*?)```', f.read(), re.S).group(1)
 
 
+@pytest.mark.slow
 def test_another_data_set_needs_a_gin_file_only(tmp_path, run_here):
   rng = np.random.RandomState(1)
   (tmp_path / 'other.gin').write_text(other_data())

@@ -108,6 +108,7 @@ def test_every_file_on_taobao_is_trained():
       os.path.basename(path)[:-4] for path in ON_TAOBAO}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('names', TRAINED, ids='-'.join)
 def test_trains_two_steps(names, taobao, tmp_path):
   paths = ['gin/%s.gin' % name for name in names]
@@ -176,6 +177,7 @@ def test_zoo_is_the_model_of_the_model_zoo():
   assert spec['final_gender_code'] not in spec.read(True)
 
 
+@pytest.mark.slow
 def test_a_step_does_not_grow(taobao, tmp_path):
   # What noise cannot move: the ops that one training step runs.
   config.load('gin/base.gin', [

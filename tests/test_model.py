@@ -417,6 +417,7 @@ def labelled(monkeypatch):
   monkeypatch.setitem(RAW, 'kind', np.array([2, 0, 2], 'f'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kwargs', [
     {'micro_batches': 2}, {'network': None, 'tower': None},
     {'precision': precision.Precision('bfloat16')},
@@ -471,6 +472,7 @@ def test_a_product_trains_its_tasks_and_has_no_variables(labelled):
     assert shapes['money/tower/logit/bias'] == [1]
 
 
+@pytest.mark.slow
 def test_metrics_and_predictions_of_every_loss(labelled):
   made = heads()
   with tf.Graph().as_default():

@@ -78,6 +78,7 @@ def spoilt(taobao, tmp_path, spoil):
       'Experiment.exports = None', *SMALL)
 
 
+@pytest.mark.slow
 def test_a_bad_row_in_the_middle_is_named(run_cli, taobao, tmp_path):
   def spoil(rows):
     rows = rows * 8  # beyond the block that is looked at before training
@@ -114,6 +115,7 @@ def test_gin_files_are_found_from_anywhere(run_here, tmp_path):
   assert 'nothing at %s' % (tmp_path / 'data') in refused(done)
 
 
+@pytest.mark.slow
 def test_files_are_combined(run_cli, taobao, tmp_path):
   env = dict(os.environ, PYTHONPATH=conftest.ROOT)
   (tmp_path / 'shop.gin').write_text(
@@ -131,6 +133,7 @@ def test_files_are_combined(run_cli, taobao, tmp_path):
   assert "Precision.compute = 'bfloat16'" in record.read_text()
 
 
+@pytest.mark.slow
 def test_progress_is_lines_without_a_terminal(run_cli, taobao, tmp_path):
   done = run_cli(*spoilt(taobao, tmp_path, lambda rows: rows))
   assert done.returncode == 0, done.stderr
@@ -166,6 +169,7 @@ def test_killed_training_goes_on_from_its_last_checkpoint(taobao, tmp_path):
   assert (out / ('model.ckpt-%d.index' % (step + 3))).exists()
 
 
+@pytest.mark.slow
 def test_columns_of_another_type_are_refused(run_cli, taobao, tmp_path):
   for name in PARQUET:
     table = pa.parquet.read_table(os.path.join(taobao, name))

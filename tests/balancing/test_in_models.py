@@ -189,6 +189,7 @@ def assert_close(got, wanted, tolerance=1e-4):
 
 
 # One slice with the kernels is that of clipping and bfloat16 below.
+@pytest.mark.slow
 @pytest.mark.parametrize('kind, op_fusion, slices', [
     (kind, op_fusion, slices) for op_fusion, slices in [(False, 1), (True, 3)]
     for kind in sorted(EACH)] + [('grad_norm', True, 1)])
@@ -200,6 +201,7 @@ def test_a_step_is_that_of_the_gradients_of_an_evaluation(
   assert_close(state, wanted_state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['grad_norm', 'pcgrad'])
 def test_products_in_bfloat16_give_about_the_same_step(kind):
   got, state, _ = stepped(kind, precision=precision.Precision('bfloat16'))
@@ -223,6 +225,7 @@ def test_clipping_comes_behind_the_balancing(kind):
 
 
 # The others need no gradient of a variable.
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['grad_norm', 'pcgrad'])
 def test_variables_in_parts_take_the_same_step(kind):
   got, state, loss = stepped(
@@ -234,6 +237,7 @@ def test_variables_in_parts_take_the_same_step(kind):
   assert loss == pytest.approx(of_evaluation().loss, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['uncertainty', 'grad_norm', 'pcgrad'])
 def test_averages_and_embedding_variables(kind):
   """Trains rows of its own for each key, and averages what is trained."""
@@ -279,6 +283,7 @@ def losses_of_ait(kind, weight, slices):
     return sess.run(graph.get_tensor_by_name('all_losses:0'))[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind, slices', [
     (None, 1)] + [(kind, 2) for kind in sorted(EACH)])
 def test_the_calibrator_of_ait_is_part_of_what_is_balanced(kind, slices):

@@ -47,6 +47,7 @@ def test_a_run_that_is_broken_off_goes_on_with_its_weights(
         resumed[key], whole[key], rtol=1e-3, atol=1e-4, err_msg=key)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_read_without_balancing_and_trained_with_its_own(
     taobao, tmp_path):
   def made(name, steps, *bindings):

@@ -33,6 +33,7 @@ def chief(tf_config, monkeypatch, tmp_path):
   return config, roles.server(config)
 
 
+@pytest.mark.slow
 def test_parameter_servers_end_with_the_job(tmp_path, tf_config, chief):
   servers = [Process(SERVES, tmp_path, 1000, TF_CONFIG=tf_config('ps', i))
              for i in range(2)]
@@ -61,6 +62,7 @@ def test_parameter_servers_end_on_sigterm(tmp_path, tf_config):
   assert status == 143, text
 
 
+@pytest.mark.slow
 def test_parameter_servers_give_up_without_a_chief(tmp_path, tf_config):
   status, text = Process(
       SERVES, tmp_path, 3, TF_CONFIG=tf_config('ps')).end()

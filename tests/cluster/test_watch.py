@@ -100,6 +100,7 @@ def test_ends_a_worker_when_the_training_is_over(ends):
   assert ends[0] == ('The training is over.', 0)
 
 
+@pytest.mark.slow
 def test_a_pause_may_take_any_time_and_beats_hold_off_the_end(ends):
   with watch.Watch([('ps 0', nowhere())], 0.5) as watching:
     with watching.pause():
@@ -112,6 +113,7 @@ def test_a_pause_may_take_any_time_and_beats_hold_off_the_end(ends):
   assert ends[0][1] == 1 and 'Gave up: no step for 0 s' in ends[0][0]
 
 
+@pytest.mark.slow
 def test_a_wait_lasts_while_peers_answer_and_no_longer(ends, listener):
   with watch.Watch([('chief 0', address(listener))], 0.5) as watching:
     for _ in range(10):
@@ -202,6 +204,7 @@ def test_workers_do_not_wait_behind_the_checkpoint(tmp_path):
 # ---------------------------------------------------------- other processes
 
 
+@pytest.mark.slow
 def test_ends_a_stuck_process_and_names_who_does_not_answer(listener):
   away = nowhere()
   status, text = Process('''
@@ -244,6 +247,7 @@ def test_sigterm_in_training_saves_after_the_step(tmp_path):
   assert marker.latest_step(str(tmp_path)) >= 4
 
 
+@pytest.mark.slow
 def test_sigterm_breaks_off_a_pause(tmp_path):
   process = Process(TRAINS, tmp_path, 'paused')
   process.wait_for('ready')
@@ -255,6 +259,7 @@ def test_sigterm_breaks_off_a_pause(tmp_path):
   assert marker.latest_step(str(tmp_path)) is None  # saved before evaluations
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_process_that_no_signal_reaches():
   process = Process('''
 watch._STUCK_SECS = 2

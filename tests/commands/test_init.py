@@ -446,6 +446,7 @@ def stored(part, folder='shop_data'):
   return pa.parquet.read_table(os.path.join(folder, part + '.parquet'))
 
 
+@pytest.mark.slow
 def test_one_file_is_cut_by_users_and_trains(folder, command):
   said = init(command, 'shop.csv', '--labels', 'like,stars', '--out',
               'shop.gin')
@@ -499,6 +500,7 @@ def test_numbers_and_words_for_nothing_are_stored_as_such(folder, command):
       x for x in whole['price'].to_pylist() if x is not None)
 
 
+@pytest.mark.slow
 def test_csv_files_are_read_where_they_are(folder, command):
   (folder / 'valid.csv').write_text('\n'.join(shop(200, 2)) + '\n')
   said = init(command, 'shop.csv', '--validation', 'valid.csv', '--labels',
@@ -525,6 +527,7 @@ def test_texts_with_blanks_around_them_are_copied(folder, command):
   assert trained('x.gin')['like/auc'] > 0.99
 
 
+@pytest.mark.slow
 def test_parquet_files_are_read_where_they_are(folder, command):
   rng = np.random.RandomState(1)
   for name in ('a', 'b'):
@@ -575,6 +578,7 @@ def columns_of(path):
   return gin.query_parameter('FeatureSpec.columns')
 
 
+@pytest.mark.slow
 def test_lists_of_text_are_vectors_and_items_with_weights(folder, command):
   rng = np.random.RandomState(1)
   lines = ['like;vector;tags;svm;day']
@@ -606,6 +610,7 @@ def test_lists_of_text_are_vectors_and_items_with_weights(folder, command):
   assert trained('x.gin')['like/auc'] > 0.7
 
 
+@pytest.mark.slow
 def test_wide_vectors_have_no_vectors_for_each_number(folder, command):
   pa.parquet.write_table(pa.table({
       'like': pa.array([0, 1] * 150), 'x': pa.array(
@@ -646,6 +651,7 @@ def test_an_awkward_file(tmp_path, monkeypatch, command):
   assert places == {u'Köln', u'Gießen', 'Bonn; Stadt'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('text, task', [
     ('brand=b3', 'brand'), ('stars>3.5', 'stars')])
 def test_one_value_of_several_is_a_label(folder, command, text, task):
@@ -675,6 +681,7 @@ def test_rows_without_a_label_are_left_out(folder, command):
   assert sum(stored(part).num_rows for part in splitting.PARTS) == 599
 
 
+@pytest.mark.slow
 def test_amounts_have_losses_of_their_own(folder, command):
   rng = np.random.RandomState(1)
   lines = ['spent,secs,brand'] + ['%.2f,%.2f,b%d' % (
@@ -689,6 +696,7 @@ def test_amounts_have_losses_of_their_own(folder, command):
   assert found['spent/deviance'] > 0 and np.isfinite(found['secs/nll'])
 
 
+@pytest.mark.slow
 def test_classes_and_counts_train(folder, command):
   rng = np.random.RandomState(1)
   brand = rng.randint(5, size=600)
@@ -713,6 +721,7 @@ def test_classes_and_counts_train(folder, command):
       folder / 'y.gin').read_text()
 
 
+@pytest.mark.slow
 def test_like_columns_are_one_line(folder, command):
   rng = np.random.RandomState(1)
   likes = rng.randint(0, 2, 400)
@@ -750,6 +759,7 @@ def test_ranges_of_columns(names, groups):
   assert [m.name for group in found for m in group.members] == names
 
 
+@pytest.mark.slow
 def test_numbers_become_categories(folder, command):
   init(command, 'shop.csv', '--labels', 'like', '--random', '--bucketise',
        'price,stars', '--out', 'shop.gin')
@@ -771,6 +781,7 @@ def test_a_rare_label_does_not_decide(folder, command):
   assert "Exports.best_metric = 'like/auc'" in text
 
 
+@pytest.mark.slow
 def test_large_tables_have_a_row_per_value(folder, command, monkeypatch):
   monkeypatch.setattr(writing, '_MOST_BUCKETS', 100)
   init(command, 'shop.csv', '--labels', 'like', '--out', 'shop.gin')
@@ -879,6 +890,7 @@ def shop_of(kind, store):
     return kind, store.put('rows/init/' + kind, f.read())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['shop.csv', 'shop.csv.gz', 'shop.parquet'])
 def test_files_of_a_store_are_read_as_of_a_disk(folder, command, store, kind):
   for i, path in enumerate(shop_of(kind, store)):
@@ -889,6 +901,7 @@ def test_files_of_a_store_are_read_as_of_a_disk(folder, command, store, kind):
   assert here == there
 
 
+@pytest.mark.slow
 def test_files_of_a_store_are_trained_where_they_are(folder, command, store):
   name, uri = shop_of('shop.csv', store)
   init(command, uri, '--validation', 'file://%s' % (folder / name), '--labels',
@@ -898,6 +911,7 @@ def test_files_of_a_store_are_trained_where_they_are(folder, command, store):
   assert trained('x.gin')['like/auc'] > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['shop.csv', 'shop.parquet'])
 def test_rows_behind_a_broken_connection_are_read_once(
     folder, command, store, kind, monkeypatch, caplog):

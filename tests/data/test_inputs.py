@@ -97,6 +97,7 @@ def test_epochs_differ_in_order_but_not_in_rows(read, taobao):
   assert again == seen and other != seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('epoch, row', [(0, 0), (0, 700), (1, 0), (1, 1100)])
 def test_a_continued_run_goes_on_with_the_next_row(read, taobao, epoch, row):
   made = inputs.ParquetInput('taobao_train_data.parquet', taobao, 100, 800, 2)
@@ -116,6 +117,7 @@ def test_several_files_and_the_remainder(read, taobao):
   assert made.count_rows(read) == 4000
 
 
+@pytest.mark.slow
 def test_shards_share_an_epoch(read, taobao):
   made = inputs.CsvInput('taobao_train_data', taobao, 64)
   parts = [sum(map(ids, batches(made.dataset(read, shard=(i, 3)))), [])

@@ -117,6 +117,7 @@ def load(folder, model_dir, *bindings):
   return experiment.Experiment()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fused', [
     pytest.param(True, marks=conftest.needs_kernels), False])
 def test_predictions_are_those_of_all_rows(folder, fused, tmp_path):

@@ -417,6 +417,7 @@ def test_image_has_what_setup_requires(version, from_base, monkeypatch):
     assert wanted[name].specifier.contains(pins[name]), name
 
 
+@pytest.mark.slow
 def test_image_has_its_kernels_without_compiler_or_writable_folders(tmp_path):
   build = [sys.executable, '-m', 'ple_estimator.engine.native']
   assert 'python -m ple_estimator.engine.native' in ' '.join(

@@ -58,6 +58,7 @@ def test_attention_is_trained(trained):
       'attention/tag_category_list/logit/bias')).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_evaluation_is_that_without_kernels(trained, taobao):
   load(trained, taobao).evaluate()
   found = metrics_of(trained)

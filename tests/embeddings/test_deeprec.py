@@ -678,6 +678,7 @@ def test_a_run_takes_deeprecs_forms(surface, taobao, tmp_path):
   assert (tmp_path / 'model.ckpt-2.index').exists()
 
 
+@pytest.mark.slow
 def test_incremental_checkpoints_keep_our_embedding_variables(
     surface, taobao, tmp_path):
   found = surface('do_op_fusion', 'do_smart_stage')
@@ -723,6 +724,7 @@ def test_deeprec_slices_a_batch_itself(
     assert len(session.run(labels['clk'])) == rows
 
 
+@pytest.mark.slow
 def test_auto_trains_as_without_an_engine(taobao, tmp_path):
   # One step of the same seed, to the bit.
   found = []

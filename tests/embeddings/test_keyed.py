@@ -123,6 +123,7 @@ def test_a_value_has_one_key_per_column(taobao, tmp_path, op_fusion):
       len(values), abs=20)
 
 
+@pytest.mark.slow
 def test_a_full_table_ends_training_with_one_line(taobao, tmp_path):
   with pytest.raises(
       errors.UserError, match='EmbeddingVariable.capacity must be raised: 500 '
@@ -136,6 +137,7 @@ def test_a_full_table_ends_training_with_one_line(taobao, tmp_path):
     ev(tmp_path, taobao, 'EmbeddingVariable.capacity = 500').evaluate()
 
 
+@pytest.mark.slow
 def test_refuses_the_checkpoint_of_another_embedding(taobao, tmp_path):
   ev(tmp_path, taobao, 'Experiment.max_steps = 2').train()
   for bindings in (['Model.embedding = @HashEmbedding()'], UNFUSED,

@@ -224,6 +224,7 @@ def test_follows_the_dict_model(tmp_path, make, kwargs, parts):
   assert bool(reference.waiting) == (kwargs.get('filter_freq', 1) > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('parts', [(1, 1), (2, 3), (3, 1)])
 def test_cbf_filter_admits_as_an_exact_count_while_it_is_empty(tmp_path, parts):
   # 30 bits of hash per key: no false positive among so few.
@@ -298,6 +299,7 @@ def test_full_table_names_its_binding_and_stays_whole(tmp_path):
     Graph(capacity=10).restore(path)
 
 
+@pytest.mark.slow
 def test_parts_hold_the_capacity_and_name_its_binding(tmp_path):
   trained = Graph(capacity=1000, parts=3)
   trained.session.run(trained.init)
@@ -316,6 +318,7 @@ def test_parts_hold_the_capacity_and_name_its_binding(tmp_path):
     Graph(capacity=400, parts=2).restore(path)
 
 
+@pytest.mark.slow
 def test_empty_parts_and_batches(tmp_path):
   trained = Graph(parts=3)
   trained.session.run(trained.init)

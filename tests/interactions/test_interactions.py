@@ -388,6 +388,7 @@ EVERY = [wide.Wide(), factorization_machine.FM(2),
          field_weighted.FwFM(2, matrix_scale=3.0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('embedding', [
     hashed.HashEmbedding, lambda: hashed.HashEmbedding(emb_fusion=False),
     lambda: hashed.MultiHashEmbedding('mul', min_buckets=12),
@@ -402,6 +403,7 @@ def test_a_model_learns_with_all_of_them(embedding):
           'cross_net/layer_0/bias'} <= set(values)
 
 
+@pytest.mark.slow
 def test_micro_batches_train_the_same():
   # Without batch norm a batch in slices has the same gradients.
   whole, wanted = trained(make(EVERY), by_name=True)

@@ -138,12 +138,14 @@ def assert_close(got, wanted, tolerance):
         got[name], wanted[name], rtol=tolerance, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('op_fusion', [False, True])
 @pytest.mark.parametrize('k', [1, 3, 4, 16])
 def test_a_step_is_that_of_the_whole_batch(k, op_fusion):
   assert_close(stepped(k, op_fusion=op_fusion), expected(), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('op_fusion', [False, True])
 def test_a_step_in_bfloat16_is_that_of_the_whole_batch(op_fusion):
   kwargs = dict(precision=precision.Precision('bfloat16'), op_fusion=op_fusion)
@@ -164,6 +166,7 @@ def test_each_slice_drops_embeddings_of_its_own():
   assert (np.abs(used) > 0).mean() > 0.9  # some slice has kept each number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('op_fusion', [False, True])
 def test_averages_move_once_per_batch(op_fusion):
   found = []

@@ -107,6 +107,7 @@ def assert_as_close(fused, readable, exact):
   assert 1e-4 < error(fused) < 1.5 * error(readable) < 0.1
 
 
+@pytest.mark.slow
 @conftest.needs_kernels
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('activation', sorted(mlp._ACTIVATIONS))
@@ -119,6 +120,7 @@ def test_fused_bfloat16_is_as_close_to_float32_as_the_readable_form(
                              (False, 'float32')]])
 
 
+@pytest.mark.slow
 @conftest.needs_kernels
 @pytest.mark.parametrize('threads', [1, 4])
 @pytest.mark.parametrize('batch_norm', [True, False])
@@ -278,6 +280,7 @@ def test_fused_dropout_behind_other_activations(activation, same_masks):
       same_masks, 'ca', threads=8, activation=activation, dropout=0.6), 3e-5)
 
 
+@pytest.mark.slow
 @conftest.needs_kernels
 @pytest.mark.parametrize('threads', [1, 16])
 @pytest.mark.parametrize('batch_norm', [True, False])

@@ -153,6 +153,7 @@ FORMS = [(1, False), pytest.param(1, True, marks=conftest.needs_kernels),
          (2, False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('parts, fused', FORMS)
 def test_averages_are_the_sums_of_the_definition(tmp_path, parts, fused):
   reference, made = Reference(starts_of()), Graph(parts, fused=fused)
@@ -164,6 +165,7 @@ def test_averages_are_the_sums_of_the_definition(tmp_path, parts, fused):
   assert 3 < len(reference.keyed) < 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('parts', [(1, 1), (2, 1), (1, 2)])
 def test_a_restart_changes_nothing(tmp_path, parts):
   reference, made = Reference(starts_of()), Graph(parts[0])

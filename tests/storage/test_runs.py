@@ -89,6 +89,7 @@ print(next(rows).num_rows)  # and more is under way
 '''
 
 
+@pytest.mark.slow
 def test_a_process_ends_while_something_is_read_ahead(store):
   uri = store.put('rows/leaves.csv', '\n'.join(['1,7,word'] * 200000))
   done = subprocess.run(

@@ -6,8 +6,10 @@ import re
 from conftest import tool
 import pyarrow as pa
 import pyarrow.fs
+import pytest
 
 
+@pytest.mark.slow
 def test_a_disk_and_a_store_are_compared(store, taobao):
   store.put('rows/any', '')  # makes the bucket
   done = tool('benchmark_remote', os.path.join(taobao, 'taobao_test_data'),

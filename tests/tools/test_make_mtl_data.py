@@ -137,6 +137,7 @@ def test_ceiling_of_matching_is_that_of_its_probabilities(tmp_path):
   assert abs(best['rating']['rmse'] - 0.5) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind, options, metrics', [
     ('regression', ['--dim', '9'], ['y1/rmse', 'y2/rmse']),
     ('matching', ['--users', '300', '--items', '200'],

@@ -122,6 +122,7 @@ def test_benchmark_compares_experiments_without_the_recipe(taobao):
   assert '| 1.00 (1.00 to 1.00) |' in rows[0] and 'recipe' not in done.stdout
 
 
+@pytest.mark.slow
 def test_benchmark_times_the_input_alone(taobao):
   done = tool('benchmark', 'gin/base.gin', 'gin/csv.gin', '--data', taobao,
               '--input', '--steps', '50', '--cpus', '0')
@@ -140,6 +141,7 @@ def test_profile_lists_ops(taobao, tmp_path):
   assert (tmp_path / 'timeline-base.json').exists()
 
 
+@pytest.mark.slow
 def test_make_data_draws_from_as_many_users_as_told(tmp_path):
   done = tool('make_data', '--out', tmp_path, '--train', '3000', '--test', '10',
               '--users', '100000', '--ads', '20000')

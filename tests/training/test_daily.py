@@ -58,6 +58,7 @@ class _KillAt(tf.train.SessionRunHook):
       raise _Killed()
 
 
+@pytest.mark.slow
 def test_a_day_is_evaluated_before_it_is_trained_and_goes_on_after_a_kill(
     days, tmp_path):
   whole = run(tmp_path / 'whole', days)

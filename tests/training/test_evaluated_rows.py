@@ -120,6 +120,7 @@ def test_the_sample_of_training_rows_is_that_of_an_evaluation(
     assert found[name] == pytest.approx(before[name + '/train'], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_only_the_first_rows_are_kept(taobao, tmp_path):
   made = load('gin/base.gin', tmp_path, taobao, 'Experiment.max_steps = 1',
               'Experiment.metrics = @Metrics()', 'Metrics.keep_rows = 150')
@@ -128,6 +129,7 @@ def test_only_the_first_rows_are_kept(taobao, tmp_path):
   assert len(rows['ctr/label']) == about['rows'] == 150 < about['rows_seen']
 
 
+@pytest.mark.slow
 def test_no_rows_are_kept_where_none_are_wanted(taobao, tmp_path):
   made = load('gin/base.gin', tmp_path, taobao, 'Experiment.max_steps = 1',
               'Experiment.metrics = @Metrics()', 'Metrics.keep_rows = 0')

@@ -73,6 +73,7 @@ def test_deltas_add_up_to_the_full_checkpoint(taobao, tmp_path, gin_file,
     assert delta < full / 5
 
 
+@pytest.mark.slow
 def test_all_modes_go_on_from_the_deltas(taobao, tmp_path, broken):
   run = str(tmp_path / 'run')
   shutil.copytree(str(broken), run)
@@ -144,6 +145,7 @@ def _flip(path):
     f.write(bytes([byte[0] ^ 255]))
 
 
+@pytest.mark.slow
 def test_deltas_go_with_their_full_checkpoint(taobao, tmp_path):
   experiment_of('ev', tmp_path, taobao, 'run_config.keep_checkpoint_max = 1',
                 'Experiment.max_steps = 49').train()

@@ -11,6 +11,7 @@ def evaluated(model_dir):
   return [of['global_step'] for of in found['evaluations']]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('step, expected', [
     (20, [10, 20, 25]),  # was due, and is made up for
     (15, [10, 20, 25])])  # is the end of a run; this run goes on

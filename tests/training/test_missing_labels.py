@@ -89,6 +89,7 @@ def log_loss(label, p):
   return -np.mean(np.where(label, np.log(p), np.log(1 - p)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('source, fused', [
     pytest.param(CSV, True, marks=conftest.needs_kernels), (PARQUET, False)],
                          ids=['csv', 'parquet'])
@@ -133,6 +134,7 @@ def test_a_row_that_lacks_a_label_in_its_sample_space_is_told(tmp_path):
         "('income', 1), got" % (tmp_path / path, row))
 
 
+@pytest.mark.slow
 def test_a_label_that_is_missing_can_be_copied_to_predictions(tmp_path):
   written(tmp_path, rows())
   made = load(tmp_path, "Experiment.predict_columns = ['buy']", *PARQUET)
@@ -195,6 +197,7 @@ lazy_adam.learning_rate = 0.02
 '''
 
 
+@pytest.mark.slow
 def test_classes_are_predicted_and_served(tmp_path):
   table = rows()
   numbers = np.array([int(ad) for ad in table['ad'].to_pylist()])

@@ -17,6 +17,7 @@ def _train(run, taobao, steps):
   made.train()
 
 
+@pytest.mark.slow
 def test_a_folder_that_looks_like_a_pattern(taobao, tmp_path):
   run = tmp_path / 'run[1]'
   for steps in (2, 3, 3):

@@ -113,6 +113,7 @@ def test_served_answers_are_the_predictions(older, taobao, tmp_path, gin_file):
     np.testing.assert_allclose(found['ctr'], wanted, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_inspect_embeddings_shows_the_table(older, capsys):
   assert inspect_embeddings.main([str(older('ev', 'category'))]) == 0
   assert '| %s |' % TABLE in capsys.readouterr().out
@@ -179,6 +180,7 @@ def hashes(values, num_buckets):
         tf.strings.to_hash_bucket_fast(sorted(values), num_buckets)).tolist()
 
 
+@pytest.mark.slow
 def test_a_table_is_taken_whole_under_another_name(older, taobao, tmp_path):
   source = older('base', 'category')
   now = start('base', tmp_path, taobao, source, columns('cate'))
@@ -191,6 +193,7 @@ def test_a_table_is_taken_whole_under_another_name(older, taobao, tmp_path):
       'taken', 'has the rows of cate_id')
 
 
+@pytest.mark.slow
 def test_a_table_starts_from_the_first_column_that_is_there(
     older, taobao, tmp_path):
   then = tensors(older('base', None), 5)['dim_21_mean/embedding']
@@ -209,6 +212,7 @@ def test_columns_start_from_the_table_that_they_shared(older, taobao, tmp_path):
   np.testing.assert_array_equal(here[600:], then['dim_21_mean/embedding'])
 
 
+@pytest.mark.slow
 def test_a_keyed_table_starts_from_the_first_column_that_is_there(
     older, taobao, tmp_path):
   source = older('ev', None)
@@ -236,6 +240,7 @@ def test_columns_start_from_the_keyed_table_that_they_shared(
       np.testing.assert_array_equal(now[key ^ salt], row)
 
 
+@pytest.mark.slow
 def test_a_shared_keyed_table_is_taken_whole(older, taobao, tmp_path):
   source = older('ev', 'category')
   now = by_key(start('ev', tmp_path, taobao, source, columns()), TABLE)

@@ -84,6 +84,7 @@ def of_brands(brands):
   return rows, np.array([brands[ids == row].mean(axis=0) for row in rows])
 
 
+@pytest.mark.slow
 def test_tables_start_from_files_and_all_else_as_before(
     taobao, tmp_path, written):
   of_file = ", 'vectors': %r"
@@ -107,6 +108,7 @@ def test_tables_start_from_files_and_all_else_as_before(
   assert (after[60:110, :DIM] != wanted[60:110, :DIM]).any()
 
 
+@pytest.mark.slow
 def test_a_frozen_column_stays_as_the_file_has_it_and_goes_on_without_it(
     taobao, tmp_path, written, caplog, monkeypatch):
   monkeypatch.setattr(logging.getLogger('absl'), 'propagate', True)

@@ -70,6 +70,7 @@ def load(data, tmp_path):
   return load
 
 
+@pytest.mark.slow
 def test_loss_is_that_of_the_rows_whatever_the_batches(load):
   load('LEARNING_RATE = 0.1', 'Experiment.eval_input = None').train()
   found = [load('BATCH_SIZE = %d' % size).evaluate() for size in (1, 7, ROWS)]
@@ -103,6 +104,7 @@ HUGE = ['Model.optimizer = @sgd', 'sgd.learning_rate = 1e30',
         'run_config.save_steps = 1', 'EPOCHS = 9', 'Experiment.max_steps = 1']
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_huge_variables_is_not_gone_on_from(load, tmp_path):
   # They are finite, and so was the loss: only the evaluation sees it.
   with pytest.raises(errors.UserError) as caught:
@@ -179,6 +181,7 @@ def test_the_best_checkpoint_is_kept_and_can_be_chosen(load, tmp_path):
   made.train()
 
 
+@pytest.mark.slow
 def test_early_stopping_is_said_again_by_the_next_run(load, caplog, tmp_path):
   caplog.set_level('INFO')
   bindings = ['EPOCHS = 99', 'run_config.save_steps = 2',

@@ -80,6 +80,7 @@ def test_the_same_model_is_taken_whole(older, taobao, tmp_path):
       after['ctr/tower/logit/bias'], then['ctr/tower/logit/bias'])
 
 
+@pytest.mark.slow
 def test_weights_start_from_averages_and_new_averages_from_weights(
     older, taobao, tmp_path):
   source = older('base')
@@ -115,6 +116,7 @@ def columns(*args):
           'PLE.num_levels = 2', 'PLE.num_task_experts = 1']
 
 
+@pytest.mark.slow
 def test_columns_and_a_task_are_added(older, taobao, tmp_path):
   source = older('base', *columns(10, 'adgroup_id', 30, 'user_id', 50))
   then = tensors(source, 20)
@@ -157,6 +159,7 @@ def test_columns_and_a_task_are_added(older, taobao, tmp_path):
   assert said['level_0/more/expert_0/dense_0/kernel']['taken'] == 'not'
 
 
+@pytest.mark.slow
 def test_another_number_of_buckets_is_explained(older, taobao, tmp_path):
   source = older('base', *columns(10, 'adgroup_id', 30, 'user_id', 50))
   start('base', tmp_path, taobao, source, 'Model.optimizer = @adagrad',
@@ -175,6 +178,7 @@ def test_another_number_of_buckets_is_explained(older, taobao, tmp_path):
   assert tensors(tmp_path, 1)['ctr/tower/logit/bias'] < -1
 
 
+@pytest.mark.slow
 def test_a_model_without_layout_is_taken_by_shape(older, taobao, tmp_path,
                                                   caplog):
   source = older('base')
@@ -219,6 +223,7 @@ def by_key(found, table, ending='-values'):
   return dict(zip(found[table + '-keys'].tolist(), found[table + ending]))
 
 
+@pytest.mark.slow
 def test_a_keyed_table_is_taken_into_a_wider_one(older, taobao, tmp_path):
   source = older('ev', *EV)
   then = tensors(source, 20)
@@ -242,6 +247,7 @@ def test_a_keyed_table_is_taken_into_a_wider_one(older, taobao, tmp_path):
     np.testing.assert_array_equal(slots[key][:18], slot[:18])
 
 
+@pytest.mark.slow
 def test_values_get_the_rows_of_their_buckets(older, taobao, tmp_path):
   source = older('base', *columns(10, 'adgroup_id', 30, 'user_id', 50))
   then = tensors(source, 20)
@@ -278,6 +284,7 @@ def _check_equal_predictions(source, model_dir, taobao):
 # ------------------------------------------------------------------- the rest
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_says_that_it_does_not_start(
     older, taobao, tmp_path, caplog):
   source = older('base')

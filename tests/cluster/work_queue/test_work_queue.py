@@ -168,6 +168,7 @@ def test_a_step_is_acknowledged_before_it_is_saved(load, tmp_path):
               step: step for step in (14, 21, 28, 35, 40)}
 
 
+@pytest.mark.slow
 def test_evaluates_every_epoch_and_shows_progress(load, tmp_path):
   load(Seen(), 'BATCH_SIZE = 50', 'EPOCHS = 2', 'WorkQueue.slice_rows = 50',
        'run_config.save_steps = 13', 'Experiment.eval_steps = None').train()
@@ -187,6 +188,7 @@ def test_max_steps_still_ends_training(load):
   assert len(seen.sizes) == 7
 
 
+@pytest.mark.slow
 def test_incremental_checkpoints_have_a_state_too(load, tmp_path):
   bindings = [
       'Experiment.eval_input = None', 'BATCH_SIZE = 50', 'EPOCHS = 2',

@@ -100,6 +100,7 @@ def test_each_figure_has_words_data_and_a_file(reported):
   assert 'PLE.num_levels = 3' in config
 
 
+@pytest.mark.slow
 def test_images_can_be_png_or_none(command, two, tmp_path):
   for kind in ('png', 'none'):
     out = tmp_path / kind

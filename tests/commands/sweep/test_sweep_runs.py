@@ -108,6 +108,7 @@ def starts(out):
           for path in out.glob('*/*/times')}
 
 
+@pytest.mark.slow
 def test_trials_are_ordered_by_the_mean_over_their_seeds(tmp_path):
   said = []
   _, found = swept(made(tmp_path, seeds=[1, 3]), said.append)
@@ -128,6 +129,7 @@ def test_trials_are_ordered_by_the_mean_over_their_seeds(tmp_path):
   assert written['trials'][0]['runs'][1]['value'] == pytest.approx(0.603)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('processes', [1, 3])
 def test_as_many_processes_run_as_may(tmp_path, processes):
   swept(made(tmp_path, seeds=[1, 2], processes=processes))
@@ -138,6 +140,7 @@ def test_as_many_processes_run_as_may(tmp_path, processes):
   assert most == processes
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(tmp_path):
   swept(made(tmp_path))
   once = starts(tmp_path)
@@ -155,6 +158,7 @@ class Broken(Exception):
   """What breaks a sweep off."""
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_broken_off_gives_the_same_table(tmp_path):
   _, whole = swept(made(tmp_path / 'whole', seeds=[1, 2], processes=2))
 
@@ -193,6 +197,7 @@ def test_a_run_that_is_killed_too_often_has_failed(tmp_path):
       'signal 9 has ended it 1 times (Sweep.restarts = 0)')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('processes', [1, 2])
 def test_bad_trials_are_ended_early(tmp_path, processes):
   """The curves are a third, two thirds and the whole of A.b.
@@ -219,6 +224,7 @@ def test_bad_trials_are_ended_early(tmp_path, processes):
   assert again.state(2) == 'stopped' and starts(tmp_path) == begun
 
 
+@pytest.mark.slow
 def test_an_optuna_sweep_that_is_broken_off_gives_the_same_table(tmp_path):
   pytest.importorskip('optuna', reason='optuna is of the extra `sweep`')
 
@@ -283,6 +289,7 @@ def test_a_folder_is_of_one_sweep_at_a_time(tmp_path):
       swept(made(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('which, tested', [
     ('none', []), ('best', ['b=0.6']), ('all', ['b=0.2', 'b=0.4', 'b=0.6'])])
 def test_runs_are_tested_once(tmp_path, which, tested):

@@ -35,6 +35,7 @@ def explained(command, path, *arguments):
     return said, json.load(f)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('baseline', ['mean', 'zero'])
 def test_contributions_add_up_to_what_is_predicted(
     command, every, tmp_path, baseline):
@@ -67,6 +68,7 @@ def test_contributions_add_up_to_what_is_predicted(
   assert 'row 300' in said and '(a cross)' in said
 
 
+@pytest.mark.slow
 def test_shares_of_experts_are_those_that_evaluation_has(
     command, every, tmp_path):
   _, found = explained(

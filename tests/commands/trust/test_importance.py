@@ -38,6 +38,7 @@ def measured(command, path, *arguments):
   return said, {(of['task'], '+'.join(of['columns'])): of for of in found}
 
 
+@pytest.mark.slow
 def test_columns_that_make_the_labels_matter_and_noise_does_not(
     command, trained, tmp_path):
   said, found = measured(command, tmp_path / 'a.json', trained.model_dir)
@@ -70,6 +71,7 @@ def permuted(path, names, rows):
   return str(path)
 
 
+@pytest.mark.slow
 def test_it_is_what_prediction_gives_for_a_file_with_permuted_columns(
     command, every, tmp_path):
   _, found = measured(

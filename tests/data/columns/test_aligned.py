@@ -47,6 +47,7 @@ WEIGHTS = {(None, 'first'): [[1, 2, 4], [2, 3, 4, 5], [2], []],
            (3, 'last'): [[2, 4], [3, 4, 5], [2], []]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('places', list(LEFT))
 def test_all_lists_keep_the_same_places_on_every_road(tmp_path, places):
   max_items, keep = places

@@ -104,6 +104,7 @@ def answers(folder, spec):
           {signature.inputs[key].name: x for key, x in values.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('op_fusion', [True, False])
 def test_it_trains_predicts_and_serves_alike(load, tmp_path, op_fusion):
   made = load('Model.op_fusion = %s' % op_fusion)
@@ -128,6 +129,7 @@ def test_it_trains_predicts_and_serves_alike(load, tmp_path, op_fusion):
       np.testing.assert_allclose(answer[task], predicted[task], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_other_ids_are_another_model(load, tmp_path):
   load('Experiment.max_steps = 1').train()
   for column, change in [
