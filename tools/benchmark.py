@@ -59,6 +59,7 @@ import glob
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -388,7 +389,7 @@ def _child_profile(gin_file, bindings):
 
     def __init__(self):
       self.plain, self.traced = [], []
-      self._calls = 0
+      self._calls, self._spans = 0, []
 
     def before_run(self, run_context):
       self._calls += 1

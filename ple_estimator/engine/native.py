@@ -34,7 +34,9 @@ def loaded():
   What is done by the kernels where they are at hand, and else without them,
   asks this: a run that does not want them must not wait for a compiler.
   """
-  return _loaded.cache_info().currsize > 0 and available()
+  # pylint takes cache_info for a method that has no argument left for itself.
+  calls = _loaded.cache_info()  # pylint: disable=too-many-function-args
+  return calls.currsize > 0 and available()
 
 
 @functools.lru_cache(maxsize=None)
@@ -320,7 +322,7 @@ def hash_lists(array, separator, num_buckets, with_places=False):
   data, offsets = _buffers(array)
   ids = np.empty(int(offsets[-1] - offsets[0]) + len(array), np.int64)
   splits = np.empty(len(array) + 1, np.int32)
-  places = np.empty(len(ids), np.int32) if with_places else None
+  places = np.empty(len(ids) if with_places else 0, np.int32)
   used = _c().ple_hash_lists(
       data, offsets.ctypes.data, len(array), separator, len(separator),
       num_buckets, ids.ctypes.data, splits.ctypes.data,
