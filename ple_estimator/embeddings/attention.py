@@ -136,19 +136,62 @@ class Attention:
     Args:
       members, vectors, purpose: as `_combined`.
     """
-    e = [_of_experts(of.vectors, of.column) for of in members]
-    with_query = [i for i, of in enumerate(members) if of.column.query]
-    c = tf.gather(_side_by_side([
-        _of_experts(vectors[members[i].column.query], members[i].column)
-        for i in with_query]), members[0].row)
-    compared = _side_by_side([e[i] for i in with_query])
     net = mlp.Net(
-        tf.concat(e + [c, compared - c, compared * c], axis=1), self._units,
-        linear=1, linear_bias=True)
+        _Comparison(
+            [_of_experts(of.vectors, of.column) for of in members],
+            [of.column.query and _of_experts(
+                vectors[of.column.query], of.column) for of in members],
+            members[0].row), self._units, linear=1, linear_bias=True)
     scope = 'attention/' + _scope(members[0].column)
-    # The fused op runs each network in one thread, and this is one alone.
+    # The fused op is no faster for one network, and runs it in one thread.
     return self._mlp(collections.OrderedDict([(scope, net)]),
                      purpose._replace(fused=False))[scope]
+
+
+class _Comparison(mlp.Input):
+  """The input [e, c, e - c, e * c] of a network, which is never made.
+
+  A kernel of the rows A, B, C and D gives e A + c B + (e - c) C + (e * c) D =
+  [e, e * c] [A + C; D] + c (B - C). The last part is computed once for each row
+  of the batch, not for each item, and the first is half as wide.
+  """
+
+  def __init__(self, e, c, row):
+    """Stores the arguments.
+
+    Args:
+      e: list of [items, width] float32, of each list that is looked at.
+      c: list of [batch, width] float32, of its query, or None.
+      row: [items] int32.
+    """
+    self._e = e
+    self._c = c
+    self._row = row
+    self._widths = [of.shape[1].value for of in e]
+    self._with_query = [
+        i for i, query in enumerate(c) if query is not None]
+    compared = sum(self._widths[i] for i in self._with_query)
+    self._split = [sum(self._widths)] + 3 * [compared]
+    self.width = sum(self._split)
+
+  def times(self, kernel, precision):
+    of_e, of_c, of_difference, of_product = tf.split(kernel, self._split)
+    c = _side_by_side([self._c[i] for i in self._with_query])
+    compared = _side_by_side([self._e[i] for i in self._with_query])
+    by_item = precision.matmul(
+        tf.concat(self._e + [compared * tf.gather(c, self._row)], axis=1),
+        tf.concat([of_e + self._of_all(of_difference), of_product], axis=0))
+    return by_item + tf.gather(
+        precision.matmul(c, of_c - of_difference), self._row)
+
+  def _of_all(self, kernel):
+    """Rows of the lists with a query -> rows of all lists, zeros of others."""
+    pieces = iter(tf.split(
+        kernel, [self._widths[i] for i in self._with_query]))
+    return tf.concat([
+        next(pieces) if i in self._with_query else
+        tf.zeros([width, kernel.shape[1].value])
+        for i, width in enumerate(self._widths)], axis=0)
 
 
 def _scope(column):
