@@ -247,9 +247,13 @@ def _apart(data, y_share=0.06):
             if of[way + end] is not None]
     return max(1e-12, max(ends) - min(ends)) if ends else 1e-12
 
-  # A letter takes about 7 of the 300 pixels of a narrow page.
-  x_share = 0.05 + 0.023 * max([len(of['name']) for of in data] or [0])
-  x_near, y_near = x_share * span('x'), y_share * span('y')
+  x_span, y_span = span('x'), span('y')
+
+  def near(a, b):
+    # A letter takes about 7 of the 300 pixels of a narrow page.
+    x_share = 0.05 + 0.023 * max(len(a['name']), len(b['name']))
+    return (abs(a['x'] - b['x']) < x_share * x_span and
+            abs(a['y'] - b['y']) < y_share * y_span)
+
   return [of for of in data if not any(
-      abs(of['x'] - other['x']) < x_near and abs(of['y'] - other['y']) < y_near
-      for other in data if other is not of)]
+      near(of, other) for other in data if other is not of)]

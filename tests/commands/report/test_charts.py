@@ -29,10 +29,10 @@ def _named(spec):
 
 def test_points_are_named_where_a_name_fits():
   # In a tenth of the width fits no name of 12 letters, one of 2 does.
-  assert _named(_scatter(aa=(0, 0), bb=(0.1, 0), cc=(1, 1))) == {
-      'aa', 'bb', 'cc'}
-  assert _named(_scatter(aa=(0, 0), bb=(0.1, 0), **{'c' * 12: (1, 1)})) == {
-      'c' * 12}
+  long = 'c' * 12
+  assert _named(_scatter(aa=(0, 0), bb=(0.1, 0), **{long: (1, 1)})) == {
+      'aa', 'bb', long}
+  assert _named(_scatter(aa=(0, 0), bb=(0.9, 0), **{long: (1, 0)})) == {'aa'}
 
 
 def test_points_without_intervals_have_no_lines_through_them():
