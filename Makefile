@@ -1,6 +1,7 @@
 # make run    a model of generated Taobao data, trained in bfloat16
 # make test   the tests (others: make test PYTEST_ARGS='-m slow', '-m cluster')
 # make lint   ruff and the errors that pylint finds
+# make docs   the Markdown as HTML pages; a link that leads nowhere is an error
 # make fuzz   2,000 random and damaged files and bindings
 # make sanitize  tests of the C++ kernels under address and undefined sanitizers
 # make clean  removes what the others have made, except data and results
@@ -17,8 +18,9 @@ PYTEST_ARGS ?= -m 'not slow and not cluster'
 # takes over from another, so that no core is idle at the end.
 PYTEST_PROCESSES ?= -n auto --dist worksteal
 LINT := .venv/lint
+DOCS := .venv/docs
 
-.PHONY: run test lint fuzz sanitize clean venv
+.PHONY: run test lint docs fuzz sanitize clean venv
 
 run: venv
 	@# The real rows, if someone put them there, else made ones.
@@ -38,6 +40,18 @@ lint: $(LINT)/installed
 $(LINT)/installed: Makefile
 	$(PYTHON) -m venv $(LINT)
 	$(LINT)/bin/pip install --quiet ruff==0.17.6 pylint==3.3.9
+	@touch $@
+
+docs: $(DOCS)/installed
+	$(DOCS)/bin/sphinx-build -W --keep-going -q -d $(DOCS)/doctrees -c docs \
+	    . $(DOCS)/site
+	@echo 'Pages: $(DOCS)/site/README.html'
+
+# The extra `docs` of setup.py, in one state, and without TensorFlow.
+$(DOCS)/installed: Makefile
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet sphinx==9.0.4 myst-parser==5.2.0 \
+	    furo==2025.12.19
 	@touch $@
 
 FUZZ_CASES ?= 2000

@@ -44,6 +44,7 @@ setuptools.setup(
         'pyarrow>=8,<19',  # 19 needs numpy 2
     ],
     extras_require={
+        'docs': ['sphinx', 'myst-parser', 'furo'],  # make docs
         # Of ple-estimator report: Vega and Vega-Lite in one package, and
         # templates of HTML.
         'report': ['vl-convert-python>=1.9', 'jinja2>=3'],

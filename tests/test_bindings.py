@@ -407,7 +407,7 @@ KINDS = {
     'hashed': {'num_buckets': 5}, 'hashed_list': {'num_buckets': 5},
     'integer': {'num_buckets': 5}, 'bucketised': {'boundaries': (0, 1)},
     'vocabulary': {'values': ['x', 'y']}, 'vector': {'width': 3},
-    'crossed': {'columns': ('p', 'q'), 'num_buckets': 5},
+    'crossed': {'columns': ('p', 'q'), 'num_buckets': 5}, 'weight_list': {},
 }
 CATEGORIES = ['hashed', 'hashed_list', 'integer', 'bucketised',
               'vocabulary', 'crossed']
@@ -416,7 +416,7 @@ OF_KINDS = {
                 'number': [-1, 0.5], 'weight': FRACTION,
                 'bucketised': [-1, 0.5], 'vocabulary': ['x', ''],
                 'vector': [-1, 0.5]},
-    'separator': {'hashed_list': ['x'], 'vector': ['x']},
+    'separator': {'hashed_list': ['x'], 'vector': ['x'], 'weight_list': ['x']},
     'weights': {'hashed_list': ['x']},
     'mean': dict.fromkeys(['number', 'vector'], [-1, 0.5]),
     'std': dict.fromkeys(['number', 'vector'], FRACTION),
@@ -438,11 +438,15 @@ def test_a_wrong_argument_of_a_column_is_told_in_one_line(kind):
                  {'names': ['p', 'q'], 'kind': 'hashed', 'num_buckets': 5},
                  dict(dict(KINDS[kind], name='c', kind=kind),
                       **{parameter: value})]
+      if kind == 'weight_list':  # has to be that of a list
+        columns.append(dict(KINDS['hashed_list'], kind='hashed_list', name='l',
+                            weights_column=columns[-1]['name']))
       legal = OF_KINDS.get(parameter, {}).get(kind, [])
       if parameter == 'name':
         legal = ['x']
       if (value is None and declared.default is None or
-          value is True and isinstance(declared.default, bool) or
+          value is True and isinstance(declared.default, bool) and
+          parameter != 'joint' or  # needs a combiner that is not the default
           any(type(value) is type(x) and value == x for x in legal)):
         feature_spec.FeatureSpec(columns)
         continue

@@ -121,6 +121,17 @@ def test_every_command_and_tool_is_described():
     assert '`%s`' % os.path.basename(path) in tools
 
 
+def test_make_docs_installs_the_extra():
+  names = re.search(r"'docs': \[(.*)\]", _read('setup.py')).group(1)
+  assert sorted(re.findall("'(.*?)'", names)) == sorted(re.findall(
+      r'([\w-]+)==', _read('Makefile').split('$(DOCS)/installed:')[1]))
+
+
+@each_document
+def test_each_document_is_a_page_of_make_docs(document):
+  assert "'%s'" % document[:-len('.md')] in _read('docs/conf.py')
+
+
 @pytest.mark.parametrize('name', sorted(draw_pictures.PICTURES))
 def test_pictures_are_those_of_the_script(name):
   assert _read(os.path.join('docs', name)) == draw_pictures.PICTURES[name](), (

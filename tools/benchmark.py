@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-r"""Compares experiments with the stock recipe, the roofline and the limit.
+r"""Compares experiments with the stock recipe, tuned peers and limits.
 
   python tools/benchmark.py gin/base.gin gin/bf16.gin --data data --pairs 5
 
@@ -18,15 +18,28 @@ progress), without checkpoints, evaluation and early stopping.
   peak RSS   of the process, start-up included
   start-up   seconds from the start of the process to the end of the first step
 
---no_recipe leaves the recipe out; ratios are then to the first .gin file.
+--no_recipe leaves the recipe out; ratios are then to the first row.
+
+  python tools/benchmark.py gin/zoo.gin --peers torch torch-bfloat16
+
+adds rows of tools/torch_recipe.py, the network of gin/zoo.gin in compiled
+PyTorch, behind that of the recipe; bfloat16 needs a processor that has it. The
+peer has no input in its clock, its rows have no start-up, and its memory is
+that of its training process. On first use it installs PyTorch into .venv/torch.
 
 --epochs N trains each once more for N epochs and adds the accuracy and AUC of
 the first task on the test file.
 
   python tools/benchmark.py gin/bf16.gin --profile
 
-prints the ten costliest ops of a step and writes a timeline to open in
-chrome://tracing.
+prints where the time of a training step goes, and writes a timeline to open in
+chrome://tracing: the share of the processors that stands idle; the busy and
+idle time of each thread; the largest gaps, in which fewer threads run than
+there are processors, with the ops before, in and after them; and by type of op
+the time of all threads and, of nets and updates, the bytes that their passes
+read and write. It is the shortest of ten steps that are traced, and so not the
+one that other programs disturbed most. The trace itself makes ops of TensorFlow
+slower. tools/step_profile.py says what is not seen.
 
   python tools/benchmark.py gin/base.gin gin/csv.gin --input --cpus 0
 
@@ -42,7 +55,6 @@ ratios wider; compare ratios, not figures of different days.
 """
 
 import argparse
-import collections
 import glob
 import json
 import math
@@ -53,16 +65,13 @@ import sys
 import tempfile
 import time
 
+import benchmark_table
+import step_profile
+
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _TOOLS = os.path.join(_ROOT, 'tools')
 _WARM_UP_STEPS = 10  # as stock_recipe.py
-_COLUMNS = [
-    ('Framework', 'framework'), ('DType', 'dtype'), ('Accuracy', 'accuracy'),
-    ('AUC', 'auc'), ('Global steps/s', 'steps_per_second'),
-    ('Examples/s', 'examples_per_second'), ('Ratio', 'ratio'),
-    ('Roofline', 'roofline'), ('Limit', 'limit'),
-    ('CPU s', 'cpu_seconds_per_1000_steps'),
-    ('Peak RSS', 'peak_rss_mb'), ('Start-up', 'start_up_seconds')]
+_PEERS = {'torch': 'float32', 'torch-bfloat16': 'bfloat16'}
 
 
 # ------------------------------------------------- one run, in its own process
@@ -211,6 +220,29 @@ def recipe(args, steps):
           'peak_rss_mb': rss}
 
 
+def peer(args, name):
+  """Runs a tuned peer, one of _PEERS; returns its figures."""
+  return _run(args, [
+      os.path.join(_TOOLS, 'torch_recipe.py'), '--data', args.data,
+      '--steps', str(args.steps), '--batch_size', str(args.batch_size),
+      '--dtype', _PEERS[name]], args.cpus)[0]
+
+
+def check_peers(names):
+  """Has the environment of the peers made, and checks that they can run.
+
+  Args:
+    names: list of str, some of _PEERS.
+
+  Raises:
+    ValueError: if they cannot.
+  """
+  import torch_recipe
+  for name in names:
+    torch_recipe.check_dtype(_PEERS[name])
+  torch_recipe.interpreter(torch_recipe.parser().parse_args([]))
+
+
 def experiment(args, gin_file, steps):
   """Runs one experiment; returns its figures."""
   with tempfile.TemporaryDirectory() as model_dir:
@@ -278,71 +310,30 @@ def dtype(gin_file, bindings):
 # ------------------------------------------------------------------ the table
 
 
-def summary(name, runs, base):
-  """One row of the table from the runs of one experiment.
-
-  Args:
-    name: str.
-    runs: list of dicts, one per round, of `recipe` or `experiment`.
-    base: list of the steps/s of the first run in the same rounds.
-  """
-  row = {'name': name, 'runs': runs}
-  for key in ('steps_per_second', 'cpu_seconds_per_1000_steps', 'peak_rss_mb',
-              'start_up_seconds'):
-    values = [one[key] for one in runs if key in one]
-    if values:
-      row[key] = statistics.median(values)
-  ratios = [one['steps_per_second'] / b for one, b in zip(runs, base)]
-  row['ratio'] = statistics.median(ratios)
-  row['ratio_range'] = [min(ratios), max(ratios)]
-  return row
-
-
-def markdown(rows):
-  """Yields the lines of the table."""
-  yield '| Run | %s |' % ' | '.join(title for title, _ in _COLUMNS)
-  yield '|%s' % ('---|' * (len(_COLUMNS) + 1))
-  for row in rows:
-    cells = dict(row)
-    for key, form in [
-        ('accuracy', '%.4f'), ('auc', '%.4f'), ('steps_per_second', '%.1f'),
-        ('examples_per_second', '%d'), ('peak_rss_mb', '%d MB'),
-        ('cpu_seconds_per_1000_steps', '%.0f'), ('start_up_seconds', '%.1f s')]:
-      if row.get(key) is not None:
-        cells[key] = form % row[key]
-    if 'ratio_range' in row:
-      cells['ratio'] = '%.2f (%.2f to %.2f)' % (
-          (row['ratio'],) + tuple(row['ratio_range']))
-    for key in ('roofline', 'limit'):
-      if key in row:
-        cells[key] = '%.0f %%' % (100 * row[key])
-    yield '| %s | %s |' % (row['name'], ' | '.join(
-        str(cells.get(key) or '-') for _, key in _COLUMNS))
-
-
 def compare(args):
   """Runs everything; returns the rows of the table."""
-  names = ['stock recipe'] * args.recipe + args.gin_files
-  dtypes = ['float32'] * args.recipe + [
-      dtype(name, args.gin_bindings) for name in args.gin_files]
-  limits = most(args, dtypes)
+  programs = [('stock recipe', 'float32',
+               lambda: recipe(args, args.steps))] * args.recipe
+  programs += [(name, _PEERS[name], lambda name=name: peer(args, name))
+               for name in args.peers]
+  programs += [(name, dtype(name, args.gin_bindings),
+                lambda name=name: experiment(args, name, args.steps))
+               for name in args.gin_files]
+  limits = most(args, [kind for _, kind, _ in programs])
   rounds = []
   for _ in range(args.pairs):
-    found = []
-    if args.recipe:
-      found.append(recipe(args, args.steps))
-    found += [experiment(args, name, args.steps) for name in args.gin_files]
-    rounds.append(found)
+    rounds.append([run() for _, _, run in programs])
     print('steps/s: %s' % ', '.join(
-        '%.2f' % one['steps_per_second'] for one in found), flush=True)
+        '%.2f' % one['steps_per_second'] for one in rounds[-1]), flush=True)
   base = [found[0]['steps_per_second'] for found in rounds]
-  rows = [summary(name, list(runs), base)
-          for name, runs in zip(names, zip(*rounds))]
-  for row, kind in zip(rows, dtypes):
+  rows = [benchmark_table.summary(name, list(runs), base)
+          for (name, _, _), runs in zip(programs, zip(*rounds))]
+  for row, (_, kind, _) in zip(rows, programs):
     row.update({name: row['steps_per_second'] / reached
                 for name, reached in limits[kind].items()})
-    row.update(dtype=kind,
-               framework='TensorFlow ' + rounds[0][0]['tensorflow'],
+    one = row['runs'][0]
+    row.update(dtype=kind, framework='PyTorch ' + one['torch']
+               if 'torch' in one else 'TensorFlow ' + one['tensorflow'],
                examples_per_second=row['steps_per_second'] * args.batch_size)
   if args.epochs:
     _add_quality(args, rows)
@@ -377,46 +368,107 @@ def _add_quality(args, rows):
   steps = math.ceil(count * args.epochs / args.batch_size) - _WARM_UP_STEPS
   if args.recipe:
     rows[0]['auc'] = recipe(args, steps)['auc']
-  for row, gin_file in zip(rows[args.recipe:], args.gin_files):
+  for row, gin_file in zip(rows[-len(args.gin_files):], args.gin_files):
     row.update(quality(args, gin_file, args.epochs))
 
 
 # ------------------------------------------------------------------ a profile
 
 
+def _child_profile(gin_file, bindings):
+  """Trains, traces the last steps, and prints a profile of one of them."""
+  sys.path.insert(0, _ROOT)
+  import gin
+  import tensorflow.compat.v1 as tf
+
+  import ple_estimator as ple
+  from ple_estimator.engine import native
+
+  class Tracer(tf.train.SessionRunHook):
+    """Times steps, and traces those after the first ones."""
+
+    def __init__(self):
+      self.plain, self.traced = [], []
+      self._calls, self._spans = 0, []
+
+    def before_run(self, run_context):
+      self._calls += 1
+      self._is_traced = self._calls > 3 * _WARM_UP_STEPS
+      options = None
+      if self._is_traced:
+        self._trace = native.trace()
+        self._spans = self._trace.__enter__()
+        options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE)
+      self._begin = time.time(), time.process_time()
+      return tf.train.SessionRunArgs(None, options=options)
+
+    def after_run(self, run_context, run_values):
+      times = self._begin + (time.time(), time.process_time())
+      if not self._is_traced:
+        self.plain.append(times)
+        return
+      self._trace.__exit__(None, None, None)
+      self.traced.append(times + (
+          self._spans[0], run_values.run_metadata))
+
+  tracer = Tracer()
+  gin.external_configurable(lambda: tracer, 'Tracer')
+  ple.load(gin_file, bindings=bindings + [
+      'Experiment.hooks = [@Tracer()]']).train()
+  print(json.dumps(_profiled(gin_file, tracer.plain, tracer.traced)))
+
+
 def profile(args, gin_file):
-  """Prints the costliest ops of a step."""
-  steps = 5 * _WARM_UP_STEPS
+  """Prints where the time of a step goes."""
   with tempfile.TemporaryDirectory() as model_dir:
     bindings = _bindings(args, model_dir) + [
-        'Experiment.max_steps = %d' % steps, 'Experiment.eval_input = None',
-        'Experiment.timeline_steps = %d' % (steps - _WARM_UP_STEPS)]
-    _run(args, ['-m', 'ple_estimator.run', '--gin_file', gin_file] +
-         ['--gin_bindings=' + line for line in bindings])
-    path = max(glob.glob(os.path.join(model_dir, 'timeline-*.json')),
-               key=os.path.getmtime)
-    with open(path) as f:
-      trace = json.load(f)
+        'Experiment.max_steps = %d' % (4 * _WARM_UP_STEPS),
+        'Experiment.eval_input = None']
+    found, _ = _run(args, [
+        os.path.abspath(__file__), '--child', gin_file, '--profile'] +
+                       ['--gin_bindings=' + line for line in bindings],
+                       args.cpus)
   target = os.path.abspath('timeline-%s.json' % os.path.splitext(
       os.path.basename(gin_file))[0])
   with open(target, 'w') as f:
-    json.dump(trace, f)
-  for line in costliest(trace):
-    print(line)
+    json.dump(found['timeline'], f)
+  print('\n'.join(found['lines']))
   print('Timeline for chrome://tracing: %s' % target)
 
 
-def costliest(trace, count=10):
-  """Yields the lines of a table of ops by the time they took in a trace."""
-  total, calls = collections.Counter(), collections.Counter()
-  for event in trace['traceEvents']:
-    if event.get('ph') == 'X' and 'op' in event.get('args', {}):
-      total[event['args']['op']] += event['dur']
-      calls[event['args']['op']] += 1
-  yield '| Op | ms | calls |'
-  yield '|---|---|---|'
-  for op, microseconds in total.most_common(count):
-    yield '| %s | %.2f | %d |' % (op, microseconds / 1000, calls[op])
+def _profiled(gin_file, plain, traced):
+  """Describes the shortest traced step.
+
+  Args:
+    gin_file: str.
+    plain: list of (begin, processor seconds then, end, processor seconds then)
+      of the session calls that were not traced.
+    traced: list of the same with the array of native.trace and the
+      tf.RunMetadata behind.
+
+  Returns:
+    dict of 'lines' and 'timeline'.
+  """
+  plain = plain[_WARM_UP_STEPS:]
+  between = [after[0] - before[2] for before, after in zip(plain, plain[1:])]
+  steps = [after[2] - before[2] for before, after in zip(plain, plain[1:])]
+  cpu = [after[3] - before[3] for before, after in zip(plain, plain[1:])]
+  begin, _, _, _, kernels, metadata = min(
+      traced, key=lambda times: times[2] - times[0])
+  spans, waited = step_profile.spans_of(metadata, kernels, int(1e9 * begin))
+  processors = len(os.sched_getaffinity(0))
+  found = step_profile.Profile(
+      spans, max(span.end for span in spans), processors)
+  lines = [
+      '%s on %d processors, milliseconds' % (gin_file, processors), '',
+      'Without a trace, medians: %.2f per step, of which %.2f between two '
+      'session calls; %.2f of processor time.' % tuple(
+          1e3 * statistics.median(x) for x in (steps, between, cpu)),
+      'Traced, the shortest step: %.2f; it waited %.2f for its input.' % (
+          1e3 * found.wall, 1e3 * waited)]
+  return {'lines': lines + list(step_profile.report(
+      found, step_profile.moved(kernels))),
+          'timeline': step_profile.timeline(spans)}
 
 
 def main():
@@ -431,7 +483,9 @@ def main():
   parser.add_argument('--epochs', type=int, default=0,
                       help='train for so many and add accuracy and AUC')
   parser.add_argument('--no_recipe', dest='recipe', action='store_false',
-                      help='compare with the first .gin file instead')
+                      help='compare with the first row instead')
+  parser.add_argument('--peers', nargs='+', choices=sorted(_PEERS), default=[],
+                      help='add rows of tools/torch_recipe.py')
   parser.add_argument('--roofline', action='store_true',
                       help='add shares of tools/roofline.py')
   parser.add_argument('--limit', action='store_true',
@@ -443,7 +497,7 @@ def main():
                       help='interpreter, and so the TensorFlow')
   parser.add_argument('--json', help='file to write all figures to')
   parser.add_argument('--profile', action='store_true',
-                      help='print the costliest ops instead')
+                      help='print where the time of a step goes instead')
   parser.add_argument('--input', action='store_true',
                       help='time the input alone instead')
   parser.add_argument('--keys', type=int, default=0,
@@ -454,6 +508,8 @@ def main():
     return _child_checkpoint(args.keys)
   if not args.gin_files:
     parser.error('name a .gin file, or --keys')
+  if args.child and args.profile:
+    return _child_profile(args.gin_files[0], args.gin_bindings)
   if args.child and args.input:
     return _child_input(args.gin_files[0], args.gin_bindings, args.steps)
   if args.child:
@@ -474,8 +530,13 @@ def main():
           found['steps_per_second'] * args.batch_size,
           found['cpu_seconds_per_1000_steps']))
     return 0
+  if args.peers:
+    try:
+      check_peers(args.peers)
+    except ValueError as error:
+      parser.error('--peers: %s' % error)
   rows = compare(args)
-  print('\n'.join(markdown(rows)))
+  print('\n'.join(benchmark_table.markdown(rows)))
   if args.json:
     with open(args.json, 'w') as f:
       json.dump(rows, f, indent=2)

@@ -17,8 +17,10 @@ the columns are what a step costs; --gin_file gin/base.gin takes another.
   peak RSS  of the process, start-up included: median
 
 Single kinds are named by --kinds. A `crossed` experiment has half as many
-hashed columns and a cross for each; `attention` and `table` of lists have one
-hashed column more, which is the query, or shares the table.
+hashed columns and a cross for each; `attention`, `joint` and `table` of lists
+have one hashed column more, which is the query, or shares the table.
+`weights_column` reads as many further columns, and `map` the pairs of
+`weighted` as maps.
 """
 
 import argparse
@@ -38,7 +40,8 @@ _ITEMS = 20
 _WIDTH = 16
 _SCALARS = ('hashed', 'integer', 'bucketised', 'vocabulary', 'crossed', 'table',
             'number', 'vector')
-_LISTS = ('hashed_list', 'weighted', 'aligned', 'table of lists', 'attention')
+_LISTS = ('hashed_list', 'weighted', 'weights_column', 'map', 'aligned',
+          'table of lists', 'attention', 'joint')
 _SMALL = """
 PLE:
   num_levels = 1
@@ -75,9 +78,14 @@ def write_rows(path, rows, count, seed=0):
     items = [rng.randint(0, _VALUES, length) for length in lengths]
     columns['list%d' % i] = [
         b'|'.join(b'v%d' % item for item in row) for row in items]
+    weights = [rng.uniform(0.1, 1, length).round(2) for length in lengths]
     columns['weighted%d' % i] = [
-        b'|'.join(b'v%d:%.2f' % (item, rng.uniform(0.1, 1)) for item in row)
-        for row in items]
+        b'|'.join(b'v%d:%.2f' % pair for pair in zip(*of))
+        for of in zip(items, weights)]
+    columns['weights%d' % i] = pa.array(weights, pa.list_(pa.float32()))
+    columns['map%d' % i] = pa.array(
+        [[(b'v%d' % item, weight) for item, weight in zip(*of)]
+         for of in zip(items, weights)], pa.map_(pa.binary(), pa.float32()))
   pa.parquet.write_table(pa.table(columns), path)
 
 
@@ -106,6 +114,11 @@ def columns_of(kind, count):
       'vector': lambda: each('reals', kind='vector', width=_WIDTH),
       'hashed_list': lambda: each('list', **of_list),
       'weighted': lambda: each('weighted', weights=':', **of_list),
+      'map': lambda: each('map', weights=':', **of_list),
+      'weights_column': lambda: [
+          column for i, of in enumerate(each('list', **of_list)) for column in (
+              dict(of, weights_column='weights%d' % i),
+              {'name': 'weights%d' % i, 'kind': 'weight_list'})],
       'aligned': lambda: each('list', **dict(
           {name: of_list[name] for name in of_list if name != 'default'},
           aligned='all')),
@@ -113,6 +126,9 @@ def columns_of(kind, count):
           dict(query[0], table='all')],
       'attention': lambda: each('list', **dict(
           of_list, combiner='attention', query='query')) + query,
+      'joint': lambda: each('list', **dict(
+          of_list, combiner='attention', query='query', aligned='all',
+          joint=True)) + query,
   }[kind]()
 
 
@@ -131,7 +147,7 @@ def write_experiment(path, gin_file, kind, count):
     f.write("train/ParquetInput.files = 'rows.parquet'\n"
             "Model.tasks = [@click/Task()]\n"
             "click/Task:\n  name = 'click'\n  label = 'click'\n")
-    if kind == 'attention':
+    if kind in ('attention', 'joint'):
       f.write('Model.attention = @Attention()\n')
     label = {'name': 'click', 'kind': 'label', 'values': (0, 1)}
     f.write('FeatureSpec.columns = %r\n' % (

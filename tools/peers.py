@@ -33,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 
+import environments
 import linear_reference
 import numpy as np
 
@@ -158,15 +159,9 @@ def write_arrays(folder, args):
 
 def environment(name, args):
   """Makes the environment of a framework; returns its interpreter."""
-  folder = os.path.join(args.environments, 'peer-' + name.lower())
-  python = os.path.join(folder, 'bin', 'python')
-  ready = os.path.join(folder, 'installed')
-  if not os.path.exists(ready):
-    subprocess.check_call([args.python, '-m', 'venv', '--clear', folder])
-    subprocess.check_call(
-        [python, '-m', 'pip', 'install', '--quiet'] + _PACKAGES[name])
-    open(ready, 'w').close()
-  return python
+  return environments.interpreter(
+      os.path.join(args.environments, 'peer-' + name.lower()), _PACKAGES[name],
+      args.python)
 
 
 def row_of(name, tasks, found):

@@ -16,6 +16,7 @@ from ple_estimator.data.columns import numbers
 from ple_estimator.data.columns import targets
 from ple_estimator.data.columns import vector
 from ple_estimator.data.columns import vocabulary
+from ple_estimator.data.columns import weight_list
 
 NO_ID = base.NO_ID
 RAW = base.RAW
@@ -32,6 +33,7 @@ Vector = vector.Vector
 Label = targets.Label
 LabelUse = targets.LabelUse
 Weight = targets.Weight
+WeightList = weight_list.WeightList
 
 KINDS = collections.OrderedDict([
     ('label', Label),
@@ -44,6 +46,7 @@ KINDS = collections.OrderedDict([
     ('number', Number),
     ('vector', Vector),
     ('weight', Weight),
+    ('weight_list', WeightList),
     ('ignored', Ignored),
 ])
 

@@ -109,7 +109,11 @@ class KernelEncoder(_Encoder):
     # Of a column in `keep` that is also in a group, both the ids and the values
     # are needed.
     self._kept = [reading.spec[n] for n in reading.keep if n in grouped]
-    self._others = [c for c in reading.columns() if c.name not in grouped]
+    # The ids of other columns are made of these; nothing else reads them.
+    self._sources = [c.name for c in reading.columns()
+                     if c.is_source and c.name not in reading.keep]
+    self._others = [c for c in reading.columns()
+                    if c.name not in grouped + self._sources]
     self._keys = [key for group in reading.groups for key in group.keys()]
     super().__init__(reading, reading.groups, self._others + self._kept)
 
@@ -118,8 +122,9 @@ class KernelEncoder(_Encoder):
     for column in self._kept:
       table = table.append_column(
           column_kinds.RAW + column.name, table.column(column.name))
-    return packing.to_ids(table, [
+    table = packing.to_ids(table, [
         column for group in self._reading.groups for column in group.columns])
+    return table.drop(self._sources) if self._sources else table
 
   def arrays(self, table):
     """Returns the arrays of groups, see packing.Packed, then the columns."""

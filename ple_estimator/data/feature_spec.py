@@ -60,7 +60,7 @@ class FeatureSpec:
     made = [
         _column(entry, overrides.pop(entry['name'], {}), dim)
         for written in columns for entry in ranges.expand(written)]
-    self.columns = [c for c in made if c.sources == (c.name,)]
+    self.columns = [c for c in made if c.name in c.sources]
     errors.check(not overrides, 'FeatureSpec.overrides must be of columns in '
                  'FeatureSpec.columns, got %s.',
                  ', '.join(sorted(map(str, overrides))))
@@ -74,6 +74,9 @@ class FeatureSpec:
     for column in self.categories:
       if column.sources != (column.name,):
         column.join(self.columns)
+    for column in self.columns:
+      if isinstance(column, column_kinds.WeightList):
+        column.check_used()
     tables.check(self.categories)
     aligned.join(self.categories)
     _check_queries(self.categories)
@@ -164,8 +167,10 @@ class FeatureSpec:
 
 def _check_queries(categories):
   """Raises UserError unless attention can compare its lists with columns."""
-  possible = {c.name: c.dim for c in categories if c.query is None}
+  possible = {c.name: c.dim for c in categories if not c.attends}
   for column in categories:
+    if column.joint:
+      _check_joint(column, categories)
     if column.query is None:
       continue
     where = 'FeatureSpec.columns, %r' % column.name
@@ -177,6 +182,18 @@ def _check_queries(categories):
         column.dim == possible[column.query], '%s: dim must be that of the '
         'query %r, %d, got %d.', where, column.query, possible[column.query],
         column.dim)
+
+
+def _check_joint(column, categories):
+  """Raises UserError unless a joint list has others, and they have a query."""
+  joint = [c for c in categories if c.joint and c.aligned == column.aligned]
+  errors.check(
+      len(joint) > 1, "FeatureSpec.columns, %r: 'joint' must be True in two or "
+      "more lists of the 'aligned' %r, got one.", column.name, column.aligned)
+  errors.check(
+      any(c.query is not None for c in joint), 'FeatureSpec.columns, %s: '
+      "'query' must be given in one or more of these lists, which are 'joint', "
+      'got none.', ', '.join(repr(c.name) for c in joint))
 
 
 def _column(entry, override, dim):

@@ -16,6 +16,9 @@ once, however many ids refer to it:
           index[splits[c * batch + b] to splits[c * batch + b + 1])
   weights [ids] float32, of each id; only in a group with weighted lists, where
           an id of another column has the weight 1
+  places  [ids] int32, at which place of its list the item of each id stands,
+          empty items counted; only in a group with joint lists, which attention
+          looks at together, where an id of another column has the place 0
 
 Packing is done in the input pipeline, at the same time as the step before. The
 "rows" of a KeyedGroup are keys.
@@ -31,9 +34,11 @@ import tensorflow.compat.v1 as tf
 from ple_estimator.data.columns import tables
 from ple_estimator.engine import native
 
-Packed = collections.namedtuple('Packed', 'rows index splits weights')
-Packed.__new__.__defaults__ = ((),)  # without weights
-_WEIGHTS = 'weights/'  # prefix of a column of `to_ids` with weights of ids
+Packed = collections.namedtuple('Packed', 'rows index splits weights places')
+Packed.__new__.__defaults__ = ((), ())  # without weights and places
+# Prefixes of columns of `to_ids` with what each id of a list has.
+_WEIGHTS = 'weights/'
+_PLACES = 'places/'
 _SINGLE = 'mean'  # of a field with one id, where combiners do not differ
 _ATTENTION = 'attention'  # which also differs where a field has one id
 
@@ -91,6 +96,7 @@ class Part:
     attends: bool, whether it is 'attention', for which an embedding returns the
       items of the lists as they are (hashed.Items).
     weighted: bool, whether the columns are lists whose items have weights.
+    placed: bool, whether some of them are joint lists.
   """
 
   def __init__(self, columns, begin, count, how):
@@ -106,6 +112,7 @@ class Part:
     self.dim = columns[0].dim
     self.combiner, self.weighted = how or (_SINGLE, False)
     self.attends = self.combiner == _ATTENTION
+    self.placed = any(column.joint for column in columns)
     self._begin = begin
     self._count = count
 
@@ -122,7 +129,8 @@ class Part:
     splits = packed.splits[begin:begin + len(self.columns) * batch + 1]
     first, end = splits[0], splits[-1]
     return Packed(packed.rows, packed.index[first:end], splits - first,
-                  packed.weights[first:end] if self.weighted else ())
+                  packed.weights[first:end] if self.weighted else (),
+                  packed.places[first:end] if self.placed else ())
 
 
 def _parts(columns):
@@ -167,6 +175,7 @@ class Group:
     own_l2: tuple of (width, float), the penalty on each part of these.
     combiner: 'mean', 'sum', 'sqrtn' or 'attention', of the first of parts.
     weighted: bool, whether some columns are lists whose items have weights.
+    placed: bool, whether some columns are joint lists.
     stddev: float, what the columns say of the start of their rows, or None.
     l2: float, what the columns say of the penalty on their rows, or None.
     trainable: bool, whether training changes their vectors.
@@ -191,6 +200,7 @@ class Group:
     self.own_l2 = columns[0].own_l2
     self.combiner = self.parts[0].combiner
     self.weighted = any(part.weighted for part in self.parts)
+    self.placed = any(part.placed for part in self.parts)
     self.stddev = columns[0].stddev
     self.l2 = columns[0].l2
     self.trainable = columns[0].trainable
@@ -203,16 +213,21 @@ class Group:
 
   def take(self, features):
     """Returns the group's packed ids among the features as a Packed."""
-    return Packed(*[features[name] for name in self.keys()])
+    return Packed(**{field: features[name] for field, name in zip(
+        self._fields(), self.keys())})
 
   def keys(self):
     """Returns the names of the group's packed ids among the features."""
-    return ['%s/%s' % (self.name, field)
-            for field in Packed._fields[:len(self.dtypes())]]
+    return ['%s/%s' % (self.name, field) for field in self._fields()]
+
+  def _fields(self):
+    return (['rows', 'index', 'splits'] + ['weights'] * self.weighted +
+            ['places'] * self.placed)
 
   def dtypes(self):
     """Returns the tuple of tf.DType of what `keys` names."""
-    return (tf.int64, tf.int32, tf.int32) + (tf.float32,) * self.weighted
+    return (tf.int64, tf.int32, tf.int32) + (
+        tf.float32,) * self.weighted + (tf.int32,) * self.placed
 
   def pack(self, features):
     """Packs ids by TensorFlow ops.
@@ -223,11 +238,14 @@ class Group:
     Returns:
       dict of `keys` to tensors.
     """
-    values, lengths, weights = [], [], []
+    values, lengths, weights, places = [], [], [], []
     for i, column in enumerate(self.columns):
       ids, of_ids = features[column.name], None
       if column.weighted:
         ids, of_ids = ids
+      if self.placed:
+        places.append(tf.cast(ids.indices[:, 1], tf.int32) if column.joint else
+                      None)
       if isinstance(ids, tf.SparseTensor):
         lengths.append(tf.math.unsorted_segment_sum(
             tf.ones_like(ids.values, tf.int32), ids.indices[:, 0],
@@ -241,12 +259,15 @@ class Group:
       if self.weighted:
         weights.append(tf.ones_like(ids, tf.float32) if of_ids is None else
                        of_ids.values)
+      if self.placed and places[-1] is None:
+        places[-1] = tf.zeros_like(ids, tf.int32)
     rows, index = tf.unique(tf.concat(values, axis=0))
     splits = tf.concat(
         [[0], tf.cumsum(tf.concat(lengths, axis=0))], axis=0)
     packed = (rows, index, splits)
-    if self.weighted:
-      packed += (tf.concat(weights, axis=0),)
+    for more in (weights, places):
+      if more:
+        packed += (tf.concat(more, axis=0),)
     return dict(zip(self.keys(), packed))
 
   def pack_table(self, table):
@@ -258,7 +279,8 @@ class Group:
     Returns:
       tuple of numpy arrays in the order of `keys`.
     """
-    values, lengths, weights = [], [np.zeros(1, np.int32)], []
+    values, lengths = [], [np.zeros(1, np.int32)]
+    weights, places = [], []
     for i, column in enumerate(self.columns):
       array = one_chunk(table.column(column.name))
       if pa.types.is_list(array.type):
@@ -275,9 +297,14 @@ class Group:
         weights.append(to_numpy(one_chunk(
             table.column(_WEIGHTS + column.name)).flatten())
                        if column.weighted else np.ones(len(ids), np.float32))
+      if self.placed:
+        places.append(to_numpy(one_chunk(
+            table.column(_PLACES + column.name)).flatten())
+                      if column.joint else np.zeros(len(ids), np.int32))
     rows, index = native.unique(np.concatenate(values))
     packed = rows, index, np.cumsum(np.concatenate(lengths), dtype=np.int32)
-    return packed + (np.concatenate(weights),) if self.weighted else packed
+    return packed + tuple(
+        np.concatenate(more) for more in (weights, places) if more)
 
 
 class KeyedGroup(Group):
@@ -370,7 +397,8 @@ def to_ids(table, columns):
 
   Returns:
     pa.Table, int64 or list<int64> in those columns, with further columns of
-    list<float> for the weights of weighted lists.
+    list<float> for the weights of weighted lists, and of list<int32> for the
+    places of joint ones.
   """
   # All of them first: a column may be the source of another one too.
   arrays = [named for column in columns for named in _ids(table, column)]
@@ -382,17 +410,19 @@ def to_ids(table, columns):
 
 
 def _ids(table, column):
-  """The ids of a column, and the weights if it has some.
+  """The ids of a column, and the weights or places if it has some.
 
   Returns:
-    list of (name, pa.Array): int64, or list<int64>, and list<float>.
+    list of (name, pa.Array): int64, or list<int64>, and list<float> or
+    list<int32>.
   """
   ids = column.ids(*[one_chunk(table.column(name)) for name in column.sources])
   if not isinstance(ids, tuple):
     return [(column.name, pa.array(ids))]
   splits = pa.array(ids[1])
   lists = [(column.name, ids[0])] + [
-      (_WEIGHTS + column.name, weights) for weights in ids[2:]]
+      ((_WEIGHTS if column.weighted else _PLACES) + column.name, more)
+      for more in ids[2:]]
   return [(name, pa.ListArray.from_arrays(splits, pa.array(values)))
           for name, values in lists]
 

@@ -190,11 +190,12 @@ def pool(vectors, packed, part, fused=False):
     [batch, columns * dim] float32, the columns in the order of the part. The
     vector is zero where a field has no id.
   """
+  if fused:
+    return native.pool(
+        vectors, packed.index, packed.splits, len(part.columns), part.combiner,
+        packed.weights if part.weighted else ())
   if part.weighted:
     return _by_row(_weighted_sums(vectors, packed, part.combiner), part)
-  if fused:
-    return native.pool(vectors, packed.index, packed.splits,
-                       len(part.columns), part.combiner)
   fields = tf.size(packed.splits) - 1
   field = tf.repeat(
       tf.range(fields), packed.splits[1:] - packed.splits[:-1])
@@ -210,8 +211,7 @@ def _weighted_sums(vectors, packed, combiner):
   As tf.nn.embedding_lookup_sparse with sp_weights: 'sum' is sum_i w_i e_i,
   'mean' divides it by sum_i w_i, and 'sqrtn' by sqrt(sum_i w_i^2). It is zero
   where the divisor is 0. The sums of weights are made in float64, in which no
-  square of a float32 is too large or becomes 0. It is made of TensorFlow's own
-  ops with and without fused kernels.
+  square of a float32 is too large or becomes 0.
 
   Args:
     vectors: [n, dim] float32, the vectors of packed.rows.

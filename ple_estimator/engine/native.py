@@ -6,6 +6,7 @@ build.py compiles them once per TensorFlow, at the first use or by
 ops, which runs where they cannot be had, and is what tests compare with.
 """
 
+import contextlib
 import ctypes
 import functools
 import sys
@@ -25,6 +26,17 @@ def available():
 def missing():
   """Why the kernels are not used here, in one line; '' where they are."""
   return _loaded()[1]
+
+
+def loaded():
+  """Whether the kernels have been loaded; other than `available` builds none.
+
+  What is done by the kernels where they are at hand, and else without them,
+  asks this: a run that does not want them must not wait for a compiler.
+  """
+  # pylint takes cache_info for a method that has no argument left for itself.
+  calls = _loaded.cache_info()  # pylint: disable=too-many-function-args
+  return calls.currsize > 0 and available()
 
 
 @functools.lru_cache(maxsize=None)
@@ -140,7 +152,7 @@ def _mix_grad(op, *gradients):
   return list(found[0]) + list(found[1])
 
 
-def pool(vectors, index, splits, columns, combiner):
+def pool(vectors, index, splits, columns, combiner, weights=()):
   """Combines the vectors of each field.
 
   Args:
@@ -150,19 +162,23 @@ def pool(vectors, index, splits, columns, combiner):
       index[splits[c * batch + b] to splits[c * batch + b + 1]).
     columns: int.
     combiner: 'mean', 'sum' or 'sqrtn'.
+    weights: [ids] float32, how much each id of a field counts, and what
+      'mean' and 'sqrtn' divide by; empty where all count 1.
 
   Returns:
-    [batch, columns * dim] float32, zeros where a field has no id.
+    [batch, columns * dim] float32, zeros where a field has no id, or where its
+    weights make the divisor 0.
   """
   return _ops().ple_pool(
-      vectors, index, splits, columns=columns, combiner=combiner)
+      vectors, index, splits, tf.convert_to_tensor(weights, tf.float32),
+      columns=columns, combiner=combiner)
 
 
 @tf.RegisterGradient('PlePool')
 def _pool_grad(op, gradient):
   return _ops().ple_pool_grad(
       *(list(op.inputs) + [gradient]), columns=op.get_attr('columns'),
-      combiner=op.get_attr('combiner')), None, None
+      combiner=op.get_attr('combiner')), None, None, None
 
 
 def _dense(gradients, outputs):
@@ -252,7 +268,20 @@ def _functions(library):
   library.ple_hash_lists.restype = integer
   library.ple_hash_lists.argtypes = [
       pointer, pointer, integer, ctypes.c_char_p, integer, integer, pointer,
-      pointer]
+      pointer, pointer]
+  library.ple_hash_weighted.restype = integer
+  library.ple_hash_weighted.argtypes = [
+      pointer, pointer, integer, ctypes.c_char_p, integer, ctypes.c_char_p,
+      integer, ctypes.c_double, ctypes.c_double, integer, pointer, pointer,
+      pointer, pointer]
+  library.ple_hash_beside.restype = integer
+  library.ple_hash_beside.argtypes = [
+      pointer, pointer, pointer, pointer, integer, ctypes.c_char_p, integer,
+      ctypes.c_char_p, integer, ctypes.c_double, ctypes.c_double, integer,
+      pointer, pointer, pointer, pointer]
+  library.ple_trace_begin.restype = None
+  library.ple_trace_end.restype = integer
+  library.ple_trace_end.argtypes = [pointer, integer]
   library.ple_unique.restype = integer
   library.ple_unique.argtypes = [pointer, integer, pointer, pointer]
   return library
@@ -276,25 +305,104 @@ def hash_text(array, num_buckets, missing):
   return ids
 
 
-def hash_lists(array, separator, num_buckets):
+def hash_lists(array, separator, num_buckets, with_places=False):
   """Cuts texts at a separator, drops empty items and hashes the others.
 
   Args:
     array: pa.BinaryArray without nulls.
     separator: bytes.
     num_buckets: int.
+    with_places: bool, whether places are wanted.
 
   Returns:
-    (ids, splits): int64 and [rows + 1] int32 numpy arrays; text i has
-    ids[splits[i] to splits[i + 1]).
+    (ids, splits, places): int64, [rows + 1] int32 and int32 numpy arrays; text
+    i has ids[splits[i] to splits[i + 1]), and places[k] is how many items,
+    empty ones too, stand in front of that of ids[k]; or None.
   """
   data, offsets = _buffers(array)
   ids = np.empty(int(offsets[-1] - offsets[0]) + len(array), np.int64)
   splits = np.empty(len(array) + 1, np.int32)
+  places = np.empty(len(ids) if with_places else 0, np.int32)
   used = _c().ple_hash_lists(
       data, offsets.ctypes.data, len(array), separator, len(separator),
-      num_buckets, ids.ctypes.data, splits.ctypes.data)
-  return ids[:used].copy(), splits
+      num_buckets, ids.ctypes.data, splits.ctypes.data,
+      places.ctypes.data if with_places else None)
+  return (ids[:used].copy(), splits,
+          places[:used].copy() if with_places else None)
+
+
+def hash_weighted(array, separator, mark, limits, num_buckets=None):
+  """As hash_lists, of items with a weight behind the last `mark` of each.
+
+  Args:
+    array: pa.BinaryArray without nulls.
+    separator: bytes, between items.
+    mark: bytes, between an item and its weight.
+    limits: (least, most), float, between which a weight can be used.
+    num_buckets: int; None makes no ids.
+
+  Returns:
+    (ids, weights, splits, bad): int64, or None; float32, NaN where there is no
+    number; [rows + 1] int32; and [rows] bool, which texts have a weight that
+    cannot be used.
+  """
+  data, offsets = _buffers(array)
+  bad = np.empty(len(array), bool)
+  return _weighted(array, num_buckets, lambda ids, weights, splits: (
+      _c().ple_hash_weighted(
+          data, offsets.ctypes.data, len(array), separator, len(separator),
+          mark, len(mark), limits[0], limits[1], num_buckets or 0, ids, weights,
+          splits, bad.ctypes.data))) + (bad,)
+
+
+def hash_beside(array, separator, weights, weights_separator, limits,
+                num_buckets=None):
+  """As hash_lists, of items whose weights stand in texts of their own.
+
+  Args:
+    array: pa.BinaryArray without nulls, the items.
+    separator: bytes, between items.
+    weights: pa.BinaryArray without nulls, of as many rows.
+    weights_separator: bytes, between weights.
+    limits: (least, most), float, between which a weight can be used.
+    num_buckets: int; None makes no ids.
+
+  Returns:
+    (ids, weights, splits, problems): as hash_weighted; and [rows] uint8, 1
+    where there are not as many weights as items, 2 where an item has a weight
+    that cannot be used, else 0.
+  """
+  (data, offsets), of_weights = _buffers(array), _buffers(weights)
+  problems = np.empty(len(array), np.uint8)
+  return _weighted(array, num_buckets, lambda ids, found, splits: (
+      _c().ple_hash_beside(
+          data, offsets.ctypes.data, of_weights[0], of_weights[1].ctypes.data,
+          len(array), separator, len(separator), weights_separator,
+          len(weights_separator), limits[0], limits[1], num_buckets or 0, ids,
+          found, splits, problems.ctypes.data))) + (problems,)
+
+
+def _weighted(array, num_buckets, fill):
+  """Makes (ids, weights, splits) of the items of texts.
+
+  Args:
+    array: pa.BinaryArray of the texts.
+    num_buckets: int; None makes no ids.
+    fill: function of the addresses of the three arrays to the number of items,
+      which is negative where there is no memory.
+  """
+  # An item has at least a byte, or stands alone in its text.
+  _, offsets = _buffers(array)
+  most = int(offsets[-1] - offsets[0]) + len(array)
+  ids = None if num_buckets is None else np.empty(most, np.int64)
+  weights = np.empty(most, np.float32)
+  splits = np.empty(len(array) + 1, np.int32)
+  used = fill(None if ids is None else ids.ctypes.data, weights.ctypes.data,
+              splits.ctypes.data)
+  if used < 0:
+    raise MemoryError('There is no memory to read %d weights.' % most)
+  return (None if ids is None else ids[:used].copy(), weights[:used].copy(),
+          splits)
 
 
 def _buffers(array):
@@ -324,6 +432,40 @@ def unique(ids):
   if count < 0:
     raise MemoryError('There is no memory to number %d ids.' % len(ids))
   return rows[:count].copy(), index
+
+
+# As Span in kernels/trace.h.
+_SPAN = np.dtype([('begin', np.int64), ('end', np.int64), ('cpu', np.int64),
+                  ('bytes', np.int64), ('thread', np.int32), ('kind', np.int32),
+                  ('type', 'S48')])
+OP, HELP, WAIT = range(3)  # kinds of spans
+
+
+@contextlib.contextmanager
+def trace(room=100000):
+  """Notes when threads work for the ops of this module.
+
+  Args:
+    room: int, the most spans that are noted.
+
+  Yields:
+    list, to which a numpy array with one element per span is added at the end:
+    `begin` and `end` in nanoseconds since 1970; `cpu`, the nanoseconds of
+    processor time between them; `bytes`, what the loops and products of nets
+    and updates read and wrote, each array once per pass (kernels/trace.h);
+    `thread`, its number as in RunMetadata;
+    `type`, the op's type as bytes; and `kind`: OP is a call of an op, HELP the
+    work of another thread for one, and WAIT, inside of an OP, the time in which
+    the caller waits for others.
+  """
+  found = []
+  spans = np.zeros(room, _SPAN)
+  _c().ple_trace_begin()
+  try:
+    yield found
+  finally:
+    count = _c().ple_trace_end(spans.ctypes.data, room)
+    found.append(spans[:count])
 
 
 def _main():

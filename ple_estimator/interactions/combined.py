@@ -107,22 +107,41 @@ class Interactions:
     blocks, own = _split(embedded, groups) if self._parts else [], sum(
         self._widths)
     vectors, x = blocks, embedded
+    of_parts = [[] for _ in self._parts]
     if own:
-      vectors = [block[:, :, :-own] for block in blocks]
+      vectors, of_parts = self._cut(blocks)
       x = tf.concat([_flat(block) for block in vectors], axis=1)
     if dropout:
       x = tf.nn.dropout(x, rate=dropout)
     x = tf.concat([x, numbers], axis=1)
     names = [[column.name for column in group.columns] for group in groups]
-    found, end = [], -own
-    for (scope, part), width in zip(self._parts.items(), self._widths):
-      begin, end = end, end + width
-      of_part = [block[:, :, begin:end or None] for block in blocks
-                 ] if width else []
+    found = []
+    for (scope, part), of_part in zip(self._parts.items(), of_parts):
       with tf.variable_scope(scope):
         found.append(part(interaction.Fields(
             names, vectors, of_part, numbers, x), num_tasks, purpose))
     return _put_together(x, found)
+
+  def _cut(self, blocks):
+    """Cuts the vectors of interactions off those that the experts read.
+
+    By one op per block, whose gradient is one op too: the gradient of a slice
+    is as large as the block, and those of several slices are added up.
+
+    Args:
+      blocks: list of [batch, columns, dim] float32.
+
+    Returns:
+      (vectors, of_parts): a list of [batch, columns, dim - own] float32; and
+      for each part a list of [batch, columns, n] float32, empty if it has no
+      vectors of its own.
+    """
+    widths = [width for width in self._widths if width]
+    cut = [tf.split(block, [block.shape[2].value - sum(widths)] + widths,
+                    axis=2) for block in blocks]
+    vectors, *own = [list(pieces) for pieces in zip(*cut)]
+    own = iter(own)
+    return vectors, [next(own) if width else [] for width in self._widths]
 
 
 def _put_together(x, found):

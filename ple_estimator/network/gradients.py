@@ -72,8 +72,7 @@ def _of_sums(build, tasks, inputs, targets, slices, loss_weights, sums):
           [g for g in (found[-1] if found else []) if g is not None]):
         found.append(tf.gradients(
             [losses[task.name] for task in of], [inputs] + variables,
-            [weight_of[task.name] for task in of],
-            gate_gradients=True))  # as tf.train.Optimizer does
+            [weight_of[task.name] for task in of]))
     gates = tf.nest.map_structure(lambda x: share * tf.reduce_sum(x), gates)
     by_name = [{v.name: _dense(g, v) for v, g in zip(variables, gradients)
                 if g is not None} for _, *gradients in found]

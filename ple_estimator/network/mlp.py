@@ -40,12 +40,36 @@ def check_units(binding, units, may_be_empty=True):
       may_be_empty)
 
 
+class Input:
+  """An input whose product with a kernel costs less than the input itself.
+
+  Only networks that TensorFlow's own ops compute take one.
+
+  Attributes:
+    width: int, of the input, and so the number of rows of the kernel.
+  """
+
+  width = None
+
+  def times(self, kernel, precision):
+    """Multiplies the input with a kernel.
+
+    Args:
+      kernel: [width, out] float32.
+      precision: precision.Precision of the products.
+
+    Returns:
+      [batch, out] float32.
+    """
+    raise NotImplementedError
+
+
 class Net(collections.namedtuple(
     'Net', 'x units linear linear_bias linear_zeros bias_scale')):
   """One network of a set.
 
   Attributes:
-    x: [batch, in_dim] float32.
+    x: [batch, in_dim] float32, or Input.
     units: widths of the hidden layers.
     linear: int, width of a linear layer behind them; 0 is none.
     linear_bias: bool, whether that layer has a bias.
@@ -143,7 +167,9 @@ class Mlp:
 
   def _variables(self, net):
     """Makes the variables of a net; returns a list of _Layer."""
-    layers, width = [], net.x.shape[-1].value
+    layers = []
+    width = (net.x.width if isinstance(net.x, Input) else
+             net.x.shape[-1].value)
     for i, units in enumerate(net.units):
       kernel, bias = self._dense_variables(
           'dense_%d' % i, width, units, bias=True)
@@ -261,7 +287,7 @@ def _dense(x, norm, layer, precision):
   """Applies a norm (scale, shift), or None, and a dense layer to x.
 
   Args:
-    x: [batch, in] float32.
+    x: [batch, in] float32, or Input, which has no norm.
     norm: (scale, shift), [in] float32 each, see BatchNorm.scale_and_shift, or
       None. The kernel is scaled instead of x, because it has fewer rows:
       (x * scale + shift) W = x (scale W) + shift W.
@@ -277,7 +303,8 @@ def _dense(x, norm, layer, precision):
     shift = tf.squeeze(tf.matmul(shift[tf.newaxis], kernel), axis=0)
     bias = shift if bias is None else bias + shift
     kernel = scale[:, tf.newaxis] * kernel
-  x = precision.matmul(x, kernel)
+  x = (x.times(kernel, precision) if isinstance(x, Input) else
+       precision.matmul(x, kernel))
   return x if bias is None else tf.nn.bias_add(x, bias)
 
 

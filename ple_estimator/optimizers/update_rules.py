@@ -14,6 +14,8 @@ References:
     and the kernels in training_ali_ops.cc.
 """
 
+import collections
+
 import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
@@ -53,8 +55,11 @@ class LazyAdam(compat.AdamOptimizer):
   def use_kernels(self):
     """Updates by the ops of native.py from here on, which must be available.
 
-    One op updates all dense variables of a device, and one the touched rows of
-    each table.
+    One op updates the dense variables of a device whose gradients one op makes,
+    such as those of a level, so that it runs while the levels below go
+    backward; one updates all others of a device. If the gradients are clipped,
+    all wait for the norm, which needs all gradients. One op updates the touched
+    rows of each table.
     """
     self._has_kernels = True
 
@@ -85,10 +90,12 @@ class LazyAdam(compat.AdamOptimizer):
     return grad.op
 
   def _finish(self, update_ops, name_scope):
-    by_device = {}
+    makers = collections.Counter(grad.op.name for grad, _ in self._dense)
+    groups = {}
     for grad, var in self._dense:
-      by_device.setdefault(var.device, []).append((grad, var))
-    for device, pairs in sorted(by_device.items()):
+      maker = grad.op.name if makers[grad.op.name] > 1 else ''
+      groups.setdefault((var.device, maker), []).append((grad, var))
+    for (device, _), pairs in sorted(groups.items()):
       grads, variables = zip(*pairs)
       with tf.device(device or None):
         update_ops = update_ops + [native.dense_adam(

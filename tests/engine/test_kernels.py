@@ -6,6 +6,7 @@ import sys
 
 import conftest
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
@@ -209,8 +210,19 @@ def test_the_gradient_of_mix_refuses(changes, message):
 ])
 def test_pool_refuses(vectors, index, splits, message):
   given = [zeros(*vectors), any_shape(index, np.int32),
-           any_shape(splits, np.int32)]
+           any_shape(splits, np.int32), zeros(0)]
   attributes = dict(columns=2, combiner='sum')
+  assert_refused(native._ops().ple_pool(*given, **attributes), message)
+  assert_refused(
+      native._ops().ple_pool_grad(*given, zeros(1, 4), **attributes), message)
+
+
+@pytest.mark.parametrize('shape', [(2,), (1, 1), ()])
+def test_pool_refuses_weights_of_other_ids(shape):
+  given = [zeros(3, 2), any_shape([0], np.int32),
+           any_shape([0, 1, 1], np.int32), zeros(*shape)]
+  attributes = dict(columns=2, combiner='mean')
+  message = r'weights must be .0. or .1., got '
   assert_refused(native._ops().ple_pool(*given, **attributes), message)
   assert_refused(
       native._ops().ple_pool_grad(*given, zeros(1, 4), **attributes), message)
@@ -219,7 +231,7 @@ def test_pool_refuses(vectors, index, splits, message):
 def test_the_gradient_of_pool_refuses():
   assert_refused(native._ops().ple_pool_grad(
       zeros(3, 2), any_shape([0], np.int32), any_shape([0, 1, 1], np.int32),
-      zeros(2, 2), columns=2, combiner='sum'),
+      zeros(0), zeros(2, 2), columns=2, combiner='sum'),
                  r'd_pooled must have the shape .1,4., got .2,2.')
 
 
@@ -382,6 +394,26 @@ def test_other_ops_on_an_empty_batch():
     np.testing.assert_array_equal(sess.run(var), np.zeros([3, 2]))
 
 
+def test_rows_that_come_twice_are_summed_whatever_came_before():
+  # What was noted of the rows of one call must not be there in the next.
+  var, m, v = [variable(name, np.zeros([200, 2])) for name in 'xmv']
+  rows = tf.placeholder(tf.int64, [None])
+  gradient = tf.placeholder(tf.float32, [None, 2])
+  update = native.rows_adam(var, m, v, rows, gradient, SCALARS)
+  expected = np.zeros([200, 2])
+  rng = np.random.RandomState(0)
+  with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    for numbers in ([3, 64, 199, 63], [3, 64, 3, 7, 3], [3, 64, 199, 63, 7],
+                    [199, 199]):
+      values = rng.randn(len(numbers), 2).astype('f')
+      sess.run(update, {rows: numbers, gradient: values})
+      for row in set(numbers):
+        total = values[np.array(numbers) == row].sum(axis=0)
+        expected[row] = 0.9 * expected[row] + 0.1 * total
+      np.testing.assert_allclose(sess.run(m), expected, rtol=1e-5, atol=1e-7)
+
+
 def test_a_layer_without_columns_is_its_bias():
   x = tf.placeholder(tf.float32, [None, 0])
   bias = np.array([2, -3], 'f')
@@ -491,6 +523,88 @@ def test_mix_passes_nan_on_as_tensorflow(where, value):
     np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
 
 
+WEIGHTED = [[1.0], [2, 0.5, 1], [], [0, 0], [1e-30, 0], [3, 0.25],
+            [2.0**24] * 4]
+DIVISORS = {'sum': lambda w: 1.0, 'mean': np.sum,
+            'sqrtn': lambda w: np.sqrt(np.sum(np.square(w)))}
+
+
+@pytest.mark.parametrize('sign', [1, -1])
+@pytest.mark.parametrize('combiner', sorted(DIVISORS))
+def test_pool_weighs_as_numpy(combiner, sign):
+  fields = 500 * WEIGHTED  # more than one thread takes at a time
+  rng = np.random.RandomState(7)
+  vectors = rng.randn(50, 19).astype('f')
+  weights = np.concatenate(fields)
+  weights[1::3] *= 1 if combiner == 'mean' else sign
+  splits = np.cumsum([0] + [len(field) for field in fields])
+  index = rng.randint(0, 50, len(weights))
+  factors = rng.randn(len(fields) // 2, 2 * 19).astype('f')
+  shares = np.zeros([len(fields), 50])
+  for f, (first, end) in enumerate(zip(splits, splits[1:])):
+    divisor = DIVISORS[combiner](weights[first:end])
+    for i in range(first, end):
+      shares[f, index[i]] += weights[i] / divisor if divisor else 0
+  by_field = shares.dot(vectors)
+  wanted = by_field.reshape(2, -1, 19).transpose(1, 0, 2).reshape(-1, 2 * 19)
+  v = tf.constant(vectors)
+  pooled = native.pool(v, tf.constant(index, tf.int32),
+                       tf.constant(splits, tf.int32), 2, combiner,
+                       tf.constant(weights, tf.float32))
+  gradient, = tf.gradients(tf.reduce_sum(pooled * factors), v)
+  with tf.Session() as sess:
+    found, gradient = sess.run([pooled, gradient])
+  largest = np.abs(wanted).max()
+  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6 * largest)
+  np.testing.assert_allclose(
+      gradient, shares.T.dot(factors.reshape(-1, 2, 19).transpose(
+          1, 0, 2).reshape(-1, 19)), rtol=1e-4, atol=1e-5 * largest)
+
+
+def test_lists_with_weights_are_cut_and_hashed():
+  array = pa.array([b'left out', b'a:1|:2||b:x', b'', b'c:-1e0'], pa.binary())
+  ids, weights, splits, bad = native.hash_weighted(
+      array[1:], b'|', b':', (-2.0, 2.0), 97)
+  with tf.Session() as sess:
+    assert ids.tolist() == sess.run(tf.strings.to_hash_bucket_fast(
+        ['a', 'b', 'c'], 97)).tolist()
+  np.testing.assert_array_equal(weights, [1, NAN, -1])
+  assert splits.tolist() == [0, 2, 2, 3]
+  assert bad.tolist() == [True, False, False]
+  ids, weights, splits, bad = native.hash_weighted(
+      array[:0], b'|', b':', (0.0, 2.0))
+  assert ids is None and not len(weights) and not len(bad)
+  assert splits.tolist() == [0]
+
+
+def test_lists_with_weights_beside_them_are_cut_and_hashed():
+  items = pa.array([b'a||b', b'', b'a|b', b'c|', b'', b'a'], pa.binary())
+  weights = pa.array([b'1;;.5', b'', b'1', b'x;', b';1', b'9'], pa.binary())
+  ids, found, splits, problems = native.hash_beside(
+      items, b'|', weights, b';', (0.0, 2.0), 97)
+  with tf.Session() as sess:
+    wanted = sess.run(tf.strings.to_hash_bucket_fast(['a', 'b', 'c'], 97))
+  # Of rows that are bad, what comes does not matter.
+  assert problems.tolist() == [0, 0, 1, 2, 1, 2]
+  assert splits.tolist()[:3] == [0, 2, 2]
+  assert ids[:2].tolist() == wanted[:2].tolist()
+  assert found[:2].tolist() == [1, 0.5]
+  nothing = pa.array([], pa.binary())
+  assert [len(of) for of in native.hash_beside(
+      nothing, b'|', nothing, b';', (0.0, 2.0), 97)] == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize('separator', [b'|', b';;'])
+def test_lists_say_at_which_place_an_item_stands(separator):
+  array = pa.array([text.replace(b'|', separator) for text in (
+      b'a||b|', b'', b'|', b'|c')], pa.binary())
+  ids, splits, places = native.hash_lists(array, separator, 97, True)
+  assert places.tolist() == [0, 2, 1]
+  assert splits.tolist() == [0, 2, 2, 2, 3]
+  again, _, none = native.hash_lists(array, separator, 97)
+  assert again.tolist() == ids.tolist() and none is None
+
+
 @pytest.mark.parametrize('combiner', ['mean', 'sum', 'sqrtn'])
 def test_pool_passes_nan_on_as_tensorflow(combiner):
   vectors = np.ones([3, 2], 'f')
@@ -584,3 +698,98 @@ def test_no_memory_is_resource_exhausted():
   for at in (2, 5):
     assert full in lines[at] and full in lines[at + 1]
     assert lines[at + 2] == fits
+
+
+# ------------------------------------------------- the bytes that passes move
+
+
+def moved(fetches):
+  """The bytes that ops move, by type, when one thread runs them."""
+  with tf.Session(config=tf.ConfigProto(
+      intra_op_parallelism_threads=1)) as sess:
+    sess.run(tf.global_variables_initializer())
+    with native.trace() as traced:
+      sess.run(fetches)
+  total = collections.Counter()
+  for one in traced[0]:
+    total[str(one['type'], 'ascii')] += one['bytes']
+  return total
+
+
+def has_bfloat16():
+  with open('/proc/cpuinfo') as f:
+    return 'avx512_bf16' in f.read()
+
+
+# On processors without bfloat16 products the operands are floats.
+@pytest.mark.parametrize('compute, size', [
+    ('float32', 4), ('bfloat16', 2 if has_bfloat16() else 4)])
+def test_nets_make_no_pass_more_than_these(compute, size):
+  # Two nets of two layers on one input: which arrays are read and written.
+  batch, wide, first, second = 512, 64, 96, 48
+  x = tf.get_variable('x', [batch, wide])
+  outputs = mlp.Mlp('PLE', 'relu', True, 0.0, 0.0)(
+      collections.OrderedDict(
+          (name, mlp.Net(x, (first, second))) for name in 'ab'),
+      purpose.Purpose(training=True, fused=True,
+                      precision=precision.Precision(compute)))
+  loss = tf.add_n([tf.reduce_sum(y ** 2) for y in outputs.values()])
+  found = moved(tf.gradients(loss, tf.trainable_variables()))
+  inputs, z, y = batch * wide, batch * first, batch * second
+  lower, upper = wide * first, first * second  # the kernels
+  converted = compute != 'float32'
+  forward = converted * inputs * (4 + size) + 2 * (
+      converted * lower * (4 + size) +        # its kernel as an operand
+      (inputs + lower + z) * size +           # product
+      2 * z * size +                          # relu and moments
+      upper * (4 + size) +                    # its kernel with the norm below
+      (z + upper + y) * size +                # product
+      2 * y * size +                          # relu and moments
+      y * (size + 4))                         # norm of the output
+  backward = 2 * inputs * (size + 4) + inputs * 4 + 2 * (  # sum of d_inputs
+      y * (4 + size) +                        # sums of the norm's gradient
+      y * (4 + size + size) +                 # norm and relu
+      (y + upper + z) * size +                # product for the layer below
+      (z + y) * size + upper * 4 +            # product for the kernel
+      upper * 4 * 3 +                         # its kernel without the norm
+      z * 3 * size +                          # norm and relu
+      (z + lower + inputs) * size +           # product for the input
+      (inputs + z) * size + lower * 4)        # product for the kernel
+  # Vectors with an element per column add less than a hundredth.
+  assert forward <= found['PleNets'] < 1.01 * forward
+  assert backward <= found['PleNetsGrad'] < 1.01 * backward
+
+
+def test_updates_make_no_pass_more_than_these():
+  shapes = [[300, 40], [7]]
+  elements = 300 * 40 + 7
+  names = [[variable('%s%d' % (kind, i), np.ones(shape))
+            for i, shape in enumerate(shapes)] for kind in 'xmva']
+  adam = native.dense_adam(
+      *names[:3], gradients=[tf.ones(shape) for shape in shapes],
+      scalars=SCALARS)
+  table, m, v = [variable('t' + kind, np.ones([50, 8])) for kind in 'xmv']
+  rows = native.rows_adam(table, m, v, tf.constant([3, 1, 9], tf.int64),
+                          tf.ones([3, 8]), SCALARS)
+  with tf.control_dependencies([adam]):
+    averages = native.move_averages(names[3], names[0], tf.constant(0.5))
+  # Adam reads a gradient, a variable and two moments, and writes the last
+  # three; an average is read with its variable and written.
+  assert moved([adam, rows, averages]) == {
+      'PleDenseAdam': 7 * 4 * elements, 'PleRowsAdam': 7 * 4 * 3 * 8,
+      'PleMoveAverages': 3 * 4 * elements}
+
+
+def test_nothing_is_counted_outside_of_a_trace():
+  x, m, v = [variable(kind, np.ones([5])) for kind in 'xmv']
+  update = native.dense_adam([x], [m], [v], [tf.ones([5])], SCALARS)
+  with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    sess.run(update)
+    with native.trace() as traced:
+      pass
+    sess.run(update)
+    with native.trace() as again:
+      sess.run(update)
+  assert not traced[0].size
+  assert again[0]['bytes'].tolist() == [7 * 4 * 5]

@@ -197,7 +197,8 @@ def test_a_compiler_builds_without_warnings(compiler, tmp_path):
 @conftest.needs_kernels
 def test_empty_arrays():
   assert len(native.hash_text(pa.array([], pa.binary()), 10, -1)) == 0
-  ids, splits = native.hash_lists(pa.array([], pa.binary()), b'|', 10)
-  assert len(ids) == 0 and splits.tolist() == [0]
+  ids, splits, places = native.hash_lists(
+      pa.array([], pa.binary()), b'|', 10, True)
+  assert len(ids) == len(places) == 0 and splits.tolist() == [0]
   rows, index = native.unique(np.zeros([0], np.int64))
   assert len(rows) == 0 and len(index) == 0

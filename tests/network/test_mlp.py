@@ -91,6 +91,37 @@ def test_fused_training_equals_the_readable_form(threads, names, batch_norm):
 
 
 @conftest.needs_kernels
+@pytest.mark.parametrize('dropout', [0.0, 0.3])
+@pytest.mark.parametrize('count, threads', [
+    (5, 2), (7, 2), (8, 3), (3, 4), (2, 64)])
+def test_nets_that_threads_share_give_what_one_thread_gives(
+    count, threads, dropout):
+  # Of 5 equal nets on 2 threads, one is cut into blocks of rows.
+  found = []
+  for session_threads in (1, threads):
+    with tf.Graph().as_default():
+      x = tf.constant(np.random.RandomState(0).randn(BATCH, 17), tf.float32)
+      tf.random.set_random_seed(5)
+      outputs = mlp.Mlp('PLE', 'relu', True, dropout, 0.0)(
+          collections.OrderedDict(
+              ('net_%d' % i, mlp.Net(x, (33, 20))) for i in range(count)),
+          FUSED)
+      loss = tf.add_n([tf.reduce_sum(y ** 3) for y in outputs.values()])
+      gradients = dict(zip(
+          [v.op.name for v in tf.trainable_variables()],
+          tf.gradients(loss, tf.trainable_variables())))
+      rng = np.random.RandomState(8)
+      start = [v.assign(rng.rand(*v.shape.as_list()) - .5)
+               for v in tf.trainable_variables()]
+      with tf.Session(config=tf.ConfigProto(
+          intra_op_parallelism_threads=session_threads)) as sess:
+        sess.run(tf.global_variables_initializer())
+        sess.run(start)
+        found.append(sess.run(dict(gradients, **outputs)))
+  assert_close(found[1], found[0], 1e-5)
+
+
+@conftest.needs_kernels
 @pytest.mark.parametrize('batch_norm', [True, False])
 def test_fused_evaluation_equals_the_readable_form(batch_norm):
   assert_close(computed(True, False, batch_norm=batch_norm),

@@ -9,6 +9,8 @@ import tensorflow.compat.v1 as tf
 
 from ple_estimator import errors
 from ple_estimator.engine import purpose
+from ple_estimator.network import mlp
+from ple_estimator.network import precision
 from ple_estimator.optimizers import factories
 from ple_estimator.optimizers import train_op
 
@@ -436,6 +438,37 @@ def test_optimizers_that_have_kernels_use_them_if_fused(make, has_ops, fused):
   assert (has_ops and fused) == any(
       op.type.startswith('Ple')
       for op in tf.get_default_graph().get_operations())
+
+
+@conftest.needs_kernels
+@pytest.mark.parametrize('clip_norm', [None, 1e-3])
+def test_a_level_is_updated_when_it_has_gone_backward(clip_norm):
+  # Three sets of nets, each on the output of the one before.
+  tf.train.create_global_step()
+  x = tf.get_variable('x', [8, 4])
+  y, fused = x, purpose.Purpose(
+      training=True, precision=precision.Precision(), fused=True)
+  for name in 'abc':
+    y = mlp.Mlp('PLE', 'relu', False, 0.0, 0.0)(
+        {name: mlp.Net(y, (3,))}, fused)[name]
+  conftest.train_op(factories.lazy_adam, tf.reduce_sum(y), clip_norm,
+                    fused=True)
+  updates = [op for op in tf.get_default_graph().get_operations()
+             if op.type == 'PleDenseAdam']
+  backward = sorted(passes_back(op) for op in updates)
+  # x is updated with the lowest; with clipping there is one update for all.
+  assert backward == ([1, 2, 3] if clip_norm is None else [3])
+
+
+def passes_back(op):
+  """How many PleNetsGrad an op waits for."""
+  found, to_do = set(), [op]
+  while to_do:
+    now = to_do.pop()
+    if now not in found:
+      found.add(now)
+      to_do += [x.op for x in now.inputs] + list(now.control_inputs)
+  return sum(each.type == 'PleNetsGrad' for each in found)
 
 
 def test_notes_no_rows_of_an_optimizer_that_moves_all():

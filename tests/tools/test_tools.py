@@ -3,15 +3,16 @@
 import json
 
 import benchmark
+import benchmark_table
 from conftest import tool
 from experiments import FEW_COLUMNS
 from experiments import SMALL
-from experiments import SMALL_TABLES
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import torch_recipe
 
 
 def test_rows_have_the_shape_of_the_real_ones(made):
@@ -72,20 +73,12 @@ def test_data_that_is_there_is_not_overwritten(tmp_path):
 def test_benchmark_reports_ratios_of_the_same_round():
   runs = [{'steps_per_second': rate, 'peak_rss_mb': 100 * i}
           for i, rate in enumerate([20.0, 12.0, 20.0])]
-  row = benchmark.summary('a', runs, [10.0, 8.0, 5.0])
+  row = benchmark_table.summary('a', runs, [10.0, 8.0, 5.0])
   assert row['ratio'] == 2.0 and row['ratio_range'] == [1.5, 4.0]
   row.update(dtype='float32', roofline=0.5, limit=0.25)
-  assert list(benchmark.markdown([row]))[2] == (
+  assert list(benchmark_table.markdown([row]))[2] == (
       '| a | - | float32 | - | - | 20.0 | - | 2.00 (1.50 to 4.00) | 50 % | '
       '25 % | - | 100 MB | - |')
-
-
-def test_benchmark_finds_the_costliest_ops():
-  events = [{'ph': 'X', 'dur': dur, 'args': {'op': op}} for op, dur in [
-      ('MatMul', 1500), ('Add', 200), ('MatMul', 500)]]
-  trace = {'traceEvents': events + [{'ph': 'M', 'args': {'name': 'x'}}]}
-  assert list(benchmark.costliest(trace))[2:] == [
-      '| MatMul | 2.00 | 2 |', '| Add | 0.20 | 1 |']
 
 
 # Of the experiment; the recipe has one size.
@@ -123,22 +116,36 @@ def test_benchmark_compares_experiments_without_the_recipe(taobao):
 
 
 @pytest.mark.slow
+def test_benchmark_compares_an_experiment_with_a_tuned_peer(taobao, tmp_path):
+  done = tool('benchmark', 'gin/base.gin', '--data', taobao, '--pairs', '1',
+              '--steps', '20', '--batch_size', '512', '--no_recipe', '--peers',
+              'torch', '--json', tmp_path / 'out.json', *QUICK)
+  if 'benchmark.py: error: --peers' in done.stderr:
+    pytest.skip(done.stderr.splitlines()[-1])
+  assert done.returncode == 0, done.stderr
+  peer, own = json.loads((tmp_path / 'out.json').read_text())
+  assert (peer['name'], peer['dtype']) == ('torch', 'float32')
+  assert peer['framework'].startswith('PyTorch 2.')
+  assert own['framework'].startswith('TensorFlow ')
+  assert peer['ratio'] == 1
+  assert own['ratio'] == own['steps_per_second'] / peer['steps_per_second']
+  assert peer['examples_per_second'] == 512 * peer['steps_per_second']
+  assert 200 < peer['peak_rss_mb'] < 3000
+
+
+def test_benchmark_refuses_a_peer_that_cannot_run(monkeypatch):
+  monkeypatch.setattr(torch_recipe, 'has_bfloat16', lambda: False)
+  with pytest.raises(ValueError, match='bfloat16 needs a processor with'):
+    benchmark.check_peers(['torch', 'torch-bfloat16'])
+
+
+@pytest.mark.slow
 def test_benchmark_times_the_input_alone(taobao):
   done = tool('benchmark', 'gin/base.gin', 'gin/csv.gin', '--data', taobao,
               '--input', '--steps', '50', '--cpus', '0')
   assert done.returncode == 0, done.stderr
   rates = [line.split()[1] for line in done.stdout.splitlines()]
   assert len(rates) == 2 and min(map(int, rates)) > 5
-
-
-@pytest.mark.slow
-def test_profile_lists_ops(taobao, tmp_path):
-  done = tool('benchmark', 'gin/base.gin', '--data', taobao, '--batch_size',
-              '64', '--profile', '--gin_bindings=' + SMALL_TABLES,
-              cwd=str(tmp_path))
-  assert done.returncode == 0, done.stderr
-  assert '| PleNetsGrad |' in done.stdout
-  assert (tmp_path / 'timeline-base.json').exists()
 
 
 @pytest.mark.slow

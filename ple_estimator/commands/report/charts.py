@@ -139,7 +139,7 @@ def intervals(data, x_title, names, zero=None, sort=None, tips=None):
        'sort': sort or None, 'axis': {'labelLimit': 130}}
   common = {'y': y, 'yOffset': {'field': 'name', 'sort': list(names)},
             'color': by('name', names)}
-  several = any(row['name'] != row['of'] for row in data)
+  several = len({row['of'] for row in data}) < len(data)
   if not several:
     common.pop('yOffset')
   x = dict(axis('', x_title, zero=False))
@@ -154,7 +154,7 @@ def intervals(data, x_title, names, zero=None, sort=None, tips=None):
         'mark': {'type': 'rule', 'strokeDash': [4, 4], 'color': 'gray'},
         'encoding': {'x': {'field': 'zero', 'type': 'quantitative'}}})
   rows = len({row['of'] for row in data})
-  per_row = max(20, 9 * (len(names) if several else 1))
+  per_row = max(20, 9 * (len({row['name'] for row in data}) if several else 1))
   return {'data': {'values': data}, 'layer': layers, 'height': max(
       60, rows * per_row)}
 
@@ -218,6 +218,8 @@ def scatter(data, x, y, names):
             for way in ('x', 'y')]
   for way, other, at in (('x', y, 'y'), ('y', x, 'x')):
     of = {'x': x, 'y': y}[way]
+    if all(point[way + '_low'] is None for point in data):
+      continue  # Vega warns of a layer without a number
     layers.append({'mark': {'type': 'rule', 'opacity': 0.45}, 'encoding': {
         way: dict(of, field=way + '_low'), way + '2': {'field': way + '_high'},
         at: other, 'color': color}})
@@ -225,20 +227,33 @@ def scatter(data, x, y, names):
       {'mark': {'type': 'point', 'filled': True, 'size': 90, 'opacity': 1},
        'encoding': {'x': x, 'y': y, 'color': color, 'tooltip': tooltip(
            name='run', x=x['title'], y=y['title'])}}]
-  if apart:
-    layers.append({
-        'data': {'values': apart},
-        'mark': {'type': 'text', 'dy': -11, 'dx': 5, 'align': 'left',
-                 'fontSize': 11},
-        'encoding': {'x': x, 'y': y, 'text': {'field': 'name'}}})
+  ends = [of['x'] for of in data]
+  for align, dx in (('left', 5), ('right', -5)):  # of the point, inwards
+    named = [of for of in apart if align == (
+        'left' if 2 * of['x'] <= min(ends) + max(ends) else 'right')]
+    if named:
+      layers.append({
+          'data': {'values': named},
+          'mark': {'type': 'text', 'dy': -11, 'dx': dx, 'align': align,
+                   'fontSize': 11},
+          'encoding': {'x': x, 'y': y, 'text': {'field': 'name'}}})
   return {'data': {'values': data}, 'layer': layers, 'height': 340}
 
 
-def _apart(data, x_share=0.15, y_share=0.06):
-  """The points beside which a name fits, by shares of what all points span."""
-  spans = {way: max(1e-12, max(of[way] for of in data) - min(
-      of[way] for of in data)) for way in ('x', 'y')} if data else {}
+def _apart(data, y_share=0.06):
+  """The points beside which a name fits, by shares of what the axes span."""
+  def span(way):
+    ends = [of[way + end] for of in data for end in ('', '_low', '_high')
+            if of[way + end] is not None]
+    return max(1e-12, max(ends) - min(ends)) if ends else 1e-12
+
+  x_span, y_span = span('x'), span('y')
+
+  def near(a, b):
+    # A letter takes about 7 of the 300 pixels of a narrow page.
+    x_share = 0.05 + 0.023 * max(len(a['name']), len(b['name']))
+    return (abs(a['x'] - b['x']) < x_share * x_span and
+            abs(a['y'] - b['y']) < y_share * y_span)
+
   return [of for of in data if not any(
-      abs(of['x'] - other['x']) < x_share * spans['x'] and
-      abs(of['y'] - other['y']) < y_share * spans['y']
-      for other in data if other is not of)]
+      near(of, other) for other in data if other is not of)]

@@ -16,6 +16,10 @@ write to eval_rows.parquet; the test rows are taken where all runs have them.
 With Metrics.user bound, users are drawn for the intervals, not rows;
 Metrics.slices says which columns to slice by.
 
+What each column is worth is shown of runs whose folder has importance.json or
+importance.parquet, which ple-estimator importance RESULT_DIR
+--out RESULT_DIR/importance.json writes.
+
 Needs the optional libraries: pip install 'ple-estimator[report]'.
 """
 

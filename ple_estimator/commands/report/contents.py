@@ -7,6 +7,7 @@ import sys
 from ple_estimator.commands.report import configs
 from ple_estimator.commands.report import costs
 from ple_estimator.commands.report import document
+from ple_estimator.commands.report import importances
 from ple_estimator.commands.report import inside
 from ple_estimator.commands.report import learning
 from ple_estimator.commands.report import overview
@@ -60,6 +61,9 @@ def of_runs(facts, say=None):
     section = document.Section(
         run.name, [summaries.of(facts, run)], [],
         inside.gate_figures(run, prefix))
+    if run.importances:
+      section = section._replace(figures=section.figures + [
+          importances.figure(run.importances, prefix)])
     profile = costs.profile(run.path)
     if profile:
       section = section._replace(figures=section.figures + [

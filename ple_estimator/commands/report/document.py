@@ -59,9 +59,14 @@ def number(value, digits=4):
 
 
 def general(value):
-  """A number of any size: four digits that count; '–' if there is none."""
+  """A number of any size: four digits that count; '–' if there is none.
+
+  Large numbers have all digits before the point.
+  """
   if value is None or math.isnan(value):
     return '–'
+  if abs(value) >= 1e4:
+    return '{:,.0f}'.format(value)
   return '%.4g' % value
 
 

@@ -46,7 +46,7 @@ def config(scheme):
       'background': 'transparent' if scheme == 'dark' else None, 'font': font,
       'aria': False, 'view': {'stroke': None},
       'range': {'category': colors.PALETTES[scheme]},
-      'bar': {'color': colors.PALETTES[scheme][0]},
+      'bar': {'color': colors.PALETTES[scheme][0]}, 'text': {'color': ink},
       'axis': {'labelColor': quiet, 'titleColor': ink, 'gridColor': grid,
                'domainColor': grid, 'tickColor': grid, 'labelFontSize': 11,
                'titleFontSize': 12, 'titleFontWeight': 'normal',

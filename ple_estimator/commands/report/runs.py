@@ -8,6 +8,7 @@ from ple_estimator import errors
 from ple_estimator import files
 from ple_estimator.commands.report import configs
 from ple_estimator.commands.report import events
+from ple_estimator.commands.report import importances
 from ple_estimator.commands.report import rows as rows_lib
 
 _GATE = re.compile(r'gate/')
@@ -17,7 +18,9 @@ _MEASURES = ('auc', 'accuracy', 'rmse', 'log_loss', 'calibration')
 _WORDS = {'test': 'test rows', 'evaluation': 'validation rows'}
 
 Run = collections.namedtuple(
-    'Run', 'path name config evaluations ended metrics rows training evaluated')
+    'Run', 'path name config evaluations ended metrics rows training evaluated '
+    'importances')
+Run.__new__.__defaults__ = (None,)
 Run.__doc__ = """What a run has written.
 
 Attributes:
@@ -30,6 +33,7 @@ Attributes:
   rows: rows.Rows of the same source, or None.
   training: dict of tag to list of events.Point.
   evaluated: the same of the evaluations of training.
+  importances: importances.Importances, or None.
 """
 
 Source = collections.namedtuple('Source', 'kind words advice')
@@ -121,7 +125,8 @@ def _read(path, name, kind):
               if isinstance(of, dict) and 'global_step' in of],
              key=lambda of: of['global_step']),
       found.get('ended'), _metrics(path, kind), rows_lib.read(path, kind),
-      events.read(path), events.read(os.path.join(path, 'eval')))
+      events.read(path), events.read(os.path.join(path, 'eval')),
+      importances.read(path))
 
 
 def _metrics(path, kind):

@@ -6,6 +6,7 @@ from ple_estimator.commands.report import comparisons
 from ple_estimator.commands.report import costs
 from ple_estimator.commands.report import document
 from ple_estimator.commands.report import facts as facts_lib
+from ple_estimator.commands.report import importances
 from ple_estimator.commands.report import inside
 from ple_estimator.commands.report import measures
 from ple_estimator.commands.report import overview
@@ -23,7 +24,7 @@ def of(facts, run):
   for task in facts_lib.tasks_of(run):
     parts += [_metrics(facts, run, task), _calibration(facts, run, task),
               _best(run, task)]
-  parts += [_tests(facts, run), _gates(run), _cost(run)]
+  parts += [_tests(facts, run), _gates(run), _columns(run), _cost(run)]
   return ' '.join(part for part in parts if part)
 
 
@@ -128,6 +129,20 @@ def _gates(run):
               gate.name.replace('level_', 'level ').replace('/', ', '),
               entropy, document.percent(float(last.max())),
               gate.experts[int(last.argmax())]))
+
+
+def _columns(run):
+  """The column that each task needs most."""
+  said = []
+  for task in run.importances.tasks if run.importances else ():
+    of = importances.most(run.importances, task)
+    if of and of['low'] > 0:
+      said.append('of %s %s, %s %s' % (
+          task, importances.columns_of(of), importances.change(of),
+          document.with_interval(
+              of['importance'], of['low'], of['high'], 5)))
+  return ('Of the columns that were permuted alone, the one that each task '
+          'needs most: %s.' % '; '.join(said)) if said else ''
 
 
 def _cost(run):

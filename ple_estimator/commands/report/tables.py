@@ -198,7 +198,9 @@ def _histogram(found, name, title, x_title, values_of):
       'data': {'values': data}, 'height': charts.HEIGHT // 2, 'mark': {
           'type': 'bar', 'binSpacing': 1}, 'encoding': {
               'x': {'field': 'x', 'type': 'quantitative', 'title': x_title,
-                    'bin': {'binned': True}}, 'x2': {'field': 'x2'},
+                    'bin': {'binned': True}, 'axis': {
+                        'tickCount': 6, 'labelOverlap': True}},
+              'x2': {'field': 'x2'},
               'y': charts.axis('value', 'rows', type='sqrt'),
               'tooltip': [{'field': 'of', 'title': x_title},
                           {'field': 'value', 'title': 'rows',

@@ -23,6 +23,8 @@ of which every two go together (Cramer's V of --correlated or more, see
 trust/associations.py), and those that --groups names. With a SavedModel and
 without --gin_file nothing says which lists are aligned or columns crossed.
 
+With --out RUN/importance.json, ple-estimator report shows them as a chart.
+
 The spread is the standard deviation of the repeats. The interval holds the
 importance for other rows of the same kind with a probability of 95 %, by the
 bootstrap of rows, or of users where --user or Metrics.user names them.
@@ -74,7 +76,7 @@ def measure(judged, found, permute):
   return by_task
 
 
-def _show(judged, by_task, permute, args):
+def _show(judged, by_task, permute, args, is_export):
   """Yields the lines that are printed."""
   yield '%s: %d columns, %s.' % (
       judged.about[0], len(judged.columns), ', '.join(judged.tasks))
@@ -95,6 +97,9 @@ def _show(judged, by_task, permute, args):
           yield line
   yield ''
   yield textwrap.fill(_MEANING, 80)
+  if not is_export and not args.out:
+    yield '--out %s shows them in ple-estimator report.' % os.path.join(
+        args.model, 'importance.json')
 
 
 def _table(rows, head, task):
@@ -146,7 +151,7 @@ def _run(args):
           args.groups)], args.correlated)
   permute = permuting.Permuting(judged, args.repeats, args.seed, args.rounds)
   by_task = measure(judged, found, permute)
-  print('\n'.join(_show(judged, by_task, permute, args)))
+  print('\n'.join(_show(judged, by_task, permute, args, is_export)))
   if args.out:
     records = list(_records(judged, by_task, permute))
     saving.write(

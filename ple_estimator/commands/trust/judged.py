@@ -153,14 +153,22 @@ def losses_of(kind):
 
 
 def _joined(spec):
-  """The aligned lists and the crossed columns of a FeatureSpec."""
-  aligned = collections.OrderedDict()
+  """The aligned lists and the crossed columns of a FeatureSpec.
+
+  A column of weights belongs to the lists that have them.
+  """
+  together = []  # names that are aligned, or lists and their weights
   for column in spec.categories:
+    names = list(column.sources) if column.name in column.sources else []
     if column.aligned is not None:
-      aligned.setdefault(column.aligned, []).append(column.name)
-  return list(aligned.values()), [
+      names += [c.name for c in spec.categories if c.aligned == column.aligned]
+    if len(names) > 1:
+      near = [of for of in together if set(of) & set(names)]
+      together = [of for of in together if of not in near] + [
+          list(collections.OrderedDict.fromkeys(sum(near, []) + names))]
+  return together, [
       list(column.sources) for column in spec.categories
-      if len(column.sources) > 1]
+      if column.name not in column.sources]
 
 
 def _served(name, output, label, weight):

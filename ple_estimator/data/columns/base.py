@@ -37,8 +37,13 @@ class Column:
     can_be_crossed: bool, whether it is a category with one id per row, see
       crossed.py.
     weighted: bool, whether it is a list whose items have weights.
-    query: str, the category column by which attention weighs the items of this
-      list; None has no attention.
+    is_source: bool, whether the model reads it only through other columns,
+      which name it among their `sources`.
+    attends: bool, whether it is a list whose items are weighed by attention.
+    query: str, with attention: the category column by which it weighs the items
+      of this list; None only in a list that is `joint`.
+    joint: bool, with attention: whether one network weighs the items of all
+      such lists of the same `aligned`.
     sources: tuple of str, the columns of the files that `encode` and `ids`
       take; its own name, unless it is made of others.
     own_dim: int, how many dimensions at the end of a category's vectors only
@@ -64,7 +69,10 @@ class Column:
   is_category = False
   can_be_crossed = False
   weighted = False
+  is_source = False
+  attends = False
   query = None
+  joint = False
   own_dim = 0
   own_l2 = ()
   stddev = None
@@ -178,7 +186,7 @@ class Column:
     Returns:
       [rows] int64 numpy array, NO_ID where missing; for a list a pair of
       values [n] int64 and splits [rows + 1] int32, and of a weighted list
-      also weights [n] float32.
+      also weights [n] float32, of a joint one places [n] int32.
     """
     raise NotImplementedError
 

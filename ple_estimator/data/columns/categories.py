@@ -12,6 +12,7 @@ from ple_estimator.data import arrow_values
 from ple_estimator.data.columns import aligned as aligned_lists
 from ple_estimator.data.columns import base
 from ple_estimator.data.columns import numbers
+from ple_estimator.data.columns import weight_list
 from ple_estimator.data.columns import weighted_items
 from ple_estimator.engine import native
 
@@ -114,7 +115,8 @@ class HashedList(Hashed):
   def __init__(self, name, num_buckets, dim, default='', separator='|',
                combiner='mean', stddev=None, l2=None, max_items=None,
                keep='first', trainable=True, weights=None, vectors=None,
-               table=None, aligned=None, query=None):
+               table=None, aligned=None, query=None, weights_column=None,
+               joint=False):
     """Checks and stores the arguments of the column.
 
     Args:
@@ -144,13 +146,19 @@ class HashedList(Hashed):
       query: str, with the combiner 'attention': the name of another category
         column of the same dim, such as the item that is shown to a user whose
         history this list is. If that is a list, its combined vector counts.
+      weights_column: str, the name of a column of kind weight_list with the
+        weights of the items, in place of `weights`; lists may share one.
+      joint: bool, with `aligned` and the combiner 'attention': whether one
+        network weighs all lists of the same `aligned` that are joint. It sees
+        the vectors that these have at one place beside each other, and those
+        of their queries. A joint list may be without a query of its own.
     """
     super().__init__(name, num_buckets, dim, default, stddev, l2, trainable,
                      vectors, table)
     errors.check_text('separator', separator)
     errors.check_choice('combiner', combiner,
                         ('mean', 'sum', 'sqrtn', 'attention'))
-    self._attend(combiner, query, weights)
+    self._attend(combiner, query, weights, weights_column, joint)
     errors.check_integer('max_items', max_items, 1, _MOST_ITEMS, or_none=True)
     errors.check_choice('keep', keep, ('first', 'last'))
     errors.check(keep == 'first' or max_items, "keep must be 'first' without "
@@ -159,32 +167,48 @@ class HashedList(Hashed):
     errors.check(
         aligned is None or not default, "default must be '' with aligned, where"
         ' each item has its place, got %s.', errors.written(default))
+    errors.check(
+        aligned is not None or not joint, 'aligned must be a name with '
+        "'joint': True, which is for lists of one length, got None.")
     self.max_items = max_items
     self.keep = keep
     self._separator = separator
     self.combiner = combiner
     self.aligned = aligned
     self._as_long_as = None
+    self._weighted_items = None
+    self._beside = None
     if weights is not None:
       self._weigh(weights, default)
+    if weights_column is not None:
+      self._weigh_by(weights_column, weights, default)
 
-  def _attend(self, combiner, query, weights):
+  def _attend(self, combiner, query, weights, weights_column, joint):
     """Checks and stores by which column attention weighs the items."""
     errors.check_text('query', query, or_none=True)
-    if combiner == 'attention':
+    errors.check_bool('joint', joint)
+    self.attends = combiner == 'attention'
+    if self.attends:
       errors.check(
-          query is not None, "query must be the name of a category column with "
-          "the combiner 'attention', such as 'item_id', got None.")
-      errors.check(
-          weights is None, "weights must be None with the combiner 'attention',"
-          " which finds a weight for each item, got %s: with 'mean', 'sum' or "
-          "'sqrtn' the items have these weights.", errors.written(weights))
+          query is not None or joint, 'query must be the name of a category '
+          "column with the combiner 'attention', such as 'item_id', got None.")
+      for name, value in [('weights', weights),
+                          ('weights_column', weights_column)]:
+        errors.check(
+            value is None, "%s must be None with the combiner 'attention', "
+            "which finds a weight for each item, got %s: with 'mean', 'sum' or "
+            "'sqrtn' the items have these weights.", name,
+            errors.written(value))
     else:
       errors.check(
           query is None, 'query must be None with the combiner %r, got %r: '
           "items are weighed by another column with 'combiner': 'attention'.",
           combiner, query)
+      errors.check(
+          not joint, 'joint must be False with the combiner %r, got True: it '
+          "is for lists with 'combiner': 'attention'.", combiner)
     self.query = query
+    self.joint = joint
 
   def _weigh(self, weights, default):
     """Reads a weight behind each item."""
@@ -197,6 +221,38 @@ class HashedList(Hashed):
             pa.array([default.encode()], pa.binary())).any(),
         'default must %s, got %s.', self.requirement(), errors.written(default))
 
+  def _weigh_by(self, weights_column, weights, default):
+    """Reads the weights in another column."""
+    errors.check_text('weights_column', weights_column)
+    errors.check(
+        weights is None, 'weights must be None with weights_column, got %s: '
+        'the weights are behind the items or in a column of their own.',
+        errors.written(weights))
+    errors.check(
+        not default, "default must be '' with weights_column, where each item "
+        'has a weight, got %s.', errors.written(default))
+    self.sources = (self.name, weights_column)
+    self.weighted = True
+    self._beside = weight_list.BesideItems(
+        self.name, self._separator, self.combiner)
+
+  def join(self, columns):
+    """Looks up the column of its weights; called once, before it makes ids.
+
+    Args:
+      columns: list of base.Column, all that files have.
+
+    Raises:
+      UserError: if there is none of kind weight_list.
+    """
+    possible = {column.name: column for column in columns
+                if isinstance(column, weight_list.WeightList)}
+    errors.check(
+        self.sources[1] in possible, 'FeatureSpec.columns, %r: weights_column '
+        'must be a column of kind weight_list (%s), got %r.', self.name,
+        ', '.join(possible) or 'there are none', self.sources[1])
+    self._beside.join(possible[self.sources[1]])
+
   def align(self, other):
     """Sets the list that this one must be as long as, see aligned.py."""
     self._as_long_as = other
@@ -204,7 +260,7 @@ class HashedList(Hashed):
   def accepts(self, arrow_type):
     if arrow_values.is_list(arrow_type):
       return super().accepts(arrow_type.value_type)
-    if self.weighted and self._weighted_items.accepts(arrow_type):
+    if self._weighted_items and self._weighted_items.accepts(arrow_type):
       return True
     return super().accepts(arrow_type)
 
@@ -219,7 +275,7 @@ class HashedList(Hashed):
           pa.ListArray.from_arrays(pa.array(offsets), items), bad_items)
     else:
       texts, bad = super().parse(array)
-    if self.weighted:
+    if self._weighted_items:
       bad_weights = self._weighted_items.bad_rows(texts)
       bad = bad_weights if bad is None else bad | bad_weights
       bad = bad if bad.any() else None
@@ -266,35 +322,46 @@ class HashedList(Hashed):
     return pc.binary_join(lists, self._separator.encode()), bad
 
   def requirement(self):
-    if self.weighted:
+    if self._weighted_items:
       return self._weighted_items.requirement()
     return ('have items of text or whole numbers of at most 2^53, without the '
             'separator %r inside' % self._separator)
 
-  def encode(self, text):
+  def encode(self, text, *weights):
     """[batch] string -> SparseTensor [batch, items] of int64 ids.
 
     Of a weighted list it is a pair: the ids, and a SparseTensor of float32
     weights with the same indices.
+
+    Args:
+      text: [batch] string.
+      *weights: with weights_column, [batch] string of that column.
     """
+    if self._beside:
+      return self._hash_weighted(*self._beside.encode(
+          text, weights[0], self.max_items if self.aligned else None,
+          self.keep == 'last'))
     if self._default:
       text = tf.where(tf.equal(text, ''),
                       tf.fill(tf.shape(text), self._default), text)
     if self.aligned and self.max_items:
       text = aligned_lists.cut_tensor(
           text, self._separator, self.max_items, self.keep == 'last')
-    if self.weighted:
-      items, weights = self._weighted_items.encode(text)
-      if self.max_items:
-        kept = self._counted(items)
-        items, weights = [tf.sparse.retain(x, kept) for x in (items, weights)]
-      return self._hash_all(items), weights
+    if self._weighted_items:
+      return self._hash_weighted(*self._weighted_items.encode(text))
     items = tf.strings.split(
         text, sep=self._separator, result_type='RaggedTensor').to_sparse()
     items = tf.sparse.retain(items, tf.not_equal(items.values, ''))
     if self.max_items:
       items = tf.sparse.retain(items, self._counted(items))
     return self._hash_all(items)
+
+  def _hash_weighted(self, items, weights):
+    """The ids and weights of those items that max_items leaves."""
+    if self.max_items:
+      kept = self._counted(items)
+      items, weights = [tf.sparse.retain(x, kept) for x in (items, weights)]
+    return self._hash_all(items), weights
 
   def _hash_all(self, items):
     return tf.SparseTensor(
@@ -314,22 +381,25 @@ class HashedList(Hashed):
       places = tf.gather(lengths, rows) - 1 - places  # counted from the end
     return places < self.max_items
 
-  def ids(self, array):
+  def ids(self, array, *weights):
     if self._default:
       array = pc.if_else(pc.equal(array, pa.scalar(b'', pa.binary())),
                          pa.scalar(self._default.encode(), pa.binary()), array)
     if self.aligned and self.max_items:
       array = aligned_lists.cut(
           array, self._separator, self.max_items, self.keep == 'last')
+      weights = [self._beside.cut(of, self.max_items, self.keep == 'last')
+                 for of in weights]
     if self.weighted:
-      items = self._weighted_items.split(array)
-      splits = items.splits
-      found = (native.hash_text(items.names, self.num_buckets, base.NO_ID),
-               items.weights)
+      ids, of_ids, splits = (
+          self._beside.ids(array, weights[0], self.num_buckets)
+          if self._beside else self._weighted_items.ids(
+              array, self.num_buckets))
+      found = (ids, of_ids)
     else:
-      ids, splits = native.hash_lists(
-          array, self._separator.encode(), self.num_buckets)
-      found = (ids,)
+      ids, splits, places = native.hash_lists(
+          array, self._separator.encode(), self.num_buckets, self.joint)
+      found = (ids, places) if self.joint else (ids,)
     if self.max_items:
       kept, splits = self._cut(splits)
       found = tuple(values[kept] for values in found)

@@ -15,8 +15,9 @@ import tensorflow.compat.v1 as tf
 from ple_estimator import errors
 from ple_estimator.data import arrow_values
 from ple_estimator.data.columns import numbers
+from ple_estimator.engine import native
 
-_IN_NUMBERS = '0123456789+-.eE'  # what the text of a weight may consist of
+IN_NUMBERS = '0123456789+-.eE'  # what the text of a weight may consist of
 # What Python reads as a float, but for NaN and infinity, which no weight is.
 _NUMBER = (r'[\t-\r ]*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?'
            r'[\t-\r ]*')
@@ -25,6 +26,34 @@ _NUMBER = (r'[\t-\r ]*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?'
 # all items that are not empty; `bad`, bool, of those without a usable weight;
 # field i has the items splits[i] to splits[i + 1).
 Items = collections.namedtuple('Items', 'names weights bad splits')
+
+
+def limits(combiner):
+  """What the weights of a list must lie between: (least, most).
+
+  Args:
+    combiner: 'mean', 'sum' or 'sqrtn'. With 'mean', which divides by the sum of
+      the weights, these must not be negative.
+  """
+  most = numbers.LARGEST_INPUT
+  return (0.0 if combiner == 'mean' else -most, most)
+
+
+def usable(texts, between):
+  """Reads weights by TensorFlow's ops.
+
+  Args:
+    texts: [n] string tensor.
+    between: (least, most), as `limits` returns them.
+
+  Returns:
+    (weights, good): [n] float32, and [n] bool, which of them can be used.
+  """
+  is_number = tf.strings.regex_full_match(texts, _NUMBER)
+  weights = tf.strings.to_number(
+      tf.where(is_number, texts, tf.fill(tf.shape(texts), '0')))
+  return weights, (
+      is_number & (weights >= between[0]) & (weights <= between[1]))
 
 
 class WeightedItems:
@@ -36,35 +65,33 @@ class WeightedItems:
     Args:
       separator: str, between the items of a field.
       weights: str, one character, between an item and its weight.
-      combiner: 'mean', 'sum' or 'sqrtn'. With 'mean', which divides by the sum
-        of the weights, these must not be negative.
+      combiner: 'mean', 'sum' or 'sqrtn', see `limits`.
 
     Raises:
       UserError: if a separator could be part of a number, or of the other one.
     """
     errors.check_text('weights', weights)
     errors.check(
-        len(weights) == 1 and weights not in _IN_NUMBERS and
+        len(weights) == 1 and weights not in IN_NUMBERS and
         not weights.isspace(),
         "weights must be one character that no number has, such as ':', got "
         '%s.', errors.written(weights))
     errors.check(
         weights not in separator and
-        not set(separator) & set(_IN_NUMBERS), 'separator must not have %s, '
+        not set(separator) & set(IN_NUMBERS), 'separator must not have %s, '
         'nor a character that numbers have, with weights, got %s.',
         errors.written(weights), errors.written(separator))
     self._separator = separator
     self._weights = weights
-    self._most = numbers.LARGEST_INPUT
-    self._least = 0.0 if combiner == 'mean' else -self._most
+    self._limits = limits(combiner)
 
   def requirement(self):
     """What is asked of a field, for the error about a bad row."""
     return (
         'have items with a weight from %g to %g each, such as %r, of text '
         'without %r inside or of whole numbers of at most 2^53' % (
-            self._least, self._most, 'a{1}0.5{0}b{1}2'.format(
-                self._separator, self._weights), self._separator))
+            self._limits + ('a{1}0.5{0}b{1}2'.format(
+                self._separator, self._weights), self._separator)))
 
   def accepts(self, arrow_type):
     """Whether `texts_of_map` takes an array of this type."""
@@ -88,11 +115,16 @@ class WeightedItems:
     lengths = np.where(array.is_null().to_numpy(zero_copy_only=False), 0,
                        np.diff(offsets))
     splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    places = np.arange(splits[-1]) + np.repeat(
-        offsets[:-1] - splits[:-1], lengths)
-    keys, bad = arrow_values.texts(array.keys.take(pa.array(places)))
-    weights, _ = arrow_values.numbers(
-        array.items.take(pa.array(places)), pa.float32())
+    if len(array) and splits[-1] == offsets[-1] - offsets[0]:
+      # No null has entries.
+      entries = [of.slice(offsets[0], splits[-1])
+                 for of in (array.keys, array.items)]
+    else:
+      places = pa.array(np.arange(splits[-1]) + np.repeat(
+          offsets[:-1] - splits[:-1], lengths))
+      entries = [of.take(places) for of in (array.keys, array.items)]
+    keys, bad = arrow_values.texts(entries[0])
+    weights, _ = arrow_values.numbers(entries[1], pa.float32())
     texts = pc.binary_join_element_wise(
         pc.fill_null(keys, b''),
         pc.fill_null(weights.cast(pa.string()), '').cast(pa.binary()),
@@ -108,9 +140,29 @@ class WeightedItems:
     Returns:
       [rows] bool numpy array.
     """
+    if native.loaded():
+      return self._native(texts)[3]
     items = self.split(texts)
     counts = np.concatenate([[0], np.cumsum(items.bad)])
     return counts[items.splits[1:]] > counts[items.splits[:-1]]
+
+  def ids(self, texts, num_buckets):
+    """Hashes the items of fields by the C++ kernels.
+
+    Args:
+      texts: pa.Array of binary without nulls.
+      num_buckets: int.
+
+    Returns:
+      (ids, weights, splits): [n] int64, [n] float32 and [rows + 1] int32 numpy
+      arrays, of the items that `split` returns.
+    """
+    return self._native(texts, num_buckets)[:3]
+
+  def _native(self, texts, num_buckets=None):
+    return native.hash_weighted(
+        texts, self._separator.encode(), self._weights.encode(),
+        self._limits, num_buckets)
 
   def split(self, texts):
     """Cuts fields into items; those whose text is empty are dropped.
@@ -134,7 +186,7 @@ class WeightedItems:
     weights = np.full(len(items), np.nan, np.float32)
     weights[complete] = self._numbers(_every_other(pairs, 1))
     with np.errstate(invalid='ignore'):  # comparisons of NaN
-      bad = ~((weights >= self._least) & (weights <= self._most))
+      bad = ~((weights >= self._limits[0]) & (weights <= self._limits[1]))
     names = items if not len(pairs) else pc.if_else(
         pa.array(complete), _every_other(pairs, 0).take(pa.array(
             np.maximum(np.cumsum(complete) - 1, 0))), items)
@@ -165,11 +217,8 @@ class WeightedItems:
               len(self._weights.encode()))
     names = tf.strings.substr(
         items.values, tf.zeros_like(length), tf.maximum(length, 0))
-    is_number = tf.strings.regex_full_match(last, _NUMBER)
-    weights = tf.strings.to_number(
-        tf.where(is_number, last, tf.fill(tf.shape(last), '0')))
-    good = (is_number & (length > 0) & (weights >= self._least) &
-            (weights <= self._most))
+    weights, good = usable(last, self._limits)
+    good &= length > 0
     return tuple(
         tf.sparse.retain(tf.SparseTensor(
             items.indices, values, items.dense_shape), good)

@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <string>
 #include <vector>
 
 #include "tensorflow/core/framework/common_shape_fns.h"
@@ -21,6 +22,7 @@
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/lib/core/threadpool.h"
+#include "trace.h"
 
 // Element-wise loops are compiled several times and chosen when the library is
 // loaded, so that one build runs on any x86-64 processor. The targets are named
@@ -96,6 +98,7 @@ class Op : public OpKernel {
   using OpKernel::OpKernel;
 
   void Compute(OpKernelContext* context) final {
+    const Traced traced(Traced::kOp, type_string());
     const Status status = StatusOf([&] { Run(context); });
     if (!status.ok()) context->SetStatus(status);
   }
@@ -178,6 +181,13 @@ class Loop {
   Loop(int64_t total, std::function<void(int64_t)> fn)
       : total_(total), fn_(std::move(fn)) {}
 
+  // Works in a thread of the pool, for an op of this type.
+  void Help(const std::string& type) {
+    if (next_.load() >= total_) return;
+    const Traced traced(Traced::kHelp, type);
+    Work();
+  }
+
   // Works until no task is left. What a task throws is kept for Wait, and the
   // tasks that have not begun by then are not run.
   void Work() {
@@ -228,9 +238,11 @@ inline void ParallelRun(OpKernelContext* context, int64_t total,
     return;
   }
   auto loop = std::make_shared<Loop>(total, std::move(fn));
+  const std::string& type = context->op_kernel().type_string();
   for (int64_t t = 1; t < threads; ++t)
-    Workers(context)->Schedule([loop] { loop->Work(); });
+    Workers(context)->Schedule([loop, type] { loop->Help(type); });
   loop->Work();
+  const Traced traced(Traced::kWait, type);
   loop->Wait();
 }
 

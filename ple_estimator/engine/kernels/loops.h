@@ -63,6 +63,13 @@ PLE_INLINE float StoreActivation(Relu, const bf16* from, bf16* to) {
   return value;
 }
 
+// How many numbers there are in rows of n.
+inline int64_t Numbers(int rows, int n) {
+  return static_cast<int64_t>(rows) * n;
+}
+
+inline bool AreSame(const void* a, const void* b) { return a == b; }
+
 template <typename T>
 PLE_INLINE void ConvertLoop(const float* from, int64_t n, T* to) {
 #pragma omp simd
@@ -180,6 +187,7 @@ PLE_INLINE void FoldLoop(const float* w, int rows, int n, const float* scale,
 PLE_VECTORIZED inline void Unfold(const float* w, int rows, int n, const float* scale,
                            const float* mean, const float* beta,
                            const float* du, float* g, float* sum, float* dot) {
+  Moved(Numbers(rows, n) * 3 * sizeof(float));
   for (int j = 0; j < rows; ++j, w += n, g += n) {
     const float s = scale[j], m = mean[j], b = beta[j];
     float all = 0, centred = 0;
@@ -270,36 +278,43 @@ PLE_INLINE void AddLoop(const T* from, int64_t n, bool add, float* to) {
 // GCC makes clones of functions, not of templates. T is the type of operands.
 #define PLE_LOOPS(T)                                                         \
   PLE_VECTORIZED inline void Convert(const float* from, int64_t n, T* to) {  \
+    Moved(n * (sizeof(float) + sizeof(T)));                                  \
     ConvertLoop(from, n, to);                                                \
   }                                                                          \
   PLE_VECTORIZED inline void Affine(const T* z, int rows, int n,             \
                                     const float* scale, const float* shift,  \
                                     float* y) {                              \
+    Moved(Numbers(rows, n) * (sizeof(T) + sizeof(float)));                   \
     AffineLoop(z, rows, n, scale, shift, y);                                 \
   }                                                                          \
   PLE_VECTORIZED inline void Fold(const float* w, int rows, int n,           \
                                   const float* scale, const float* mean,     \
                                   const float* beta, T* folded,              \
                                   float* sum) {                              \
+    Moved(Numbers(rows, n) * (sizeof(float) + sizeof(T)));                   \
     FoldLoop(w, rows, n, scale, mean, beta, folded, sum);                    \
   }                                                                          \
   PLE_VECTORIZED inline void ColumnSums(const T* x, int rows, int n,         \
                                         float* sum) {                        \
+    Moved(Numbers(rows, n) * sizeof(T));                                     \
     ColumnSumsLoop(x, rows, n, sum);                                         \
   }                                                                          \
   PLE_VECTORIZED inline void Add(const T* from, int64_t n, bool add,         \
                                  float* to) {                                \
+    Moved(n * (sizeof(T) + (add ? 2 : 1) * sizeof(float)));                  \
     AddLoop(from, n, add, to);                                               \
   }
 // U is the type of what a product gives for an activation.
 #define PLE_PRODUCT_LOOPS(U, T)                                              \
   PLE_VECTORIZED inline void Activate(Activation activation, const U* u,     \
                                       int64_t n, T* z) {                     \
+    Moved(n * (sizeof(U) + sizeof(T)));                                      \
     PLE_WITH_ACTIVATION(activation, ActivateLoop, u, n, z)                   \
   }                                                                          \
   PLE_VECTORIZED inline void ActivateMoments(                                \
       Activation activation, const U* u, int rows, int n, T* z, float* mean, \
       float* m2, float* scratch) {                                           \
+    Moved(Numbers(rows, n) * (sizeof(U) + sizeof(T)));                       \
     PLE_WITH_ACTIVATION(activation, ActivateMomentsLoop, u, rows, n, z,      \
                         mean, m2, scratch)                                   \
   }
@@ -309,22 +324,27 @@ PLE_INLINE void AddLoop(const T* from, int64_t n, bool add, float* to) {
       Activation activation, const D* dy, const T* z, const U* u, int rows,  \
       int n, const float* a, const float* b, const float* c, T* du,          \
       float* sum) {                                                          \
+    Moved(Numbers(rows, n) * (sizeof(D) + 2 * sizeof(T) +                    \
+                              (AreSame(u, z) ? 0 : sizeof(U))));             \
     PLE_WITH_ACTIVATION(activation, NormGradLoop, dy, z, u, rows, n, a, b,   \
                         c, du, sum)                                          \
   }                                                                          \
   PLE_VECTORIZED inline void Grad(Activation activation, const D* dy,        \
                                   const T* z, const U* u, int rows, int n,   \
                                   T* du, float* sum) {                       \
+    Moved(Numbers(rows, n) * (sizeof(D) + sizeof(U) + sizeof(T)));           \
     PLE_WITH_ACTIVATION(activation, GradLoop, dy, z, u, rows, n, du, sum)    \
   }                                                                          \
   PLE_VECTORIZED inline void NormSums(const D* dy, const T* z,               \
                                       const float* mean, int rows, int n,    \
                                       float* sum, float* dot) {              \
+    Moved(Numbers(rows, n) * (sizeof(D) + sizeof(T)));                       \
     NormSumsLoop(dy, z, mean, rows, n, sum, dot);                            \
   }                                                                          \
   PLE_VECTORIZED inline void DropGrad(const D* dy, int rows, int n,          \
                                       const Dropout& dropout, int64_t first, \
                                       T* to) {                               \
+    Moved(Numbers(rows, n) * (sizeof(D) + sizeof(T)));                       \
     DropGradLoop(dy, rows, n, dropout, first, to);                           \
   }
 // Y is the type of an output: outside float, to the layer above T.
@@ -333,6 +353,7 @@ PLE_INLINE void AddLoop(const T* from, int64_t n, bool add, float* to) {
                                   const float* scale, const float* shift,    \
                                   const Dropout& dropout, int64_t first,     \
                                   Y* y) {                                    \
+    Moved(Numbers(rows, n) * (sizeof(T) + sizeof(Y)));                       \
     DropLoop(z, rows, n, scale, shift, dropout, first, y);                   \
   }
 PLE_LOOPS(float)

@@ -53,8 +53,9 @@ class Backward : private Step<T> {
       case kMergedSums: return MergeSums(task);
       case kRows:
         BackThroughActivation(task);
-        return BackThroughProduct(task);
-      case kKernel: return BackwardKernel(task);
+        BackThroughProduct(task);
+        return KernelProduct(task);
+      case kKernel: return KernelGradient(task);
     }
   }
 
@@ -94,10 +95,10 @@ class Backward : private Step<T> {
   void MergeSums(const Task& task) {
     const Layer& layer = this->LayerOf(task);
     if (!layer.has_norm()) return;
-    const Range columns = this->Cut(layer.out, task.block);
+    const Range columns = this->Cut(task, layer.out, task.block);
     float* sum = d_params_[layer.beta] + columns.begin;
     float* dot = d_params_[layer.gamma] + columns.begin;
-    for (int k = 0; k < this->blocks_; ++k) {
+    for (int k = 0; k < this->plan_.blocks[task.net]; ++k) {
       Add(this->At(task, k, kSum) + columns.begin, columns.size(), k > 0, sum);
       Add(this->At(task, k, kDot) + columns.begin, columns.size(), k > 0, dot);
     }
@@ -177,9 +178,24 @@ class Backward : private Step<T> {
         nullptr, dx + rows.begin * layer.in);
   }
 
+  // The gradient of the kernel, as far as it comes from some rows, which are in
+  // this core's cache now; what comes from different blocks is summed later.
+  void KernelProduct(const Task& task) {
+    const Layer& layer = this->LayerOf(task);
+    const Range rows = this->Rows(task);
+    Products<T>::OfThisThread().Run(
+        {layer.in, rows.size(), layer.out, true, false, layer.in, layer.out,
+         false, false},
+        this->OperandOf(task) + rows.begin * layer.in,
+        task.scratch->du + rows.begin * layer.out, nullptr,
+        task.scratch->kernels
+            ? task.scratch->kernels + task.block * this->largest_
+            : d_params_[layer.kernel]);
+  }
+
   // The gradients of some rows of the kernel, of the norm below, and of the
   // bias.
-  void BackwardKernel(const Task& task) {
+  void KernelGradient(const Task& task) {
     const Layer& layer = this->LayerOf(task);
     const int width = layer.out;
     float* sum = this->At(task, task.block, kDu);
@@ -190,11 +206,11 @@ class Backward : private Step<T> {
     if (!rows.size()) return;
     const int64_t begin = rows.begin * width;
     float* gradient = d_params_[layer.kernel] + begin;
-    Products<T>::OfThisThread().Run(
-        {rows.size(), batch_, width, true, false, layer.in, width, false,
-         false},
-        this->OperandOf(task) + rows.begin, task.scratch->du, nullptr,
-        gradient);
+    if (task.scratch->kernels) {
+      for (int k = 0; k < this->plan_.blocks[task.net]; ++k)
+        Add(task.scratch->kernels + k * this->largest_ + begin,
+            static_cast<int64_t>(rows.size()) * width, k > 0, gradient);
+    }
     const Layer* below = this->NormBelow(task);
     if (!below) return;
     const Task norm = this->Below(task);

@@ -35,7 +35,6 @@ class Forward : private Step<T> {
   typedef typename Step<T>::Range Range;
   typedef typename Step<T>::Place Place;
   using Step<T>::batch_;
-  using Step<T>::blocks_;
   using Step<T>::drops_;
   using Step<T>::spec_;
 
@@ -138,7 +137,7 @@ class Forward : private Step<T> {
   // Some columns of a layer's scale and shift, and when training of its moments.
   void MakeNorm(const Task& task) {
     const Layer& layer = this->LayerOf(task);
-    const Range columns = this->Cut(layer.out, task.block);
+    const Range columns = this->Cut(task, layer.out, task.block);
     if (!layer.has_norm()) return NoNorm(task, columns);
     float *mean = MeanOf(layer), *variance = mean + layer.out;
     if (spec_.training) MergeMoments(task, columns, mean, variance);
@@ -162,8 +161,8 @@ class Forward : private Step<T> {
   // The moments of the batch from those of its blocks; 0 of an empty batch.
   void MergeMoments(const Task& task, const Range& columns, float* mean,
                     float* variance) {
-    for (int block = 0; block < blocks_; ++block) {
-      const Range rows = this->Cut(batch_, block);
+    for (int block = 0; block < this->plan_.blocks[task.net]; ++block) {
+      const Range rows = this->Cut(task, batch_, block);
       const float* other = this->At(task, block, kMean);
       const float* squares = this->At(task, block, kSquares);
       const float share =

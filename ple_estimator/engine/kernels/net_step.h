@@ -14,6 +14,7 @@
 #include "loops.h"
 #include "net_layout.h"
 #include "products.h"
+#include "schedule.h"
 #include "workspace.h"
 
 namespace ple {
@@ -29,15 +30,6 @@ struct Job {
   Workspace* workspace;
   int64_t seed;  // of dropout
 };
-
-// Into how many blocks of rows each net is cut: one, unless there are more
-// threads than nets. Less than 64 rows are not worth a task.
-inline int NumBlocks(const Job& job) {
-  const int64_t threads = NumThreads(job.context), nets = job.nets.size();
-  const int64_t most = (job.inputs[0].dim_size(0) + 63) / 64;
-  return static_cast<int>(
-      std::max<int64_t>(1, std::min((threads + nets - 1) / nets, most)));
-}
 
 // What a layer keeps per block: vectors of its width, each at its own slot.
 // Those of the forward step are not read any more when the backward one begins.
@@ -63,7 +55,8 @@ class Step {
   explicit Step(const Job& job)
       : context_(job.context), spec_(job.spec), inputs_(job.inputs),
         params_(job.params), nets_(job.nets), workspace_(job.workspace),
-        batch_(job.inputs[0].dim_size(0)), blocks_(NumBlocks(job)),
+        batch_(job.inputs[0].dim_size(0)),
+        plan_(PlanOf(nets_, batch_, NumThreads(context_))),
         seed_(job.seed), drops_(job.spec.drops()) {
     Allocate();
   }
@@ -94,6 +87,7 @@ class Step {
   struct Scratch {
     T* du;           // gradient of x W + b
     T* gradient[2];  // of its input [layer % 2] and of its output
+    float* kernels;  // of its kernel from each block, if threads share it
   };
 
   // A phase of a layer, for one block of its rows, or of those of its kernel.
@@ -141,16 +135,18 @@ class Step {
   }
   // sum = that of a slot over all blocks.
   void SumBlocks(const Task& task, Slot slot, float* sum) {
-    for (int k = 0; k < blocks_; ++k)
+    for (int k = 0; k < plan_.blocks[task.net]; ++k)
       Add(At(task, k, slot), LayerOf(task).out, k > 0, sum);
   }
-  Range Cut(int64_t size, int block) const {
-    return {size * block / blocks_, size * (block + 1) / blocks_};
+  // The part of a block, if its net's blocks cut something of this size.
+  Range Cut(const Task& task, int64_t size, int block) const {
+    const int blocks = plan_.blocks[task.net];
+    return {size * block / blocks, size * (block + 1) / blocks};
   }
-  Range Rows(const Task& task) const { return Cut(batch_, task.block); }
+  Range Rows(const Task& task) const { return Cut(task, batch_, task.block); }
   // Of its kernel, and so columns of its input.
   Range KernelRows(const Task& task) const {
-    return Cut(LayerOf(task).in, task.block);
+    return Cut(task, LayerOf(task).in, task.block);
   }
 
   Dropout DropoutOf(const Task& task) const {
@@ -159,70 +155,59 @@ class Step {
 
   // ----------------------------------------------------------- schedule ---
 
-  // Runs fn for every phase of every layer. Where there is one block per net, a
-  // net's layers run one after the other in one thread; else all nets go
-  // through a phase before the next begins.
+  // Runs fn for every phase of every layer, in all threads: a net that is not
+  // cut by one of them from its first layer to its last; else the blocks of a
+  // phase side by side, when those of the phase before have ended.
   void ByLayer(const Direction& direction,
                std::function<void(const Task&)> fn) {
-    auto run = [&](const Task& task) {
-      if (IsLast(task) || !OfLast(direction, task.phase)) fn(task);
+    const std::vector<Scratch> shared = SharedScratch();
+    Schedule schedule(
+        nets_, plan_, direction.num_phases,
+        [&](int net, int step, int phase) {
+          return Has(direction, {net, LayerAt(direction, net, step), phase, 0,
+                                 nullptr});
+        });
+    auto work = [&] {
+      const Scratch own = ScratchAt(OfThisThread(ScratchBytes()));
+      for (Turn turn; schedule.Take(&turn); schedule.Finish(turn)) {
+        if (plan_.blocks[turn.net] == 1) {
+          RunWhole(direction, turn.net, own, fn);
+        } else {
+          fn(Task{turn.net, LayerAt(direction, turn.net, turn.step),
+                  turn.phase, turn.block, &shared[turn.net]});
+        }
+      }
     };
-    if (blocks_ == 1) {
-      NetByNet(direction, run);
-    } else {
-      AllNetsTogether(direction, run);
+    ParallelRun(context_, schedule.width(), [&](int64_t) {
+      try {
+        work();
+      } catch (...) {
+        schedule.Fail();
+        throw;
+      }
+    });
+  }
+
+  void RunWhole(const Direction& direction, int net, const Scratch& scratch,
+                const std::function<void(const Task&)>& fn) {
+    const int layers = static_cast<int>(nets_[net].layers.size());
+    for (int step = 0; step < layers; ++step) {
+      for (int phase = 0; phase < direction.num_phases; ++phase) {
+        const Task task{net, LayerAt(direction, net, step), phase, 0, &scratch};
+        if (Has(direction, task)) fn(task);
+      }
     }
   }
 
-  bool OfLast(const Direction& direction, int phase) const {
-    return !drops_ && direction.of_last(phase);
+  // Whether a layer has a phase.
+  bool Has(const Direction& direction, const Task& task) const {
+    return drops_ || !direction.of_last(task.phase) || IsLast(task);
   }
 
   // Which layer of a net the step-th to run is.
   int LayerAt(const Direction& direction, int net, int step) const {
     const int layers = static_cast<int>(nets_[net].layers.size());
     return direction.backward ? layers - 1 - step : step;
-  }
-
-  template <typename Fn>
-  void NetByNet(const Direction& direction, Fn run) {
-    ParallelRun(context_, nets_.size(), [&](int64_t i) {
-      const int n = static_cast<int>(i);
-      const Scratch scratch = ScratchAt(OfThisThread(ScratchBytes()));
-      const int layers = static_cast<int>(nets_[n].layers.size());
-      for (int step = 0; step < layers; ++step)
-        for (int phase = 0; phase < direction.num_phases; ++phase)
-          run(Task{n, LayerAt(direction, n, step), phase, 0, &scratch});
-    });
-  }
-
-  template <typename Fn>
-  void AllNetsTogether(const Direction& direction, Fn run) {
-    const size_t count = nets_.size();
-    std::vector<Scratch> scratch;
-    size_t depth = 0;
-    for (size_t n = 0; n < count; ++n) {
-      scratch.push_back(ScratchAt(static_cast<char*>(workspace_->Get(
-          inputs_.size() + count + n, ScratchBytes()))));
-      depth = std::max(depth, nets_[n].layers.size());
-    }
-    for (size_t step = 0; step < depth; ++step) {
-      const bool has_last = std::any_of(
-          nets_.begin(), nets_.end(), [&](const Net& net) {
-            return direction.backward ? step == 0
-                                      : step + 1 == net.layers.size();
-          });
-      for (int phase = 0; phase < direction.num_phases; ++phase) {
-        if (!has_last && OfLast(direction, phase)) continue;
-        ParallelRun(context_, count * blocks_, [&](int64_t i) {
-          const int n = static_cast<int>(i / blocks_);
-          const int block = static_cast<int>(i % blocks_);
-          if (step < nets_[n].layers.size())
-            run(Task{n, LayerAt(direction, n, static_cast<int>(step)), phase,
-                     block, &scratch[n]});
-        });
-      }
-    }
   }
 
   // ------------------------------------------------------------- memory ---
@@ -236,7 +221,22 @@ class Step {
   Scratch ScratchAt(char* memory) const {
     const size_t bytes = ScratchBytes() / 3;
     auto part = [&](int i) { return reinterpret_cast<T*>(memory + i * bytes); };
-    return {part(0), {part(1), part(2)}};
+    return {part(0), {part(1), part(2)}, nullptr};
+  }
+
+  // That of the nets that are cut.
+  std::vector<Scratch> SharedScratch() {
+    std::vector<Scratch> scratch(nets_.size());
+    for (size_t n = 0; n < nets_.size(); ++n) {
+      if (plan_.blocks[n] == 1) continue;
+      const size_t kernels =
+          Bytes(plan_.blocks[n], largest_, sizeof(float));
+      char* memory = static_cast<char*>(workspace_->Get(
+          inputs_.size() + nets_.size() + n, ScratchBytes() + kernels));
+      scratch[n] = ScratchAt(memory);
+      scratch[n].kernels = reinterpret_cast<float*>(memory + ScratchBytes());
+    }
+    return scratch;
   }
 
   static char* OfThisThread(size_t bytes) {
@@ -273,9 +273,12 @@ class Step {
       bool norm_below = false;
       for (const Layer& layer : nets_[n].layers) {
         const bool last = &layer == &nets_[n].layers.back();
-        places.push_back(PlaceLayer(layer, norm_below, last, take));
+        places.push_back(
+            PlaceLayer(layer, norm_below, last, plan_.blocks[n], take));
         norm_below = layer.has_norm() && !drops_;
         widest_ = std::max(widest_, layer.out);
+        largest_ = std::max(largest_,
+                            static_cast<int64_t>(layer.in) * layer.out);
       }
       T* d_input = reinterpret_cast<T*>(
           take(inputs_[nets_[n].input].NumElements(), 1, sizeof(T)));
@@ -286,7 +289,8 @@ class Step {
   }
 
   template <typename Take>
-  Place PlaceLayer(const Layer& layer, bool norm_below, bool last, Take take) {
+  Place PlaceLayer(const Layer& layer, bool norm_below, bool last, int blocks,
+                   Take take) {
     Place place;
     place.made = nullptr;
     place.kernel = reinterpret_cast<const T*>(Param(layer.kernel));
@@ -309,7 +313,7 @@ class Step {
     place.shift = vectors(1);
     place.b = vectors(1);
     place.c = vectors(1);
-    place.slots = vectors(static_cast<int64_t>(kSlots) * blocks_);
+    place.slots = vectors(static_cast<int64_t>(kSlots) * blocks);
     return place;
   }
 
@@ -320,10 +324,11 @@ class Step {
   const std::vector<Net>& nets_;
   Workspace* workspace_;
   const int64_t batch_;
-  const int blocks_;
+  const Plan plan_;
   const int64_t seed_;
   const bool drops_;
-  int widest_ = 0;  // output of a layer
+  int widest_ = 0;       // output of a layer
+  int64_t largest_ = 0;  // elements of a kernel
   std::vector<T*> x_;  // inputs as operands
   std::vector<std::vector<Place>> places_;
   std::vector<T*> d_input_;  // per net

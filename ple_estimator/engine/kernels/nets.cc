@@ -1,7 +1,7 @@
 // PleNets: a set of small dense networks (experts, gates, towers of a level),
-// forward and backward, each run by one thread while it is in the cache. With
-// more threads than nets each net is cut into blocks of rows. net_layout.h says
-// what a net is.
+// forward and backward, each run by one thread while it is in the cache. Nets
+// that would leave threads idle are cut into blocks of rows (schedule.h).
+// net_layout.h says what a net is.
 
 #include <cmath>
 #include <memory>
@@ -31,9 +31,9 @@ void RunStep(const Job& job, const Args&... args) {
 // All that decides where the numbers of a job lie in its workspace.
 std::vector<int64_t> LayoutOf(const Job& job) {
   std::vector<int64_t> layout = {
-      job.inputs[0].dim_size(0), NumBlocks(job), job.spec.bfloat16,
+      job.inputs[0].dim_size(0), NumThreads(job.context), job.spec.bfloat16,
       job.spec.batch_norm, job.spec.training,
-      static_cast<int64_t>(job.spec.activation), 
+      static_cast<int64_t>(job.spec.activation),
       std::llround(std::ldexp(job.spec.dropout, 31)), job.seed};
   for (int i = 0; i < job.inputs.size(); ++i)
     layout.push_back(job.inputs[i].dim_size(1));

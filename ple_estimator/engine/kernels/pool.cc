@@ -18,9 +18,11 @@ PLE_VECTORIZED void Add(const float* from, float weight, int64_t n, float* to) {
 }
 
 // The fields of a batch: field f, of column f / batch and row f % batch, has
-// the vectors index[splits[f]] to index[splits[f + 1]).
+// the vectors index[splits[f]] to index[splits[f + 1]), and the weights at the
+// same places where `weights` is not null.
 struct Fields {
   const int32_t *index, *splits;
+  const float* weights;
   int64_t count, batch, columns, dim;
 
   // Where the combined vector of a field is in [batch, columns * dim].
@@ -37,10 +39,20 @@ class PoolBase : public Op {
   }
 
  protected:
-  // How much each of `count` ids of a field counts.
-  float Weight(int count) const {
-    if (combiner_ == "sum" || count == 1) return 1.f;
-    return combiner_ == "mean" ? 1.f / count : 1.f / std::sqrt(count);
+  // Calls fn(vector, share) for each vector of field f, `share` being how much
+  // it counts.
+  template <typename Fn>
+  void ForEach(const Fields& fields, int64_t f, Fn fn) const {
+    const int32_t first = fields.splits[f], last = fields.splits[f + 1];
+    if (!fields.weights) {
+      const float share = Share(last - first);
+      for (int32_t i = first; i < last; ++i) fn(fields.index[i], share);
+      return;
+    }
+    const double divisor = Divisor(fields.weights + first, last - first);
+    if (divisor == 0.) return;
+    for (int32_t i = first; i < last; ++i)
+      fn(fields.index[i], static_cast<float>(fields.weights[i] / divisor));
   }
 
   // Refuses shapes that do not fit and positions outside of the vectors: what
@@ -49,18 +61,25 @@ class PoolBase : public Op {
     const Tensor& vectors = context->input(0);
     const Tensor& index = context->input(1);
     const Tensor& splits = context->input(2);
+    const Tensor& weights = context->input(3);
     PLE_REQUIRE(vectors.dims() == 2, "vectors must be [n, dim], got ",
                 vectors.shape().DebugString(), ".");
     PLE_REQUIRE(index.dims() == 1, "index must be a vector, got ",
                 index.shape().DebugString(), ".");
+    PLE_REQUIRE(weights.dims() == 1 && (weights.dim_size(0) == 0 ||
+                                        weights.shape() == index.shape()),
+                "weights must be [0] or [", index.NumElements(), "], got ",
+                weights.shape().DebugString(), ".");
     PLE_REQUIRE(splits.dims() == 1 && splits.NumElements() >= 1 &&
                     (splits.NumElements() - 1) % columns_ == 0,
                 "splits must be [", columns_, " * batch + 1], got ",
                 splits.shape().DebugString(), ".");
     const int64_t count = splits.NumElements() - 1, ids = index.NumElements();
     const Fields fields = {index.flat<int32_t>().data(),
-                           splits.flat<int32_t>().data(), count,
-                           count / columns_, columns_, vectors.dim_size(1)};
+                           splits.flat<int32_t>().data(),
+                           weights.NumElements() ? Data(weights) : nullptr,
+                           count, count / columns_, columns_,
+                           vectors.dim_size(1)};
     PLE_REQUIRE(fields.splits[0] == 0 && fields.splits[count] == ids,
                 "splits must begin with 0 and end with the number of ids, ",
                 ids, ", got ", fields.splits[0], " and ",
@@ -82,6 +101,26 @@ class PoolBase : public Op {
   }
 
  private:
+  // How much each of `count` vectors without weights counts.
+  float Share(int count) const {
+    if (combiner_ == "sum" || count == 1) return 1.f;
+    return combiner_ == "mean" ? 1.f / count : 1.f / std::sqrt(count);
+  }
+
+  // What the weights of a field are divided by. In double, in which no square
+  // of a float is too large or becomes 0.
+  double Divisor(const float* weights, int64_t count) const {
+    if (combiner_ == "sum") return 1.;
+    double sum = 0.;
+    if (combiner_ == "mean") {
+      for (int64_t i = 0; i < count; ++i) sum += weights[i];
+      return sum;
+    }
+    for (int64_t i = 0; i < count; ++i)
+      sum += static_cast<double>(weights[i]) * weights[i];
+    return std::sqrt(sum);
+  }
+
   int columns_;
   std::string combiner_;
 };
@@ -100,12 +139,11 @@ class PoolOp : public PoolBase {
     ParallelRun(context, tasks, [&](int64_t task) {
       const int64_t end = std::min(fields.count, (task + 1) * kFields);
       for (int64_t f = task * kFields; f < end; ++f) {
-        const int32_t *first = fields.index + fields.splits[f],
-                      *last = fields.index + fields.splits[f + 1];
-        float* sum = to + fields.Place(f);
+        float* const sum = to + fields.Place(f);
         std::fill_n(sum, dim, 0.f);
-        const float weight = Weight(static_cast<int>(last - first));
-        for (; first < last; ++first) Add(from + *first * dim, weight, dim, sum);
+        ForEach(fields, f, [&](int64_t vector, float share) {
+          Add(from + vector * dim, share, dim, sum);
+        });
       }
     });
   }
@@ -119,19 +157,17 @@ class PoolGradOp : public PoolBase {
   void Run(OpKernelContext* context) override {
     const Fields fields = Read(context);
     const Tensor& vectors = context->input(0);
-    const Tensor& d_pooled = context->input(3);
+    const Tensor& d_pooled = context->input(4);
     PLE_REQUIRE(d_pooled.shape() == Pooled(fields),
                 "d_pooled must have the shape ", Pooled(fields).DebugString(),
                 ", got ", d_pooled.shape().DebugString(), ".");
     float* to = Allocate(context, "d_vectors", vectors.shape());
     std::fill_n(to, vectors.NumElements(), 0.f);
     for (int64_t f = 0; f < fields.count; ++f) {
-      const int32_t *first = fields.index + fields.splits[f],
-                    *last = fields.index + fields.splits[f + 1];
-      const float* d = Data(d_pooled) + fields.Place(f);
-      const float weight = Weight(static_cast<int>(last - first));
-      for (; first < last; ++first)
-        Add(d, weight, fields.dim, to + *first * fields.dim);
+      const float* const d = Data(d_pooled) + fields.Place(f);
+      ForEach(fields, f, [&](int64_t vector, float share) {
+        Add(d, share, fields.dim, to + vector * fields.dim);
+      });
     }
   }
 };
@@ -141,10 +177,11 @@ class PoolGradOp : public PoolBase {
 void PoolShapes(InferenceContext* context) {
   int columns;
   Check(context->GetAttr("columns", &columns));
-  ShapeHandle vectors, index, splits;
+  ShapeHandle vectors, index, splits, weights;
   Check(context->WithRank(context->input(0), 2, &vectors));
   Check(context->WithRank(context->input(1), 1, &index));
   Check(context->WithRank(context->input(2), 1, &splits));
+  Check(context->WithRank(context->input(3), 1, &weights));
   DimensionHandle batch, width;
   Check(context->Subtract(context->Dim(splits, 0), 1, &batch));
   Check(context->Divide(batch, columns, true, &batch));
@@ -158,6 +195,7 @@ REGISTER_OP("PlePool")
     .Input("vectors: float")
     .Input("index: int32")
     .Input("splits: int32")
+    .Input("weights: float")
     .Output("pooled: float")
     .Attr("columns: int >= 1")
     .Attr("combiner: {'mean', 'sum', 'sqrtn'}")
@@ -171,14 +209,17 @@ vectors: [n, dim].
 index: [ids], rows of vectors.
 splits: [columns * batch + 1]: the ids of column c and row b are
   index[splits[c * batch + b]] to index[splits[c * batch + b + 1]).
+weights: [ids], how much each id of a field counts; [0] where all count 1.
 pooled: [batch, columns * dim], zeros where a field has no id.
-combiner: The sum of a field's n vectors, over n, 1 or the root of n.
+combiner: The sum of a field's vectors times their weights w_i: over the sum of
+  w_i, over 1, or over the root of the sum of w_i^2. Zeros where that is 0.
 )doc");
 
 REGISTER_OP("PlePoolGrad")
     .Input("vectors: float")
     .Input("index: int32")
     .Input("splits: int32")
+    .Input("weights: float")
     .Input("d_pooled: float")
     .Output("d_vectors: float")
     .Attr("columns: int >= 1")
@@ -193,6 +234,7 @@ The gradient of PlePool by its vectors.
 vectors: The input of PlePool.
 index: Likewise.
 splits: Likewise.
+weights: Likewise.
 d_pooled: The gradient of its output.
 d_vectors: [n, dim].
 )doc");

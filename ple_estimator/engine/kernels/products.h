@@ -76,6 +76,8 @@ class Products {
            void* c) {
     if (!s.m || !s.n) return;
     if (!s.k) return Fill(s, bias, c);
+    Moved((s.m * s.k + s.k * s.n) * sizeof(T) +
+          s.m * s.n * (s.to_bf16 ? sizeof(bf16) : sizeof(float)));
     try {
       Primitive& p = Get(s);
       p.a.set_data_handle(const_cast<T*>(a));

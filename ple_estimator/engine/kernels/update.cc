@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -140,6 +141,7 @@ const char* const Adam::kScalars[6] = {
 
 PLE_VECTORIZED void Apply(const Adam& adam, const float* gradient, int64_t n,
                           float* var, float* m, float* v) {
+  Moved(n * 7 * sizeof(float));  // reads four numbers, writes three
   const float rate = adam.rate, b1 = adam.beta1, b2 = adam.beta2;
   const float epsilon = adam.epsilon;
 #pragma omp simd
@@ -197,14 +199,37 @@ class DenseAdamOp : public Op {
   std::vector<std::string> slots_;  // first m of all variables, then v
 };
 
-// Sums the values of equal rows; false, and nothing done, if none are equal.
-bool SumRepeated(const int64* rows, const float* values, int64_t count,
+// Finds out whether rows come twice, at the cost of a bit per row of the table.
+class Repeats {
+ public:
+  // Whether one of the rows, all in [0, height), comes twice.
+  bool Any(const int64* rows, int64_t count, int64_t height) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const size_t words = (height + 63) / 64;
+    if (seen_.size() < words) seen_.resize(words, 0);
+    int64_t i = 0;
+    for (; i < count; ++i) {
+      uint64_t& word = seen_[rows[i] / 64];
+      const uint64_t bit = uint64_t{1} << (rows[i] % 64);
+      if (word & bit) break;
+      word |= bit;
+    }
+    for (int64_t k = 0; k < i; ++k) seen_[rows[k] / 64] = 0;
+    return i < count;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<uint64_t> seen_;  // all 0 between two calls
+};
+
+// Sums the values of equal rows.
+void SumRepeated(const int64* rows, const float* values, int64_t count,
                  int64_t width, std::vector<int64>* different,
                  std::vector<float>* sums) {
   std::unordered_map<int64, int64_t> place;
   place.reserve(count);
   for (int64_t i = 0; i < count; ++i) place.emplace(rows[i], place.size());
-  if (static_cast<int64_t>(place.size()) == count) return false;
   different->resize(place.size());
   sums->assign(place.size() * width, 0.f);
   for (int64_t i = 0; i < count; ++i) {
@@ -213,7 +238,6 @@ bool SumRepeated(const int64* rows, const float* values, int64_t count,
     for (int64_t j = 0; j < width; ++j)
       (*sums)[to * width + j] += values[i * width + j];
   }
-  return true;
 }
 
 // Refuses rows and a gradient that do not fit the variable.
@@ -257,10 +281,12 @@ class RowsAdamOp : public Op {
     const int64_t width = gradient.NumElements() / count;
     const int64* row = rows.flat<int64>().data();
     const float* from = Data(gradient);
-    // Rows that come twice are summed up first, as Adam squares the sum.
+    // Rows that come twice are summed up first, as Adam squares the sum. Those
+    // of a batch that was packed are all different.
     std::vector<int64> different;
     std::vector<float> sums;
-    if (SumRepeated(row, from, count, width, &different, &sums)) {
+    if (repeats_.Any(row, count, vars[0].tensor()->dim_size(0))) {
+      SumRepeated(row, from, count, width, &different, &sums);
       row = different.data();
       from = sums.data();
       count = different.size();
@@ -274,10 +300,14 @@ class RowsAdamOp : public Op {
       }
     });
   }
+
+ private:
+  Repeats repeats_;
 };
 
 PLE_VECTORIZED void MoveAverage(float share, const float* var, int64_t n,
                                 float* average) {
+  Moved(n * 3 * sizeof(float));
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) average[i] += share * (var[i] - average[i]);
 }

@@ -44,6 +44,9 @@ FeatureSpec.columns = [
     {'name': 'places', 'kind': 'hashed_list', 'num_buckets': 50,
      'aligned': 'history', 'combiner': 'sum'},
     {'name': 'tags', 'kind': 'hashed_list', 'num_buckets': 50, 'weights': ':'},
+    {'name': 'marks', 'kind': 'hashed_list', 'num_buckets': 50,
+     'weights_column': 'scores'},
+    {'name': 'scores', 'kind': 'weight_list'},
     {'name': 'kind_day', 'kind': 'crossed', 'columns': ('kind', 'day'),
      'num_buckets': 1000},
 ]
@@ -95,7 +98,9 @@ def table(count, seed):
       ('seen', [['k%d' % random.randint(5)] * (i % 3) for i in range(count)]),
       ('amount', random.randn(count)),
       ('tags', ['|'.join('t%d:%.2f' % (random.randint(9), random.rand())
-                         for _ in range(i % 4)) for i in range(count)])]:
+                         for _ in range(i % 4)) for i in range(count)]),
+      ('marks', [['m%d' % random.randint(9)] * (i % 3) for i in range(count)]),
+      ('scores', [random.rand(i % 3).astype('f') for i in range(count)])]:
     found = found.append_column(name, pa.array(values))
   return found
 

@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 import ple_estimator as ple
+from ple_estimator.commands.report import importances
 
 
 @pytest.fixture(scope='module')
@@ -96,7 +97,8 @@ def test_it_is_what_prediction_gives_for_a_file_with_permuted_columns(
 
   before = metrics({task: kept[task + '/prediction']
                     for task in ('y', 'v', 'size', 'count', 'yv')})
-  for names in [('kind',), ('words', 'places'), ('tags',), ('point',)]:
+  for names in [('kind',), ('words', 'places'), ('tags',),
+                ('marks', 'scores'), ('point',)]:
     path = permuted(tmp_path / 'moved.parquet', names, 300)
     batches = list(run.experiment.predictions_of(run.experiment.rows_of(path)))
     after = metrics({task: np.concatenate([of[task] for of in batches])
@@ -112,6 +114,26 @@ def test_it_is_what_prediction_gives_for_a_file_with_permuted_columns(
   assert found['v', 'kind']['rows'] == int((kept['v/weight'] > 0).sum()) < 200
   assert found['size', 'kind']['metric'] == 'log_loss'
   assert found['count', 'kind']['metric'] == 'loss'
+
+
+@pytest.mark.parametrize('name', ['importance.json', 'importance.parquet'])
+def test_the_report_of_the_run_has_what_is_written(command, trained, name):
+  few = ('importance', trained.model_dir, '--rows', 200, '--repeats', 1,
+         '--rounds', 20)
+  _, said, _ = command(*few)
+  assert '--out %s/importance.json shows' % trained.model_dir in said
+  path = os.path.join(trained.model_dir, name)
+  status, said, error = command(*(few + ('--out', path)))
+  assert status == 0 and '--out' not in said, error
+  found = importances.read(trained.model_dir)
+  os.remove(path)
+  assert found.path == path and 'checkpoint' in found.model
+  assert list(found.tasks) == ['y', 'z']
+  printed = [line.split() for line in said.splitlines()]
+  for columns, _, _, importance, interval, kind in (
+      importances.figure(found, 'a').table.rows):
+    if kind == 'column':
+      assert [columns, importance, 'nan'] + interval.split() in printed
 
 
 def test_a_savedmodel_has_that_of_its_run(command, trained, tmp_path):

@@ -1,5 +1,6 @@
 """Lists whose items have weights, on every road to the model."""
 
+import conftest
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -12,6 +13,8 @@ from ple_estimator.data import column_kinds
 from ple_estimator.data import feature_spec
 from ple_estimator.data import inputs
 from ple_estimator.data import reading as reading_lib
+from ple_estimator.data.columns import weighted_items
+from ple_estimator.engine import native
 
 COLUMN = column_kinds.HashedList('x', 97, 4, weights=':')
 SUM = column_kinds.HashedList('x', 97, 4, weights=':', combiner='sum')
@@ -63,7 +66,11 @@ BAD = ['a', 'a:', 'a:x', 'a:nan', 'a:inf', 'a:-inf', 'a:1e39', 'a:16777218',
        'a:1_0', 'a:0x1', ':x', 'a:1:', 'a: ', 'a:1 2', 'a:--1']
 
 
-def test_a_row_with_a_bad_weight_is_bad_and_a_served_item_is_dropped():
+@pytest.mark.parametrize('kernels', [False, True])
+def test_a_row_with_a_bad_weight_is_bad_and_a_served_item_is_dropped(
+    kernels, monkeypatch):
+  monkeypatch.setattr(
+      native, 'loaded', lambda: kernels and native.available())
   texts = ['%s|b:1' % text for text in BAD] + ['b:1|' + BAD[0], 'b:1']
   _, bad = COLUMN.parse(pa.array(texts))
   assert bad.tolist() == [True] * (len(BAD) + 1) + [False]
@@ -74,6 +81,41 @@ def test_a_row_with_a_bad_weight_is_bad_and_a_served_item_is_dropped():
   assert SUM.parse(pa.array(['a:-1']))[1] is None
   assert encoded(COLUMN, ['a:-1']) == [[]]
   assert encoded(SUM, ['a:-1']) == [[(ids_of(['a'])[0], -1)]]
+
+
+def numbers_of(seed, count):
+  """Texts of numbers of all sizes and lengths, some of them none."""
+  rng = np.random.RandomState(seed)
+  forms = ['%d', '%.2f', '%.7f', '%.12f', '%.3e', '%r', ' %.1f ', '+%d.', '%dx']
+  return [forms[rng.randint(len(forms))] % value for value in np.exp(
+      rng.uniform(-40, 20, count))] + [
+          '16777216.5', '1677721.65', '0.00000000001', '9' * 30, '.5e-3', '.',
+          '1e', '1e+', '1' + '0' * 40 + 'e-40', '123456789012345678.', '-0',
+          '\t1\v', '1.17549435e-38', '3.4028236e38', '8388608.5', '1e-400']
+
+
+@conftest.needs_kernels
+@pytest.mark.parametrize('separator, mark, combiner', [
+    ('|', ':', 'mean'), ('|', ':', 'sum'), (';;', '§', 'mean')])
+def test_the_kernels_read_what_arrow_reads(
+    separator, mark, combiner, monkeypatch):
+  texts = TEXTS + ['%s|b:1' % text for text in BAD] + [
+      'a:%s|:%s|b:-%s' % (one, one, one) for one in numbers_of(3, 500)]
+  texts = pa.array(
+      [text.replace('|', separator).replace(':', mark).encode()
+       for text in ['left out'] + texts], pa.binary())[1:]
+  items = weighted_items.WeightedItems(separator, mark, combiner)
+  wanted = items.split(texts)
+  ids, weights, splits = items.ids(texts, 97)
+  np.testing.assert_array_equal(splits, wanted.splits)
+  good = ~wanted.bad
+  np.testing.assert_array_equal(weights[good], wanted.weights[good])
+  assert ids[good].tolist() == ids_of(
+      wanted.names.filter(pa.array(good)).to_pylist())
+  assert good.sum() > 500 and (~good).sum() > 50
+  found = items.bad_rows(texts)
+  monkeypatch.setattr(native, 'loaded', lambda: False)
+  np.testing.assert_array_equal(found, items.bad_rows(texts))
 
 
 MAPS = [[('a', 0.5), ('b', 2)], None, [], [('a', 0.1), ('a', 3)]]
