@@ -1,5 +1,7 @@
 """Virtual environments of tools that need packages the project does not."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -40,27 +42,41 @@ def interpreter(folder, packages, maker, hint=''):
     ValueError: if it cannot be made.
   """
   found = os.path.abspath(os.path.join(folder, 'bin', 'python'))
-  installed = os.path.join(folder, 'installed')
-  wanted = '\n'.join(packages) + '\n'
-  if os.path.exists(installed):
-    with open(installed) as f:
-      if f.read() == wanted:
-        return found
-  sys.stderr.write('Installing %s into %s, with %s.\n' % (
-      ', '.join(packages), folder, maker))
-  for command in ([maker, '-m', 'venv', '--clear', folder],
-                  [found, '-m', 'pip', 'install', '--quiet'] + packages):
-    try:
-      done = subprocess.run(command, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, universal_newlines=True)
-    except OSError as error:
-      raise ValueError('%s cannot be made: %s' % (folder, error))
-    if done.returncode:
-      errors = [line for line in done.stdout.splitlines()
-                if line.startswith('ERROR')] or done.stdout.splitlines()
-      raise ValueError(' '.join(['%s cannot be made: %s.' % (
-          folder, (errors or ['%s failed' % command[0]])[-1].rstrip('.')),
-                                 hint]).rstrip())
-  with open(installed, 'w') as f:
-    f.write(wanted)
+  with _alone(folder):
+    installed = os.path.join(folder, 'installed')
+    wanted = '\n'.join(packages) + '\n'
+    if os.path.exists(installed):
+      with open(installed) as f:
+        if f.read() == wanted:
+          return found
+    sys.stderr.write('Installing %s into %s, with %s.\n' % (
+        ', '.join(packages), folder, maker))
+    _run([maker, '-m', 'venv', '--clear', folder], folder, hint)
+    _run([found, '-m', 'pip', 'install', '--quiet'] + packages, folder, hint)
+    with open(installed, 'w') as f:
+      f.write(wanted)
   return found
+
+
+@contextlib.contextmanager
+def _alone(folder):
+  """Has another process that wants the same environment wait."""
+  os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
+  with open(os.path.abspath(folder) + '.lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
+
+
+def _run(command, folder, hint):
+  try:
+    done = subprocess.run(command, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, universal_newlines=True)
+  except OSError as error:
+    raise ValueError('%s cannot be made: %s' % (folder, error))
+  if not done.returncode:
+    return
+  errors = [line for line in done.stdout.splitlines()
+            if line.startswith('ERROR')] or done.stdout.splitlines()
+  raise ValueError(' '.join(['%s cannot be made: %s.' % (
+      folder, (errors or ['%s failed' % command[0]])[-1].rstrip('.')),
+                             hint]).rstrip())
