@@ -3,6 +3,7 @@
 import importlib
 import inspect
 
+import conftest
 import phases
 import pytest
 
@@ -67,3 +68,21 @@ def test_the_table_has_medians_in_the_order_of_a_run():
       '| evaluation: graph | 3.00 | 3.00 to 3.00 |',
       '| %s | 0.50 | 0.50 to 0.50 |' % phases._OTHER,
       '| in all | 11.00 | 10.00 to 12.00 |']
+
+
+@pytest.mark.slow
+def test_the_phases_of_a_run_add_up(taobao):
+  done = conftest.tool(
+      'phases', 'gin/base.gin', '--data', taobao, '--gin_bindings',
+      'Experiment.max_steps = 2', '--gin_bindings',
+      'PLE.expert_units = (8,)')
+  rows = {}
+  for line in done.stdout.splitlines()[2:]:
+    _, phase, seconds, _, _ = line.split('|')
+    rows[phase.strip()] = float(seconds)
+  total = rows.pop('in all')
+  assert abs(sum(rows.values()) - total) < 0.01 * (len(rows) + 1)
+  for phase in ('start: imports', 'training: graph of the model',
+                'training: first step', 'training: steps', 'checkpoints',
+                'evaluation: graph', 'evaluation: pass', 'export'):
+    assert rows[phase] > 0, phase

@@ -38,6 +38,26 @@ def _check_equal(found, expected):
     np.testing.assert_allclose(found[name], value, 1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize('step', STEPS)
+def test_metrics_are_those_of_estimator(run, step):
+  """Which builds a graph and a session for each evaluation."""
+  made, _, found = run
+
+  def model_fn(features, labels, mode, config):
+    spec = made.trainer.model_fn(features, labels, mode, config)
+    # Estimator has a loss of its own, which is of batches and not of rows.
+    spec.eval_metric_ops.pop('loss')
+    return spec
+
+  expected = tf.estimator.Estimator(
+      model_fn, made.model_dir, made.trainer.estimator.config).evaluate(
+          lambda: made.trainer._eval_input.dataset(made.model.reading()),
+          checkpoint_path=_path(made, step), name='expected')
+  expected.pop('loss')
+  assert expected['global_step'] == step
+  _check_equal(found[step], expected)
+
+
 def test_each_checkpoint_has_metrics_of_its_own(run):
   _, _, found = run
   assert abs(found[2]['ctr/log_loss'] - found[4]['ctr/log_loss']) > 1e-6

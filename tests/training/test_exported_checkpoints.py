@@ -122,3 +122,26 @@ def test_the_best_is_one_of_them(run):
   found, wanted = _tensors(run.best), _tensors(run.expected[at])
   for name, values in wanted.items():
     np.testing.assert_array_equal(found[name], values, name)
+
+
+def test_a_run_that_goes_on_builds_a_graph_of_its_own(
+    run, tmp_path, monkeypatch):
+  built = []
+  build = exports.SavedModels._built
+  monkeypatch.setattr(exports.SavedModels, '_built', lambda *args: (
+      built.append(args[-1]), build(*args))[1])
+  evaluation = run.made.trainer._evaluation
+  writer = evaluation._results.exporters[0].writer
+
+  def write(step):
+    writer.write(run.made.trainer.estimator, str(tmp_path), os.path.join(
+        run.made.model_dir, 'model.ckpt-%d' % step), 9)
+
+  evaluation.start()  # as every run does
+  for step in (2, 4):
+    write(step)
+  evaluation.start()
+  write(6)
+  assert [os.path.basename(path) for path in built] == [
+      'model.ckpt-2', 'model.ckpt-6']
+  assert len(os.listdir(str(tmp_path))) == 3
