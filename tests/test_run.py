@@ -15,6 +15,8 @@ import pyarrow.compute
 import pyarrow.parquet
 import pytest
 
+from ple_estimator.cluster import marker
+
 # What training reads.
 PARQUET = ('taobao_train_data.parquet', 'taobao_validation_data.parquet')
 
@@ -154,7 +156,8 @@ def test_killed_training_goes_on_from_its_last_checkpoint(taobao, tmp_path):
   try:
     out = tmp_path / 'out'
     deadline = time.time() + 120
-    while not (out / 'model.ckpt-20.index').exists():
+    # No certain one of them: five are kept, which may take less than a sleep.
+    while (marker.latest_step(str(out)) or 0) < 20:
       assert time.time() < deadline and process.poll() is None
       time.sleep(0.1)
   finally:
