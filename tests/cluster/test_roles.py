@@ -193,6 +193,7 @@ print([n.op for g in found.partition_graphs for n in g.node])
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('xla', [True, False])
 def test_xla_compiles_if_told_to(tf_config, xla):
   if xla and tf.__version__.startswith('1.'):

@@ -227,7 +227,8 @@ experiment.Experiment().train()
 '''
 
 
-@pytest.mark.parametrize('threads', [0, 1])
+@pytest.mark.parametrize('threads', [
+    0, pytest.param(1, marks=pytest.mark.slow)])
 def test_trains_on_one_processor(numbered, tmp_path, threads):
   # The client waits in the dataset for steps, which need a thread meanwhile:
   # on one processor, or with one thread on several, TensorFlow has only one.

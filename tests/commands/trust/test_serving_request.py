@@ -40,6 +40,7 @@ def fed(values, tensor):
   return made
 
 
+@pytest.mark.slow
 def test_the_request_of_the_readme_fits_the_signature(exported):
   asked = request()
   assert asked['signature_name'] == 'serving_default'
