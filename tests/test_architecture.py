@@ -37,6 +37,7 @@ ORDER = [
               'columns.numbers', 'columns.vector', 'columns.targets',
               'columns.weighted_items', 'columns.aligned',
               'columns.weight_list', 'columns.categories',
+              'columns.item_limit', 'columns.hashed_list',
               'columns.bucketised', 'columns.siphash', 'columns.vocabulary',
               'columns.crossed', 'columns.tables', 'columns.ranges',
               'column_kinds',

@@ -12,6 +12,7 @@ from ple_estimator.data.columns import base
 from ple_estimator.data.columns import bucketised
 from ple_estimator.data.columns import categories
 from ple_estimator.data.columns import crossed
+from ple_estimator.data.columns import hashed_list
 from ple_estimator.data.columns import numbers
 from ple_estimator.data.columns import targets
 from ple_estimator.data.columns import vector
@@ -23,7 +24,7 @@ RAW = base.RAW
 Column = base.Column
 Ignored = base.Ignored
 Hashed = categories.Hashed
-HashedList = categories.HashedList
+HashedList = hashed_list.HashedList
 Integer = categories.Integer
 Bucketised = bucketised.Bucketised
 Vocabulary = vocabulary.Vocabulary

@@ -5,6 +5,7 @@ import collections
 from ple_estimator import errors
 from ple_estimator.data.columns import base
 from ple_estimator.data.columns import categories
+from ple_estimator.data.columns import hashed_list
 
 # What the columns of a table must agree in, as the arguments are called.
 _ALIKE = ('num_buckets', 'dim', 'stddev', 'l2', 'trainable', 'vectors')
@@ -65,5 +66,5 @@ def _check_pair(first, column):
 def _ids_by(column):
   """What decides the id of a value: that of a list is that of its items."""
   kind = type(column)
-  return (categories.Hashed if kind is categories.HashedList else kind,
+  return (categories.Hashed if kind is hashed_list.HashedList else kind,
           column.ids_by())
