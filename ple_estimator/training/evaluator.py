@@ -2,6 +2,7 @@
 
 import tensorflow.compat.v1 as tf
 
+from ple_estimator import files
 from ple_estimator.network import gate_pictures
 
 _MODE = tf.estimator.ModeKeys.EVAL
@@ -43,13 +44,20 @@ class Evaluator:
       checkpoint_path: str.
 
     Returns:
-      dict of metric name to number, 'global_step' among them.
+      dict of metric name to number, 'global_step' among them: that of the
+      checkpoint's name, if it has one.
     """
     if self._graph is None:
       self._graph = _Graph(self._estimator, self._input_fn, self._rows)
     collected = self._rows.collected() if self._rows.is_needed else None
     values = self._graph.run(
         checkpoint_path, self._estimator.config.session_config, collected)
+    # The workers of a cluster go on while the chief saves, so the variable may
+    # be some steps ahead of the step that the checkpoint is named by. All else
+    # that knows a checkpoint by its step has that of the name.
+    named = files.checkpoint_step(checkpoint_path)
+    if named is not None:
+      values[tf.GraphKeys.GLOBAL_STEP] = named
     if collected:
       values.update(self._rows.finish(
           collected, int(values[tf.GraphKeys.GLOBAL_STEP]), checkpoint_path))

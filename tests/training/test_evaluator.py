@@ -1,7 +1,9 @@
 """Evaluations of one checkpoint after another on one graph."""
 
 import gc
+import json
 import os
+import shutil
 
 import experiments
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from ple_estimator.training import evaluator
+from ple_estimator.training import exports
 
 STEPS = [2, 4]
 
@@ -61,6 +64,27 @@ def test_metrics_are_those_of_estimator(run, step):
 def test_each_checkpoint_has_metrics_of_its_own(run):
   _, _, found = run
   assert abs(found[2]['ctr/log_loss'] - found[4]['ctr/log_loss']) > 1e-6
+
+
+def test_a_checkpoint_is_known_by_the_step_of_its_name(run, taobao, tmp_path):
+  """As of a cluster whose workers made a step while the chief saved."""
+  made, _, found = run
+  folder = tmp_path / 'behind'
+  folder.mkdir()
+  for part in ('.index', '.data-00000-of-00001'):
+    shutil.copy(_path(made, 4) + part, str(folder / ('model.ckpt-3' + part)))
+  (folder / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-3"')
+  experiments.load(
+      'gin/base.gin', folder, taobao, *experiments.FEW_COLUMNS,
+      'Model.averaging = @Averaging()', 'Experiment.exports = None',
+      'Experiment.max_steps = 3').train()  # only evaluates
+  with open(str(folder / 'evaluations.json')) as f:
+    last, = json.load(f)['evaluations']
+  assert last['global_step'] == 3
+  assert last['ctr/log_loss'] == pytest.approx(found[4]['ctr/log_loss'])
+  # It would have been removed as that of another evaluation.
+  best = exports.best_checkpoint(str(folder))
+  assert os.path.basename(best) == 'model.ckpt-3'
 
 
 def test_a_metric_starts_anew_each_time(run):
