@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tensorflow/core/platform/env.h"
@@ -57,10 +58,23 @@ class Trace {
     spans_.push_back(span);
   }
 
+  // Whether a span may begin; it is then waited for until Close.
+  bool Open() {
+    if (!on()) return false;
+    open_.fetch_add(1);
+    if (on_.load()) return true;
+    Close();
+    return false;
+  }
+
+  void Close() { open_.fetch_sub(1); }
+
   // Ends the trace, copies as many spans as there is room for, and returns how
-  // many there are.
+  // many there are. A thread that has done its last task for an op may still
+  // have to end its span.
   int64_t End(Span* to, int64_t room) {
     on_.store(false);
+    while (open_.load() > 0) std::this_thread::yield();
     std::lock_guard<std::mutex> lock(mutex_);
     const int64_t count = spans_.size();
     std::copy_n(spans_.data(), std::min(room, count), to);
@@ -69,6 +83,7 @@ class Trace {
 
  private:
   std::atomic<bool> on_{false};
+  std::atomic<int> open_{0};  // spans
   std::mutex mutex_;
   std::vector<Span> spans_;
 };
@@ -79,7 +94,7 @@ class Traced {
  public:
   enum Kind { kOp, kHelp, kWait };
 
-  Traced(Kind kind, const std::string& type) : on_(Trace::Instance().on()) {
+  Traced(Kind kind, const std::string& type) : on_(Trace::Instance().Open()) {
     if (!on_) return;
     span_ = Span();
     span_.kind = kind;
@@ -97,6 +112,7 @@ class Traced {
     span_.end = Now(CLOCK_REALTIME);
     Current() = around_;
     Trace::Instance().Add(span_);
+    Trace::Instance().Close();
   }
   Traced(const Traced&) = delete;
   Traced& operator=(const Traced&) = delete;
