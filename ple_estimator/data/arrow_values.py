@@ -94,6 +94,47 @@ def numbers(array, arrow_type):
   return values, bad | unreadable
 
 
+def as_text(array):
+  """Writes numbers as text.
+
+  Args:
+    array: pa.Array of a type that `is_value` takes.
+
+  Returns:
+    (texts, bad): pa.Array of binary, empty where there is no number, and bad as
+    `numbers` has it for float32.
+  """
+  values, bad = numbers(array, pa.float32())
+  return pc.fill_null(values.cast(pa.string()), '').cast(pa.binary()), bad
+
+
+def splits(array):
+  """Where the lists of an array begin and end among its flattened items.
+
+  Args:
+    array: pa.Array of lists; null has no items.
+
+  Returns:
+    [rows + 1] int32 numpy array.
+  """
+  lengths = pc.list_value_length(array).fill_null(0).to_numpy()
+  return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+
+
+def any_in(found, begins):
+  """Which lists have an item of which something is true.
+
+  Args:
+    found: [items] bool numpy array.
+    begins: [rows + 1] int, the splits of the lists.
+
+  Returns:
+    [rows] bool numpy array.
+  """
+  counts = np.concatenate([[0], np.cumsum(found)])
+  return counts[begins[1:]] > counts[begins[:-1]]
+
+
 def _plain(arrow_type):
   """The value type of a dictionary-encoded type."""
   if pa.types.is_dictionary(arrow_type):

@@ -2,7 +2,6 @@
 
 import collections
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -358,11 +357,9 @@ def _joined(array):
   if not is_list(array.type):
     return pa.nulls(len(array), pa.string())
   items = as_text(array.flatten())
-  lengths = pc.list_value_length(array).fill_null(0).to_numpy()
-  offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
   text = pc.binary_join(pa.ListArray.from_arrays(
-      pa.array(offsets), items.fill_null('').cast(pa.string())),
-                        lists.SEPARATOR)
+      pa.array(arrow_values.splits(array)),
+      items.fill_null('').cast(pa.string())), lists.SEPARATOR)
   return pc.if_else(pc.equal(text, ''), pa.scalar(None, pa.string()), text)
 
 

@@ -55,7 +55,7 @@ def counts(texts, separator):
     separator: str.
   """
   separators = pc.count_substring(texts, separator).to_numpy()
-  return np.where(_is_empty(texts), 0, separators + 1)
+  return np.where(is_empty(texts), 0, separators + 1)
 
 
 def differ(here, there):
@@ -72,30 +72,24 @@ def differ(here, there):
   return (here != there) & (np.maximum(here, there) > 1)
 
 
-def cut(texts, separator, most, last):
+def cut(texts, separator, limit):
   """Leaves the first places of each field, or the last ones.
 
   Args:
     texts: pa.Array of binary without nulls.
     separator: str.
-    most: int, how many places are left.
-    last: bool, whether these are the last ones.
+    limit: item_limit.ItemLimit, which counts places here.
 
   Returns:
     pa.Array like texts.
   """
-  if not len(texts) or counts(texts, separator).max() <= most:
+  if not len(texts) or not limit.cuts(counts(texts, separator)):
     return texts
   lists = pc.split_pattern(texts, separator)
-  splits = lists.offsets.to_numpy()
-  lengths = np.diff(splits)
-  places = np.arange(splits[-1]) - np.repeat(splits[:-1], lengths)
-  if last:
-    places = np.repeat(lengths, lengths) - 1 - places
-  splits = np.concatenate([[0], np.cumsum(np.minimum(lengths, most))])
+  kept, splits = limit.of_splits(lists.offsets.to_numpy())
   return pc.binary_join(pa.ListArray.from_arrays(
-      pa.array(splits.astype(np.int32)),
-      lists.flatten().filter(pa.array(places < most))), separator.encode())
+      pa.array(splits), lists.flatten().filter(pa.array(kept))),
+                        separator.encode())
 
 
 def cut_tensor(text, separator, most, last):
@@ -113,6 +107,11 @@ def cut_tensor(text, separator, most, last):
       kept.to_tensor(''), axis=1, separator=separator)
 
 
-def _is_empty(texts):
+def is_empty(texts):
+  """Which fields are empty: [rows] bool numpy array.
+
+  Args:
+    texts: pa.Array of binary without nulls.
+  """
   return pc.equal(texts, pa.scalar(b'', pa.binary())).to_numpy(
       zero_copy_only=False)

@@ -191,10 +191,8 @@ class HashedList(categories.Hashed):
       texts, bad = self._join(*self._weighted_items.items_of_map(array))
     elif arrow_values.is_list(array.type):
       items, bad_items = super().parse(array.flatten())
-      lengths = pc.list_value_length(array).fill_null(0).to_numpy()
-      offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-      texts, bad = self._join(
-          pa.ListArray.from_arrays(pa.array(offsets), items), bad_items)
+      texts, bad = self._join(pa.ListArray.from_arrays(
+          pa.array(arrow_values.splits(array)), items), bad_items)
     else:
       texts, bad = super().parse(array)
     if self._weighted_items:
@@ -238,9 +236,7 @@ class HashedList(categories.Hashed):
       holds = holds | bad_items
     bad = None
     if holds.any():
-      counts = np.concatenate([[0], np.cumsum(holds)])
-      offsets = lists.offsets.to_numpy()
-      bad = counts[offsets[1:]] > counts[offsets[:-1]]
+      bad = arrow_values.any_in(holds, lists.offsets.to_numpy())
     return pc.binary_join(lists, self._separator.encode()), bad
 
   def requirement(self):
@@ -297,10 +293,8 @@ class HashedList(categories.Hashed):
       array = pc.if_else(pc.equal(array, pa.scalar(b'', pa.binary())),
                          pa.scalar(self._default.encode(), pa.binary()), array)
     if self.aligned and self.max_items:
-      array = aligned_lists.cut(
-          array, self._separator, self.max_items, self.keep == 'last')
-      weights = [self._beside.cut(of, self.max_items, self.keep == 'last')
-                 for of in weights]
+      array = aligned_lists.cut(array, self._separator, self._limit)
+      weights = [self._beside.cut(of, self._limit) for of in weights]
     if self.weighted:
       ids, of_ids, splits = (
           self._beside.ids(array, weights[0], self.num_buckets)

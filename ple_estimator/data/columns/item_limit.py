@@ -28,6 +28,14 @@ class ItemLimit:
     self._max_items = max_items
     self._keep = keep
 
+  def cuts(self, lengths):
+    """Whether one of some fields has more items than count.
+
+    Args:
+      lengths: [rows] int, at least one. There must be a limit.
+    """
+    return lengths.max() > self._max_items
+
   def of_items(self, items):
     """Those of a list that count."""
     if not self._max_items:

@@ -74,13 +74,11 @@ class WeightList(base.Column):
     """As Column; lists become text. `unfit` looks at the weights in it."""
     if not arrow_values.is_list(array.type):
       if not arrow_values.is_text(array.type):
-        array = _numbers_as_text(array)[0]
+        array = arrow_values.as_text(array)[0]
       return super().parse(array)
-    texts, bad = _numbers_as_text(array.flatten())
-    lengths = pc.list_value_length(array).fill_null(0).to_numpy()
-    splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    counts = np.concatenate([[0], np.cumsum(bad)])
-    bad = counts[splits[1:]] > counts[splits[:-1]]
+    texts, bad = arrow_values.as_text(array.flatten())
+    splits = arrow_values.splits(array)
+    bad = arrow_values.any_in(bad, splits)
     return pc.binary_join(
         pa.ListArray.from_arrays(pa.array(splits), texts),
         self.separator.encode()), bad if bad.any() else None
@@ -157,17 +155,15 @@ class BesideItems:
         zero_copy_only=False)  # null becomes NaN
     with np.errstate(invalid='ignore'):  # comparisons of NaN
       good = (numbers >= self._limits[0]) & (numbers <= self._limits[1])
-    good |= _is_empty(items) & _is_empty(weights)
-    counts = np.concatenate([[0], np.cumsum(~good)])
+    good |= aligned.is_empty(items) & aligned.is_empty(weights)
     splits = np.concatenate([[0], np.cumsum(lengths[same])])
     problems = np.ones(len(lengths), np.uint8)
-    problems[same] = np.where(
-        counts[splits[1:]] > counts[splits[:-1]], 2, 0)
+    problems[same] = np.where(arrow_values.any_in(~good, splits), 2, 0)
     return problems
 
-  def cut(self, weights, most, last):
-    """Leaves the first places of each field of weights, as aligned.cut."""
-    return aligned.cut(weights, self._weights_separator, most, last)
+  def cut(self, weights, limit):
+    """Leaves some places of each field of weights, as aligned.cut."""
+    return aligned.cut(weights, self._weights_separator, limit)
 
   def ids(self, items, weights, num_buckets):
     """Hashes the items by the C++ kernels.
@@ -226,16 +222,5 @@ class BesideItems:
         for values in (items.values, numbers))
 
 
-def _numbers_as_text(array):
-  """Returns (texts, bad): pa.Array of binary, '' where missing; [n] bool."""
-  values, bad = arrow_values.numbers(array, pa.float32())
-  return pc.fill_null(values.cast(pa.string()), '').cast(pa.binary()), bad
-
-
 def _lengths(lists):
   return pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-
-
-def _is_empty(texts):
-  return pc.equal(texts, pa.scalar(b'', pa.binary())).to_numpy(
-      zero_copy_only=False)

@@ -124,10 +124,9 @@ class WeightedItems:
           offsets[:-1] - splits[:-1], lengths))
       entries = [of.take(places) for of in (array.keys, array.items)]
     keys, bad = arrow_values.texts(entries[0])
-    weights, _ = arrow_values.numbers(entries[1], pa.float32())
+    weights, _ = arrow_values.as_text(entries[1])
     texts = pc.binary_join_element_wise(
-        pc.fill_null(keys, b''),
-        pc.fill_null(weights.cast(pa.string()), '').cast(pa.binary()),
+        pc.fill_null(keys, b''), weights,
         pa.scalar(self._weights.encode(), pa.binary()))
     return pa.ListArray.from_arrays(pa.array(splits), texts), bad
 
@@ -143,8 +142,7 @@ class WeightedItems:
     if native.loaded():
       return self._native(texts)[3]
     items = self.split(texts)
-    counts = np.concatenate([[0], np.cumsum(items.bad)])
-    return counts[items.splits[1:]] > counts[items.splits[:-1]]
+    return arrow_values.any_in(items.bad, items.splits)
 
   def ids(self, texts, num_buckets):
     """Hashes the items of fields by the C++ kernels.
